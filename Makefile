@@ -1,0 +1,83 @@
+# make demo    compare policies on the free memory of this machine (needs Python >= 3.11, pip and make)
+# make test    install what the tests need and run all of them
+# make check   style, types, import contracts, docstrings
+# make bench   speed and size, printed
+# make setup   what demo does before its run: .venv, dependencies, the compiled core
+#
+# Variables: PYTHON (the interpreter for .venv), VENV, SCENARIO, PYTEST_FLAGS, and the test selections below.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV ?= .venv
+SCENARIO ?= scenarios/demo.toml
+PYTEST_FLAGS ?= -q
+
+# All tests with the compiled core; these again without the compiler, under coverage; these again with bounds checks.
+TESTS ?= tests
+INTERPRETED_TESTS ?= tests/core
+BOUNDS_TESTS ?= tests/core
+COVERAGE_LEAST ?= 95
+BENCH ?= tools/bench.py
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+WARM := $(VENV)/.warm
+CORE := $(wildcard src/gmemlab/core/*.py src/gmemlab/core/*/*.py)
+
+.PHONY: demo setup test test-compiled test-interpreted test-bounds check bench clean
+.DELETE_ON_ERROR:
+
+demo: setup
+	@$(BIN)/gmemlab compare $(SCENARIO)
+
+setup: $(WARM)
+
+test: test-compiled test-interpreted test-bounds
+
+test-compiled: $(INSTALLED_DEV) $(WARM)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
+
+test-interpreted: $(INSTALLED_DEV)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest $(PYTEST_FLAGS) $(INTERPRETED_TESTS)
+	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_LEAST)
+
+test-bounds: $(INSTALLED_DEV)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest $(PYTEST_FLAGS) $(BOUNDS_TESTS)
+
+check: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src tests
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docstrings.py src
+
+bench: $(INSTALLED_DEV) $(WARM)
+	@$(BIN)/python $(BENCH)
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "gmemlab needs Python 3.11 or newer; name it with: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Creating $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV) >$(VENV).log 2>&1 \
+		|| { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; } >>$(VENV).log 2>&1 \
+		|| { cat $(VENV).log >&2; rm -rf $(VENV) $(VENV).log; \
+			echo "$(PYTHON) cannot create a virtual environment: its module ensurepip is missing, and pip cannot stand in." >&2; \
+			echo "Install it (Debian, Ubuntu: apt install python3-venv), or name another Python: make PYTHON=..." >&2; exit 2; }
+	@rm -f $(VENV).log
+
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@echo "Installing gmemlab and its dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml | $(BIN)/python
+	@echo "Installing gmemlab, its dependencies and the developers' tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(INSTALLED) $@
+
+$(WARM): $(INSTALLED) $(CORE)
+	@$(BIN)/python -m gmemlab.core.warm
+	@touch $@

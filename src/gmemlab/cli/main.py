@@ -1,0 +1,104 @@
+"""The ``gmemlab`` command: runs the sub-command, and turns whatever goes wrong into one line and an exit code.
+
+Exit codes: 0, 1 (a finding or a mismatch), 2 (usage), 3 (this machine lacks something), 130 (interrupted), 141 (the
+reader of the output went away).
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Final
+
+import typer
+
+import gmemlab
+from gmemlab.errors import GmemlabError
+
+# Sub-command: the module whose function `run` it is, and its line in --help. Modules are imported when called for.
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "compare": ("gmemlab.cli.compare", "Compare policies on a host and a workload."),
+    "explain": (
+        "gmemlab.cli.explain",
+        "Say what keeps a guest page from being mapped at 2M, and which event made it so.",
+    ),
+    "host": ("gmemlab.cli.host", "What this kernel offers, and how fragmented this machine's memory is."),
+    "policies": (
+        "gmemlab.cli.policies",
+        "List the policies, their origin and status, and the choices they are made of.",
+    ),
+}
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: the words after the program's name; by default those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code: int | None = _build(words)(args=words or ["--help"], prog_name="gmemlab", standalone_mode=False)
+        sys.stdout.flush()
+    except GmemlabError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        return _fail(f"{' '.join(error.format_message().split())} (see gmemlab --help)", error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except OSError as error:
+        return _fail(str(error), GmemlabError.exit_code)
+    except SystemExit as stop:
+        # The libraries turn a broken pipe into SystemExit(1), which would look like a finding.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_gone()
+        raise
+    return code or 0
+
+
+def _build(words: Sequence[str]) -> typer.Typer:
+    """Return the application; only the modules of sub-commands that the words name are imported."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.callback(help="How should confidential VMs' memory be backed by huge pages? Answers with numbers.")(_options)
+    for name, (module, text) in COMMANDS.items():
+        run: Callable[..., object] = import_module(module).run if name in words else _not_called
+        app.command(name, help=text)(run)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gmemlab {gmemlab.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Take the options that stand before the sub-command; each does its work in its own callback."""
+
+
+def _not_called() -> None:
+    """Stand in for a sub-command that the command line does not name."""
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"gmemlab: {message}", file=sys.stderr)
+    return code
+
+
+def _reader_gone() -> int:
+    """Send what is still buffered nowhere, so that the interpreter does not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

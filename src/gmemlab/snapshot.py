@@ -1,0 +1,370 @@
+"""A host's free memory as plain data: the zones' free lists, page blocks and watermarks, and the huge-page settings.
+
+``capture()`` takes it from the running kernel, ``save()`` and ``load()`` keep it as JSON. Pages are 4 KiB, a chunk of
+order o has 2^o of them, and the counts of chunks are indexed by order, 0 to 10.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+from gmemlab.errors import UnsupportedError, UsageError
+from gmemlab.kernel import features, procfs
+from gmemlab.kernel.features import HugetlbPool, Thp
+from gmemlab.records import decode
+from gmemlab.units import MIB, format_count, format_size
+
+FORMAT: Final = 1
+NR_ORDERS: Final = 11
+BLOCK_ORDER: Final = 9
+HUGE_ORDER: Final = 9  # 2 MiB
+GIGA_ORDER: Final = 18  # 1 GiB
+PAGE_SIZE: Final = 4096
+UNKNOWN: Final = "Unknown"  # migratetype of free chunks where only their totals could be read
+MIGRATETYPES: Final = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "CMA", "Isolate", UNKNOWN)
+ZONE_KINDS: Final = ("DMA", "DMA32", "Normal", "Movable")
+_UNMOVABLE_TYPES: Final = ("Unmovable", "Movable", "Reclaimable", UNKNOWN)  # whose chunks such a request may take
+_MOVABLE_TYPES: Final = (*_UNMOVABLE_TYPES, "CMA")
+_DEFERRED_LEAST: Final = 64 * MIB // PAGE_SIZE
+_LARGEST_PFN: Final = 1 << 40  # 52-bit physical addresses
+_FILE_FORM: Final = "a file written by `gmemlab host --save`"
+
+
+@dataclass(frozen=True, slots=True)
+class FreeChunks:
+    """Free chunks of one migratetype by order; those of the orders in ``at_least`` are lower bounds (K23)."""
+
+    counts: tuple[int, ...]
+    at_least: tuple[int, ...] = ()
+
+    @property
+    def pages(self) -> int:
+        """Pages in these chunks."""
+        return sum(count << order for order, count in enumerate(self.counts))
+
+    def chunks_of(self, order: int) -> int:
+        """Return how many aligned chunks of ``order`` these chunks contain (order 0 to 10)."""
+        return sum(count << larger - order for larger, count in enumerate(self.counts) if larger >= order)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneSnapshot:
+    """One zone. Everything is in pages, ``blocks`` in page blocks of 2 MiB.
+
+    ``reserve_pages`` is what must stay free when a request that prefers the Normal zone is served: the min watermark
+    and the lowmem protection. ``free`` and ``blocks`` go by migratetype (names of ``MIGRATETYPES``); ``blocks`` is
+    empty and ``free`` has ``UNKNOWN`` alone where the kernel told totals only. ``pcp_pages`` are free on the CPUs' own
+    lists, in neither. ``deferred_pages`` are free too, but not managed yet: this kernel hands them over on demand, in
+    ascending order.
+    """
+
+    node: int
+    kind: str
+    start_pfn: int
+    spanned_pages: int
+    present_pages: int
+    managed_pages: int
+    min_pages: int
+    low_pages: int
+    high_pages: int
+    reserve_pages: int
+    free: Mapping[str, FreeChunks]
+    blocks: Mapping[str, int]
+    pcp_pages: int = 0
+    deferred_pages: int = 0
+
+    @property
+    def free_pages(self) -> int:
+        """Pages on the free lists, all migratetypes; neither per-CPU lists nor deferred pages."""
+        return sum(chunks.pages for chunks in self.free.values())
+
+    def chunks_of(self, order: int, *, movable: bool) -> int:
+        """Return how many chunks of ``order`` a request could get now, leaving the reserve; deferred pages apart.
+
+        Args:
+            order: 0 to 10.
+            movable: whether the request is for movable memory; others get nothing from ZONE_MOVABLE and CMA (K15).
+        """
+        if self.kind == "Movable" and not movable:
+            return 0
+        types = _MOVABLE_TYPES if movable else _UNMOVABLE_TYPES
+        usable = [chunks for name, chunks in self.free.items() if name in types]
+        spare = max(0, sum(chunks.pages for chunks in usable) - self.reserve_pages)
+        return min(spare >> order, sum(chunks.chunks_of(order) for chunks in usable))
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The free memory of one machine at one time.
+
+    ``date`` is UTC in ISO 8601; ``nodes`` counts the NUMA nodes with memory; ``memory_bytes`` is MemTotal; ``notes``
+    says, one sentence each, what could not be read, or was inferred.
+    """
+
+    format: int = field(default=FORMAT, kw_only=True)
+    release: str
+    date: str
+    cpu: str
+    nodes: int
+    memory_bytes: int
+    zones: tuple[ZoneSnapshot, ...]
+    thp: Thp | None = None
+    hugetlb: tuple[HugetlbPool, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def free_pages(self) -> int:
+        """Pages on the free lists of all zones."""
+        return sum(zone.free_pages for zone in self.zones)
+
+    @property
+    def deferred_pages(self) -> int:
+        """Free pages that the kernel has not handed to its free lists yet."""
+        return sum(zone.deferred_pages for zone in self.zones)
+
+    def unusable_index(self, order: int = HUGE_ORDER) -> float | None:
+        """Return the unusable-free-space index: the share of free pages outside chunks of ``order`` and more, 0 to 1.
+
+        It looks at the free lists only, as the kernel's own index does. None if nothing is free.
+        """
+        free = self.free_pages
+        if not free:
+            return None
+        usable = sum(chunks.chunks_of(order) for zone in self.zones for chunks in zone.free.values()) << order
+        return (free - usable) / free
+
+    def chunks_of(self, order: int = HUGE_ORDER, *, movable: bool) -> int:
+        """Return how many chunks of ``order`` could be had from the free lists now, leaving every zone's reserve.
+
+        Args:
+            order: 0 to 10.
+            movable: whether they are for movable memory.
+        """
+        return sum(zone.chunks_of(order, movable=movable) for zone in self.zones)
+
+    def giga_at_most(self) -> int:
+        """Return an upper bound of the 1 GiB pages to be had: free lists do not tell which 4M chunks are adjacent."""
+        largest = NR_ORDERS - 1
+        return sum(
+            (zone.chunks_of(largest, movable=True) << largest >> GIGA_ORDER) + (zone.deferred_pages >> GIGA_ORDER)
+            for zone in self.zones
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the snapshot as JSON; the file is either complete or as it was before.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        target = Path(path)
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        try:
+            _replace(target, text)
+        except OSError as error:
+            raise UsageError(f"cannot be written: {error.strerror}", file=target) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a snapshot that ``save`` wrote.
+
+        Raises:
+            UsageError: the file cannot be read, is truncated, or holds something else; with the place and what is
+                allowed.
+        """
+        try:
+            data: object = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror}", file=path, allowed=_FILE_FORM) from error
+        except json.JSONDecodeError as error:
+            problem = f"not JSON, or truncated: {error.msg} at column {error.colno}"
+            raise UsageError(problem, file=path, line=error.lineno, allowed=_FILE_FORM) from error
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise UsageError("not JSON text", file=path, allowed=_FILE_FORM) from error
+        try:
+            if isinstance(data, dict) and data.get("format") != FORMAT:
+                raise UsageError("unknown format", key="format", value=data.get("format"), allowed=str(FORMAT))
+            snapshot = decode(cls, data)
+            _check(snapshot)
+        except UsageError as error:
+            raise error.at(file=path) from error
+        return snapshot
+
+
+def capture(root: Path = Path("/")) -> Snapshot:
+    """Take a snapshot of the running kernel.
+
+    Args:
+        root: the directory that stands for ``/``; another one reads a copy of a machine's /proc and /sys.
+
+    Raises:
+        UnsupportedError: /proc cannot be read, or its free lists are not those of orders 0 to 10 with 2 MiB page
+            blocks.
+        UsageError: a file is not what it should be.
+    """
+    release = features.read_release(root)
+    memory = procfs.parse_meminfo(features.read_required(root, "proc/meminfo"))
+    zones = procfs.parse_zoneinfo(features.read_required(root, "proc/zoneinfo"))
+    buddy = procfs.parse_buddyinfo(features.read_required(root, "proc/buddyinfo"))
+    notes: list[str] = []
+    types = _read_types(root, notes)
+    _check_geometry(buddy, types)
+    populated = [zone for zone in zones if zone.present and zone.name in ZONE_KINDS]
+    deferred = _deferred(zones, memory, notes)
+    snapshots = tuple(
+        _zone_snapshot(zone, _reserve(zone, zones), buddy, types, deferred.get((zone.node, zone.name), 0), notes)
+        for zone in populated
+    )
+    return Snapshot(
+        release=release,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cpu=features.read_cpu_model(root),
+        nodes=len({zone.node for zone in populated}),
+        memory_bytes=memory.total,
+        zones=snapshots,
+        thp=features.read_thp(root),
+        hugetlb=features.read_hugetlb_pools(root),
+        notes=tuple(notes),
+    )
+
+
+def _read_types(root: Path, notes: list[str]) -> procfs.PageTypeInfo | None:
+    """Read /proc/pagetypeinfo, which only root may; None, with a note, where that fails."""
+    try:
+        return procfs.parse_pagetypeinfo(features.read_required(root, "proc/pagetypeinfo"))
+    except UnsupportedError as error:
+        notes.append(f"{error}: free memory by migratetype and the types of page blocks are unknown (try as root)")
+        return None
+
+
+def _check_geometry(buddy: tuple[procfs.ZoneFree, ...], types: procfs.PageTypeInfo | None) -> None:
+    """Refuse machines whose free lists have other sizes than those of x86-64."""
+    orders = len(buddy[0].counts)
+    if orders != NR_ORDERS:
+        raise UnsupportedError("free lists of orders 0 to 10", f"{procfs.BUDDYINFO} has {orders} orders")
+    if types is not None and types.block_order != BLOCK_ORDER:
+        raise UnsupportedError("2 MiB page blocks", f"{procfs.PAGETYPEINFO} has page blocks of order {types.block_order}")
+
+
+def _reserve(zone: procfs.Zone, zones: tuple[procfs.Zone, ...]) -> int:
+    """Return the pages that a request which prefers the Normal zone must leave in ``zone``."""
+    names = [other.name for other in zones if other.node == zone.node]
+    normal = names.index("Normal") if "Normal" in names else len(zone.protection)
+    return zone.min + (zone.protection[normal] if normal < len(zone.protection) else 0)
+
+
+def _deferred(zones: tuple[procfs.Zone, ...], memory: procfs.MemInfo, notes: list[str]) -> dict[tuple[int, str], int]:
+    """Find the free pages that no free list holds yet, and the zone they belong to.
+
+    A kernel that initialises memory on demand counts all of it in MemFree, but manages only what it has handed out so
+    far.
+    """
+    listed = sum(zone.free + sum(zone.pcp_counts) for zone in zones)
+    missing = memory.free // PAGE_SIZE - listed
+    highest = max(zones, key=lambda zone: zone.start_pfn + zone.spanned)
+    if not _DEFERRED_LEAST < missing <= highest.present - highest.managed:
+        return {}
+    notes.append(
+        f"{format_size(missing * PAGE_SIZE)} of free memory are not on the free lists yet: the kernel hands them to"
+        f" zone {highest.name} of node {highest.node} on demand, in ascending order"
+    )
+    return {(highest.node, highest.name): missing}
+
+
+def _zone_snapshot(
+    zone: procfs.Zone,
+    reserve: int,
+    buddy: tuple[procfs.ZoneFree, ...],
+    types: procfs.PageTypeInfo | None,
+    deferred: int,
+    notes: list[str],
+) -> ZoneSnapshot:
+    place = (zone.node, zone.name)
+    totals = next((row.counts for row in buddy if (row.node, row.zone) == place), (0,) * NR_ORDERS)
+    blocks: Mapping[str, int] = {}
+    free = {UNKNOWN: FreeChunks(totals)}
+    if types is not None:
+        rows = [row for row in types.free if (row.node, row.zone) == place]
+        free = _completed({row.migratetype: FreeChunks(row.counts, row.at_least) for row in rows}, totals, place, notes)
+        blocks = next((row.blocks for row in types.blocks if (row.node, row.zone) == place), {})
+    return ZoneSnapshot(
+        node=zone.node,
+        kind=zone.name,
+        start_pfn=zone.start_pfn,
+        spanned_pages=zone.spanned,
+        present_pages=zone.present,
+        managed_pages=zone.managed,
+        min_pages=zone.min,
+        low_pages=zone.low,
+        high_pages=zone.high,
+        reserve_pages=reserve,
+        free=free,
+        blocks=blocks,
+        pcp_pages=sum(zone.pcp_counts),
+        deferred_pages=deferred,
+    )
+
+
+def _completed(
+    free: dict[str, FreeChunks], totals: tuple[int, ...], place: tuple[int, str], notes: list[str]
+) -> dict[str, FreeChunks]:
+    """Replace lower bounds (K23) by the rest of /proc/buddyinfo's total where just one type of an order has one."""
+    result = dict(free)
+    for order, total in enumerate(totals):
+        bounded = [name for name, chunks in result.items() if order in chunks.at_least]
+        where = f"node {place[0]} zone {place[1]}, order {order}"
+        if len(bounded) == 1:
+            name = bounded[0]
+            chunks = result[name]
+            others = sum(other.counts[order] for key, other in result.items() if key != name)
+            count = max(chunks.counts[order], total - others)
+            counts = (*chunks.counts[:order], count, *chunks.counts[order + 1 :])
+            result[name] = FreeChunks(counts, tuple(known for known in chunks.at_least if known != order))
+            notes.append(f"{where}: {name} counted as {format_count(count)}, the rest of {procfs.BUDDYINFO}'s total")
+        elif bounded:
+            notes.append(f"{where}: the counts of {', '.join(bounded)} are lower bounds")
+    return result
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Refuse what the types alone do not: impossible numbers and names. Raises UsageError without the file."""
+    if not snapshot.zones:
+        raise UsageError("no zones", key="zones")
+    for index, zone in enumerate(snapshot.zones):
+        key = f"zones[{index}]"
+        if zone.kind not in ZONE_KINDS:
+            raise UsageError("unknown zone", key=f"{key}.kind", value=zone.kind, allowed=", ".join(ZONE_KINDS))
+        for name in (*zone.free, *zone.blocks):
+            if name not in MIGRATETYPES:
+                raise UsageError("unknown migratetype", key=key, value=name, allowed=", ".join(MIGRATETYPES))
+        for name, chunks in zone.free.items():
+            if len(chunks.counts) != NR_ORDERS:
+                raise UsageError(
+                    "wrong number of orders", key=f"{key}.free.{name}", value=len(chunks.counts), allowed=str(NR_ORDERS)
+                )
+        if zone.start_pfn + zone.spanned_pages > _LARGEST_PFN:
+            raise UsageError("ends beyond 52-bit physical addresses", key=key)
+        if any(order >= NR_ORDERS for chunks in zone.free.values() for order in chunks.at_least):
+            raise UsageError("no such order", key=f"{key}.free", allowed=f"0 to {NR_ORDERS - 1}")
+        if not zone.free_pages + zone.deferred_pages <= zone.present_pages <= zone.spanned_pages:
+            raise UsageError("more free pages than present, or more present than spanned", key=key)
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write a file beside the target, then put it in the target's place."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

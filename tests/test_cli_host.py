@@ -1,0 +1,189 @@
+"""``gmemlab host``, and what the command line does with everything that can go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gmemlab.cli import host as host_command
+from gmemlab.cli import main as cli
+from gmemlab.errors import operation_error
+from gmemlab.snapshot import Snapshot, capture
+from hosts import LAZY, TWO_NODES, changed
+
+COMMAND = [sys.executable, "-m", "gmemlab.cli.main"]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return a function that makes the command look at a copy of a machine's files, in a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def choose(root: Path) -> None:
+        monkeypatch.setattr(host_command, "capture", lambda: capture(root))
+
+    return choose
+
+
+def test_tables(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str]) -> None:
+    machine(TWO_NODES)
+    assert cli.main(["host"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert max(map(len, output.splitlines())) <= 80
+    assert "Linux 6.18.2 · AMD EPYC 9575F 64-Core Processor · 44G, 2 NUMA nodes" in output
+    assert "Node 0, zone Normal: at least 7.66G on the free lists" in output
+    assert "Unmovable   2,000 >100k    30    20    10     5     4     3     2     1     ·" in output
+    assert "hugetlb 2M" in output
+    assert "128 pages, 100 free, 28 reserved" in output
+    assert "lower bounds" in " ".join(output.split())
+    assert "2M pages later" not in output
+
+
+def test_tables_of_deferred_memory(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str]) -> None:
+    machine(LAZY)
+    assert cli.main(["host"]) == 0
+    output = capsys.readouterr().out
+    assert "14.3G not handed out yet" in output
+    assert "2M pages later" in output
+    assert "THP             2M; enabled madvise, defrag madvise, shmem never" in output
+
+
+def test_json(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str]) -> None:
+    machine(TWO_NODES)
+    assert cli.main(["host", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert list(data) == ["snapshot", "kvm", "summary"]
+    assert data["snapshot"]["zones"][2]["free"]["Movable"]["at_least"] == [1]
+    snapshot = capture(TWO_NODES)
+    assert data["summary"] == {
+        "free_list_bytes": snapshot.free_pages * 4096,
+        "deferred_bytes": 0,
+        "per_cpu_bytes": 319 * 4096,
+        "unusable_index_2m": snapshot.unusable_index(),
+        "movable_2m": snapshot.chunks_of(movable=True),
+        "unmovable_2m": snapshot.chunks_of(movable=False),
+        "at_most_1g": snapshot.giga_at_most(),
+    }
+
+
+def test_saved_snapshot(machine: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine(TWO_NODES)
+    path = tmp_path / "host.json"
+    assert cli.main(["host", "--save", str(path)]) == 0
+    assert f"Snapshot written to {path}" in capsys.readouterr().out
+    assert Snapshot.load(path).zones == capture(TWO_NODES).zones
+
+
+def test_snapshot_that_cannot_be_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["host", "--save", str(tmp_path / "absent" / "host.json")]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("gmemlab: ")
+    assert errors.endswith("host.json: cannot be written: No such file or directory\n")
+
+
+def test_unreadable_proc(machine: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine(changed(TWO_NODES, tmp_path / "host", zoneinfo=None))
+    assert cli.main(["host"]) == 3
+    assert capsys.readouterr().err == "gmemlab: /proc/zoneinfo: cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["host", "--no-such"], "No such option: --no-such"),
+        (["hots"], "No such command 'hots'"),
+        (["host", "--save"], "Option '--save' requires an argument"),
+        (["host", "surplus"], "Got unexpected extra argument"),
+    ],
+)
+def test_wrong_words(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            operation_error(12, 3, "allocate"),
+            1,
+            "gmemlab: allocate: Cannot allocate memory (ENOMEM); 3 pages done before\n",
+        ),
+        (OSError(28, "No space left on device"), 1, "gmemlab: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(host_command, "capture", fail)
+    assert cli.main(["host"]) == code
+    assert capsys.readouterr().err == line
+
+
+def test_defects_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(host_command, "capture", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["host"])
+
+
+@pytest.mark.parametrize("words", [[], ["--help"]])
+def test_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in cli.COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("gmemlab ")
+
+
+def test_help_is_quick_and_loads_no_heavy_module() -> None:
+    code = (
+        "import sys; from gmemlab.cli.main import main; main(['--help']);"
+        "heavy = {'numpy', 'numba', 'pydantic', 'gmemlab.core', 'gmemlab.cli.host'};"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    durations = []
+    for _ in range(5):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        durations.append(time.perf_counter() - start)
+    assert result.stderr == "[]\n"
+    assert min(durations) < 0.3
+
+
+def test_reader_that_goes_away() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([*COMMAND, "host", "--json"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_interrupt_is_quiet() -> None:
+    code = (
+        "import os, signal, sys; from gmemlab.cli import host, main;"
+        "host.capture = lambda: os.kill(os.getpid(), signal.SIGINT);"
+        "sys.exit(main.main(['host']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGINT, b"")
