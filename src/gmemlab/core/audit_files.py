@@ -1,0 +1,150 @@
+"""The invariants of files: counts, attributes, mappings, and who owns the frames of present pages."""
+
+from gmemlab.core import layout
+from gmemlab.core.frames import folio_order
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_USED,
+    HUGE_MAPPED,
+    NR_FOLIO_ORDERS,
+    SPLIT,
+    STALE,
+    TALLY_PRESENT,
+    UNIFORM,
+    WHOLE,
+    ZEROED,
+)
+from gmemlab.core.lists import slot_of
+from gmemlab.core.state import State
+
+
+@jit
+def owns_frame(state: State, file: int, index: int, pfn: int) -> bool:
+    """Whether the host side says that frame `pfn` holds page `index` of a file."""
+    record = state.blocks[pfn >> BLOCK_ORDER]
+    if record.kind == SPLIT:
+        frame = state.frames[slot_of(state, pfn)]
+        return bool(frame.kind == FRAME_USED and frame.owner == file and frame.index == index)
+    if record.kind != WHOLE and record.kind != UNIFORM and record.kind != layout.GIGA:
+        return False
+    same_place = (pfn & (BLOCK_PAGES - 1)) == (index & (BLOCK_PAGES - 1))
+    return bool(record.owner == file and record.index == index >> BLOCK_ORDER and same_place)
+
+
+@jit
+def audit_page(state: State, file: int, index: int, slot: int) -> int:
+    """Check one page that has details."""
+    page = state.pages[slot]
+    if page.frame and not owns_frame(state, file, index, int(page.frame)):
+        return 21
+    if page.mapped and (page.shared or page.frame == 0):
+        return 22
+    if page.frame:
+        order = folio_order(state, int(page.frame))
+        if (int(page.frame) & ((1 << order) - 1)) != (index & ((1 << order) - 1)):
+            return 26
+    return 0
+
+
+@jit
+def audit_details(state: State, file: int, first: int, row: int) -> int:
+    """Check a file block that has page details."""
+    block = state.file_blocks[row]
+    base = int(block.detail) * BLOCK_PAGES
+    present = 0
+    shared = 0
+    mapped = 0
+    stranded = 0
+    for offset in range(BLOCK_PAGES):
+        code = audit_page(state, file, first + offset, base + offset)
+        if code:
+            return code
+        page = state.pages[base + offset]
+        present += 1 if page.frame else 0
+        shared += page.shared
+        mapped += page.mapped
+        stranded += 1 if page.content == ZEROED or page.content == STALE else 0
+        if first + offset >= state.files[file].pages and (page.frame or page.shared or page.mapped):
+            return 25
+        if block.block and page.frame != int(block.block) * BLOCK_PAGES + offset:
+            return 20
+    if present != block.nr_present or shared != block.nr_shared or mapped != block.nr_mapped:
+        return 20
+    return 20 if stranded != block.nr_stranded else 0
+
+
+@jit
+def audit_uniform(state: State, file: int, first: int, row: int) -> int:
+    """Check a file block without page details."""
+    block = state.file_blocks[row]
+    span = min(BLOCK_PAGES, int(state.files[file].pages) - first)
+    if block.nr_present not in (0, BLOCK_PAGES) or block.nr_shared not in (0, span):
+        return 20
+    if block.nr_present == 0:
+        return 20 if block.block or block.nr_mapped or block.nr_stranded else 0
+    if block.nr_mapped not in (0, BLOCK_PAGES) or (block.nr_mapped and block.nr_shared):
+        return 22
+    if block.nr_stranded != (BLOCK_PAGES if block.content == ZEROED or block.content == STALE else 0):
+        return 20
+    for offset in range(BLOCK_PAGES):
+        if not owns_frame(state, file, first + offset, int(block.block) * BLOCK_PAGES + offset):
+            return 21
+    return 0
+
+
+@jit
+def present_in_order(state: State, row: int, order: int) -> int:
+    """Pages of a file block that are in folios of one order."""
+    block = state.file_blocks[row]
+    if block.nr_present == 0:
+        return 0
+    if block.detail == 0 and state.blocks[block.block].kind != SPLIT:
+        return BLOCK_PAGES if folio_order(state, int(block.block) << BLOCK_ORDER) == order else 0
+    pages = 0
+    for offset in range(BLOCK_PAGES):
+        pfn = int(block.block) * BLOCK_PAGES + offset
+        if block.detail:
+            pfn = int(state.pages[int(block.detail) * BLOCK_PAGES + offset].frame)
+        if pfn and folio_order(state, pfn) == order:
+            pages += 1
+    return pages
+
+
+@jit
+def audit_file(state: State, file: int) -> int:
+    """Check every 2 MiB of one file."""
+    record = state.files[file]
+    for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
+        row = int(record.first_block) + step
+        block = state.file_blocks[row]
+        first = step << BLOCK_ORDER
+        code = audit_details(state, file, first, row) if block.detail else audit_uniform(state, file, first, row)
+        if code:
+            return code
+        if block.marks & HUGE_MAPPED:
+            if block.nr_mapped != BLOCK_PAGES or block.nr_present != BLOCK_PAGES or block.nr_shared:
+                return 23
+    return 0
+
+
+@jit
+def audit_files(state: State) -> tuple[int, int]:
+    """Check all files, and the counters of present pages."""
+    files = int(state.host[0].next_file)
+    for file in range(1, files):
+        if state.files[file].alive:
+            code = audit_file(state, file)
+            if code:
+                return code, file
+    for order in range(NR_FOLIO_ORDERS):
+        present = 0
+        for file in range(1, files):
+            if state.files[file].alive:
+                record = state.files[file]
+                for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
+                    present += present_in_order(state, int(record.first_block) + step, order)
+        if present != state.tally[TALLY_PRESENT + order]:
+            return 24, order
+    return 0, 0

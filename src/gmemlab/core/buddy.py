@@ -1,0 +1,303 @@
+"""The buddy allocator: allocation, fallback between migratetypes, free and merge (mm/page_alloc.c, 6.18).
+
+Only free lists and the free side of block records change here; who owns an allocated frame is `frames.py`'s business.
+A frame number of 0 means that nothing could be had.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_FREE,
+    MAX_PAGE_ORDER,
+    MOVABLE,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    RECLAIMABLE,
+    UNMOVABLE,
+)
+from gmemlab.core.lists import (
+    drop_frame_slab,
+    list_index,
+    pfn_of,
+    push_block,
+    push_frame,
+    remove_block,
+    remove_frame,
+    slot_of,
+    take_frame_slab,
+)
+from gmemlab.core.state import State
+
+
+@jit
+def cut(state: State, pfn: int, zone: int, migratetype: int, high: int, low: int) -> int:
+    """Cut an unlinked chunk of order `high` down to `low`; the upper halves go to the heads of their lists (`expand`).
+
+    Returns the chunk's first frame. The blocks that it came from are left marked as in use (the caller sets by whom).
+    """
+    block = pfn >> BLOCK_ORDER
+    if high > BLOCK_ORDER and low <= BLOCK_ORDER:
+        push_block(state, list_index(zone, migratetype, BLOCK_ORDER), block + 1, BLOCK_ORDER, False)
+        state.blocks[block].order = BLOCK_ORDER
+        high = BLOCK_ORDER
+    if high == BLOCK_ORDER and low < BLOCK_ORDER:
+        record = state.blocks[block]
+        record.kind = layout.SPLIT
+        record.order = 0
+        record.nr_free = BLOCK_PAGES
+        record.nr_movable = 0
+        take_frame_slab(state, block)
+    if low < BLOCK_ORDER:
+        row = list_index(zone, migratetype, 0)
+        slot = slot_of(state, pfn)
+        while high > low:
+            high -= 1
+            push_frame(state, row + high, slot + (1 << high), high, False)
+    return pfn
+
+
+@jit
+def take_head(state: State, zone: int, migratetype: int, current: int, order: int) -> int:
+    """Take the first chunk of a list that is not empty and cut it down to `order`."""
+    row = list_index(zone, migratetype, current)
+    node = int(state.free_lists[row].head)
+    if current < BLOCK_ORDER:
+        pfn = pfn_of(state, node)
+        remove_frame(state, row, node)
+    else:
+        pfn = node << BLOCK_ORDER
+        remove_block(state, row, node)
+    return cut(state, pfn, zone, migratetype, current, order)
+
+
+@jit
+def take_smallest(state: State, zone: int, migratetype: int, order: int) -> int:
+    """The head of the smallest sufficient list of one migratetype (`__rmqueue_smallest`)."""
+    row = list_index(zone, migratetype, 0)
+    for current in range(order, NR_ORDERS):
+        if state.free_lists[row + current].head:
+            return take_head(state, zone, migratetype, current, order)
+    return 0
+
+
+@jit
+def fallback_type(migratetype: int, choice: int) -> int:
+    """First and second choice of another migratetype to take from (`fallbacks[]`)."""
+    if migratetype == UNMOVABLE:
+        return RECLAIMABLE if choice == 0 else MOVABLE
+    if migratetype == MOVABLE:
+        return RECLAIMABLE if choice == 0 else UNMOVABLE
+    return UNMOVABLE if choice == 0 else MOVABLE
+
+
+@jit
+def find_fallback(state: State, zone: int, migratetype: int, order: int) -> int:
+    """The migratetype whose list of exactly this order can help out; -1 where none has any."""
+    for choice in range(2):
+        other = fallback_type(migratetype, choice)
+        if state.free_lists[list_index(zone, other, order)].head:
+            return other
+    return -1
+
+
+@jit
+def move_free_chunks(state: State, zone: int, block: int, old: int, new: int) -> None:
+    """Move all free chunks of a split block to the tails of another type's lists (`__move_freepages_block`)."""
+    base = int(state.blocks[block].detail) * BLOCK_PAGES
+    offset = 0
+    while offset < BLOCK_PAGES:
+        frame = state.frames[base + offset]
+        order = int(frame.order)
+        if frame.kind == FRAME_FREE:
+            remove_frame(state, list_index(zone, old, order), base + offset)
+            push_frame(state, list_index(zone, new, order), base + offset, order, True)
+        offset += 1 << order
+
+
+@jit
+def claim(state: State, zone: int, migratetype: int, order: int) -> int:
+    """Take over whole page blocks of another type, the largest chunk first (`__rmqueue_claim`)."""
+    for current in range(MAX_PAGE_ORDER, order - 1, -1):
+        if current < BLOCK_ORDER // 2 and migratetype == MOVABLE:
+            return 0  # should_try_claim_block(): too small a chunk to spoil a block for
+        other = find_fallback(state, zone, migratetype, current)
+        if other < 0:
+            continue
+        row = list_index(zone, other, current)
+        node = int(state.free_lists[row].head)
+        if current >= BLOCK_ORDER:
+            remove_block(state, row, node)
+            for block in range(node, node + (1 << (current - BLOCK_ORDER))):
+                state.blocks[block].migratetype = migratetype
+                state.tally[layout.TALLY_BLOCKS_STOLEN] += 1
+            return cut(state, node << BLOCK_ORDER, zone, migratetype, current, order)
+        block = pfn_of(state, node) >> BLOCK_ORDER
+        record = state.blocks[block]
+        free = int(record.nr_free)
+        movable = int(record.nr_movable)
+        alike = 0
+        if migratetype == MOVABLE:
+            alike = movable
+        elif record.migratetype == MOVABLE:
+            alike = BLOCK_PAGES - free - movable
+        if free + alike >= BLOCK_PAGES // 2:
+            move_free_chunks(state, zone, block, other, migratetype)
+            record.migratetype = migratetype
+            state.tally[layout.TALLY_BLOCKS_STOLEN] += 1
+            return take_smallest(state, zone, migratetype, order)
+    return 0
+
+
+@jit
+def steal(state: State, zone: int, migratetype: int, order: int) -> int:
+    """Take one chunk of another type, the smallest first; its block keeps its type (`__rmqueue_steal`)."""
+    for current in range(order, NR_ORDERS):
+        other = find_fallback(state, zone, migratetype, current)
+        if other >= 0:
+            return take_head(state, zone, other, current, order)
+    return 0
+
+
+@jit
+def first_zone(state: State, migratetype: int, pages: int) -> int:
+    """The most preferred zone that may give `pages` without touching its reserve; -1 where none may."""
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
+            continue
+        if record.free - pages >= record.reserve:
+            return zone
+    return -1
+
+
+@jit
+def alloc_from_zone(state: State, zone: int, order: int, migratetype: int) -> int:
+    """`rmqueue`: own lists, then claim a block, then steal a chunk."""
+    pfn = take_smallest(state, zone, migratetype, order)
+    if pfn == 0:
+        pfn = claim(state, zone, migratetype, order)
+        if pfn == 0:
+            pfn = steal(state, zone, migratetype, order)
+    if pfn:
+        state.zones[zone].free -= 1 << order
+        if order < BLOCK_ORDER:
+            state.blocks[pfn >> BLOCK_ORDER].nr_free -= 1 << order
+    return pfn
+
+
+@jit
+def alloc(state: State, order: int, migratetype: int) -> int:
+    """Take a chunk of 2**order frames off the free lists, zones in order of preference. Returns its first frame or 0."""
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
+            continue
+        if record.free - (1 << order) < record.reserve:
+            continue
+        pfn = alloc_from_zone(state, zone, order, migratetype)
+        if pfn:
+            return pfn
+    return 0
+
+
+@jit
+def alloc_base_block(state: State, migratetype: int) -> int:
+    """The 512 frames that 512 order-0 allocations would hand out, if these are one fresh block; else 0.
+
+    True as long as every smaller list of the type is empty in the zone that order-0 allocations would use.
+    """
+    zone = first_zone(state, migratetype, 1)
+    if zone < 0 or state.zones[zone].free - BLOCK_PAGES < state.zones[zone].reserve:
+        return 0
+    row = list_index(zone, migratetype, 0)
+    for order in range(BLOCK_ORDER):
+        if state.free_lists[row + order].head:
+            return 0
+    pfn = take_smallest(state, zone, migratetype, BLOCK_ORDER)
+    if pfn == 0:
+        pfn = claim(state, zone, migratetype, BLOCK_ORDER)
+    if pfn:
+        state.zones[zone].free -= BLOCK_PAGES
+    return pfn
+
+
+@jit
+def insert_block(state: State, block: int) -> None:
+    """Link a block that became free as a whole, merging it with its neighbour to order 10 (K19).
+
+    Neighbours of different types merge, and the type of the block that was freed last wins.
+    """
+    record = state.blocks[block]
+    zone = int(record.zone)
+    migratetype = int(record.migratetype)
+    buddy = block ^ 1
+    if 0 < buddy <= state.host[0].nr_blocks:
+        other = state.blocks[buddy]
+        if other.kind == layout.FREE and other.order == BLOCK_ORDER and other.zone == zone:
+            remove_block(state, list_index(zone, int(other.migratetype), BLOCK_ORDER), buddy)
+            other.migratetype = migratetype
+            first = min(block, buddy)
+            push_block(state, list_index(zone, migratetype, MAX_PAGE_ORDER), first, MAX_PAGE_ORDER, False)
+            return
+    push_block(state, list_index(zone, migratetype, BLOCK_ORDER), block, BLOCK_ORDER, False)
+
+
+@jit
+def free_block(state: State, block: int) -> None:
+    """Free all 512 frames of a block that has no frame details."""
+    state.zones[int(state.blocks[block].zone)].free += BLOCK_PAGES
+    insert_block(state, block)
+
+
+@jit
+def merge_likely(state: State, block: int, offset: int, order: int) -> bool:
+    """Whether the next larger buddy is free already, so that this chunk is worth keeping back (K18)."""
+    if order == BLOCK_ORDER - 1:
+        buddy = block ^ 1
+        if buddy == 0 or buddy > state.host[0].nr_blocks:
+            return False
+        other = state.blocks[buddy]
+        return bool(other.kind == layout.FREE and other.order == BLOCK_ORDER and other.zone == state.blocks[block].zone)
+    higher = (offset & ~(1 << order)) ^ (1 << (order + 1))
+    frame = state.frames[int(state.blocks[block].detail) * BLOCK_PAGES + higher]
+    return bool(frame.kind == FRAME_FREE and frame.order == order + 1)
+
+
+@jit
+def free_chunk(state: State, pfn: int, order: int) -> None:
+    """Free 2**order frames (order below 9) of a split block, merging as far as buddies are free (`__free_one_page`).
+
+    The frames' details must be cleared already.
+    """
+    block = pfn >> BLOCK_ORDER
+    record = state.blocks[block]
+    base = int(record.detail) * BLOCK_PAGES
+    offset = pfn & (BLOCK_PAGES - 1)
+    row = list_index(int(record.zone), int(record.migratetype), 0)
+    record.nr_free += 1 << order
+    state.zones[int(record.zone)].free += 1 << order
+    while order < BLOCK_ORDER:
+        buddy = offset ^ (1 << order)
+        frame = state.frames[base + buddy]
+        if frame.kind != FRAME_FREE or frame.order != order:
+            break
+        remove_frame(state, row + order, base + buddy)
+        offset &= ~(1 << order)
+        order += 1
+    if order == BLOCK_ORDER:
+        drop_frame_slab(state, block)
+        insert_block(state, block)
+    else:
+        push_frame(state, row + order, base + offset, order, merge_likely(state, block, offset, order))
+
+
+@jit
+def free_blocks_of_types(state: State, zone: int) -> int:
+    """Free 2 MiB blocks of a zone, of any migratetype."""
+    blocks = 0
+    for migratetype in range(NR_MIGRATETYPES):
+        row = list_index(zone, migratetype, BLOCK_ORDER)
+        blocks += int(state.free_lists[row].count) + 2 * int(state.free_lists[row + 1].count)
+    return blocks

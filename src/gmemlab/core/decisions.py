@@ -1,0 +1,152 @@
+"""Every choice that a policy makes, and nothing else.
+
+Each function takes the policy record and numbers, returns a number, and writes nothing. To try a new idea, edit this file:
+the next run compiles it anew.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    KIND_GUEST_MEMFD,
+    MERGE_EAGER,
+    MOVABLE,
+    NR_FOLIO_ORDERS,
+    SOURCE_POOL,
+    SPLIT_2M_FIRST,
+    SPLIT_BUDDY,
+    UNMOVABLE,
+)
+from gmemlab.core.state import Records
+
+# What happens to the covered part of a folio that a punch covers only partly.
+PART_SPLIT = 0  # split it and free the part
+PART_ZERO = 1  # the part reads zero and stays charged
+PART_STALE = 2  # the part keeps its contents and stays charged
+PART_DROP = 3  # the whole folio leaves the file
+PART_KEEP = 4  # nothing
+PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
+
+
+@jit
+def largest_order(policy: Records) -> int:
+    """The first folio order that a population tries."""
+    return next_order(policy, NR_FOLIO_ORDERS)
+
+
+@jit
+def next_order(policy: Records, order: int) -> int:
+    """The order to fall back to after `order` could not be had; -1 when the policy gives up."""
+    sizes = int(policy.sizes)
+    for smaller in range(order - 1, -1, -1):
+        if sizes >> smaller & 1:
+            return smaller
+    return -1
+
+
+@jit
+def migratetype(policy: Records) -> int:
+    """Which free lists the policy's memory comes from (G54: guest_memfd is unmovable)."""
+    return MOVABLE if policy.movable else UNMOVABLE
+
+
+@jit
+def works_in_units(policy: Records) -> bool:
+    """Whether the policy allocates and frees in 2 MiB or 1 GiB units only, so that nothing smaller leaves a file."""
+    return bool(policy.unit >= BLOCK_ORDER)
+
+
+@jit
+def punch_granularity(policy: Records, kind: int) -> int:
+    """Pages that the bounds of a punch must be multiples of, else EINVAL (G69)."""
+    keeps = policy.punch == layout.PUNCH_ZERO or policy.punch == layout.PUNCH_KEEP
+    if kind != KIND_GUEST_MEMFD or keeps or not works_in_units(policy):
+        return 1
+    return 1 << int(policy.unit)
+
+
+@jit
+def allocate_granularity(policy: Records, kind: int) -> int:
+    """Pages that the bounds of a preallocation must be multiples of, else EINVAL (G69)."""
+    if policy.source == SOURCE_POOL and kind == KIND_GUEST_MEMFD:
+        return 1 << int(policy.unit)
+    return 1
+
+
+@jit
+def partial_punch(policy: Records, kind: int, busy: int, dirty: bool) -> int:
+    """What a punch does with a folio that it covers in part.
+
+    A busy folio cannot be split. Inaccessible memory is not zeroed first (K1); a dirty folio then keeps stale contents and
+    a clean one is dropped as a whole (K2). Accessible memory has been zeroed (L14).
+    """
+    if policy.punch == layout.PUNCH_ZERO:
+        return PART_ZERO
+    if policy.punch == layout.PUNCH_KEEP:
+        return PART_KEEP
+    if policy.punch == layout.PUNCH_DEFER:
+        return PART_DEFER
+    if busy == 0:
+        return PART_SPLIT
+    if kind != KIND_GUEST_MEMFD:
+        return PART_ZERO
+    return PART_STALE if dirty else PART_DROP
+
+
+@jit
+def keeps_pieces(policy: Records) -> bool:
+    """Whether a split leaves the largest aligned pieces (L13) instead of base pages."""
+    return bool(policy.split == SPLIT_BUDDY)
+
+
+@jit
+def splits_giga_to_blocks(policy: Records) -> bool:
+    """Whether a 1 GiB folio is split to 2 MiB first and only the touched block to 4 KiB (Q6)."""
+    return bool(policy.split == SPLIT_2M_FIRST)
+
+
+@jit
+def merges_after_conversion(policy: Records) -> bool:
+    """Whether a huge range that became private again is made one folio at once (G72) or not before it is freed (G65)."""
+    return bool(policy.merge == MERGE_EAGER)
+
+
+@jit
+def vmm_punches(policy: Records, to_shared: bool) -> bool:
+    """Whether the VMM discards the other side of a range that was converted (K12)."""
+    bit = layout.VMM_PUNCHES_PRIVATE if to_shared else layout.VMM_PUNCHES_SHARED
+    return bool(policy.vmm_punch & bit)
+
+
+@jit
+def shares_in_place(policy: Records) -> bool:
+    """Whether shared pages live in the same file as private ones, so that attributes matter for folios (G90)."""
+    return bool(policy.conversion == layout.CONVERT_IN_PLACE)
+
+
+@jit
+def folio_may_cover(policy: Records, order: int, all_private: bool) -> bool:
+    """Whether a new folio may cover pages that are not all private (G90: shared folios are small)."""
+    if order == 0 or all_private:
+        return True
+    return bool(policy.source == SOURCE_POOL or works_in_units(policy))  # taken whole and split at once (G71)
+
+
+@jit
+def mapping_term(order: int, in_slot: bool, congruent: bool, mixed: bool, marks: int, accept: int) -> int:
+    """The first term of K8 that keeps a private page from being mapped at 2 MiB; TERM_NONE if none does."""
+    if order < BLOCK_ORDER:
+        return layout.TERM_FOLIO
+    if not in_slot:
+        return layout.TERM_SLOT
+    if not congruent:
+        return layout.TERM_CONGRUENCE
+    if mixed:
+        return layout.TERM_ATTRIBUTES
+    if marks & layout.HISTORY:
+        return layout.TERM_HISTORY
+    if accept == layout.ACCEPT_4K:
+        return layout.TERM_ACCEPT
+    if marks & layout.INHIBIT:
+        return layout.TERM_INHIBIT
+    return layout.TERM_NONE

@@ -1,0 +1,59 @@
+"""One operation on one file: what the object API calls, and what the event runner calls for each event."""
+
+import errno
+
+from gmemlab.core import layout
+from gmemlab.core.jit import entry, jit
+from gmemlab.core.layout import PIN, REFERENCE
+from gmemlab.core.operations.access import access
+from gmemlab.core.operations.convert import convert
+from gmemlab.core.operations.lifecycle import create, destroy, set_slot
+from gmemlab.core.operations.pin import hold, unhold
+from gmemlab.core.operations.populate import allocate
+from gmemlab.core.operations.punch import punch
+from gmemlab.core.pools import grow_pool
+from gmemlab.core.state import State
+
+
+@jit
+def operate(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
+    """Carry out one operation (OP_*) on pages [first, first + count) of a file. Returns (errno, pages done)."""
+    if op == layout.OP_ALLOCATE or op == layout.OP_HOST_ALLOCATE:
+        return allocate(state, file, first, count)
+    if op == layout.OP_ACCESS:
+        return access(state, file, first, count, arg & 3, arg >> 2)
+    if op == layout.OP_PUNCH or op == layout.OP_HOST_FREE:
+        return punch(state, file, first, count)
+    if op == layout.OP_TO_SHARED or op == layout.OP_TO_PRIVATE:
+        return convert(state, file, first, count, op == layout.OP_TO_SHARED)
+    if op == layout.OP_PIN or op == layout.OP_REFERENCE:
+        return hold(state, file, first, count, PIN if op == layout.OP_PIN else REFERENCE)
+    if op == layout.OP_UNPIN or op == layout.OP_UNREFERENCE:
+        return unhold(state, file, first, count, PIN if op == layout.OP_UNPIN else REFERENCE)
+    if op == layout.OP_DESTROY:
+        return destroy(state, file)
+    return errno.EOPNOTSUPP, 0
+
+
+@entry
+def execute(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
+    """`operate`, for callers in Python."""
+    return operate(state, op, file, first, count, arg)
+
+
+@entry
+def open_guest(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
+    """`create`, for callers in Python. Returns (errno, file)."""
+    return create(state, pages, kind, policy)
+
+
+@entry
+def bind(state: State, file: int, k: int, gfn: int, count: int, offset: int) -> None:
+    """`set_slot`, for callers in Python."""
+    set_slot(state, file, k, gfn, count, offset)
+
+
+@entry
+def fill_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
+    """`grow_pool`, for callers in Python. Returns (errno, pages added)."""
+    return grow_pool(state, order, count, hvo)

@@ -1,0 +1,344 @@
+"""Record layouts and constants of the compiled state.
+
+Every record is all-zero when unused and zero means *nil*: block 0, frame slot 0, slab 0 and file 0 are never handed out,
+so memory that was never touched costs nothing. Fields are signed; code widens them on load (``int(record.field)``), so
+that the interpreted pass computes in the same width as the compiled one. No field is named like an attribute of
+``numpy.record``.
+"""
+
+from typing import Final
+
+import numpy as np
+
+# -- geometry (x86-64) ------------------------------------------------------------------------------------------------
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 4096
+BLOCK_ORDER: Final = 9  # pageblock_order: one 2 MiB block, the unit of migratetypes
+BLOCK_PAGES: Final = 512
+MAX_PAGE_ORDER: Final = 10  # the largest buddy chunk, 4 MiB
+NR_ORDERS: Final = 11
+GIGA_ORDER: Final = 18  # a 1 GiB page
+GIGA_BLOCKS: Final = 512
+NR_FOLIO_ORDERS: Final = 19
+
+# -- migratetypes (include/linux/mmzone.h) ------------------------------------------------------------------------------
+UNMOVABLE: Final = 0
+MOVABLE: Final = 1
+RECLAIMABLE: Final = 2
+NR_MIGRATETYPES: Final = 3
+
+# -- zones ------------------------------------------------------------------------------------------------------------------
+ZONE_DMA: Final = 0
+ZONE_DMA32: Final = 1
+ZONE_NORMAL: Final = 2
+ZONE_MOVABLE: Final = 3
+
+# -- host blocks: what the 512 frames of a 2 MiB block are --------------------------------------------------------------
+HOLE: Final = 0  # not memory, or not managed by the host
+FREE: Final = 1  # free as a whole: head of a free order-9 or order-10 chunk, or (order -1) the second half of an order-10
+WHOLE: Final = 2  # one order-9 folio of one file
+UNIFORM: Final = 3  # 512 base pages of one file, ascending
+SPLIT: Final = 4  # frame details say
+GIGA: Final = 5  # one 512th of a 1 GiB folio of one file
+POOL: Final = 6  # (part of) an idle huge page of a hugetlb pool
+RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator
+ORPHAN: Final = 8  # an order-9 or 1 GiB folio that left its file while pinned; free as soon as the last pin goes
+
+# -- frames of a split block ----------------------------------------------------------------------------------------------
+FRAME_TAIL: Final = 0  # inside a free chunk that starts at a lower frame
+FRAME_FREE: Final = 1  # head of a free chunk
+FRAME_USED: Final = 2  # page of a file's folio
+FRAME_ORPHAN: Final = 3  # left its file while pinned; free as soon as the last pin goes
+FRAME_VMEMMAP: Final = 4  # holds page structs that HVO had given back
+FRAME_RESERVED: Final = 5  # taken at boot
+FRAME_DEFERRED: Final = 6  # unmapped part of an anonymous folio that is freed only as a whole (L16)
+
+# -- marks of a 2 MiB block of a file ---------------------------------------------------------------------------------------
+HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
+HISTORY: Final = 2  # some page was mapped at 4 KiB, and the block never left the guest as a whole since (K6)
+INHIBIT: Final = 4  # a 4 KiB accept forbade 2 MiB here for good (G79)
+SHATTERED: Final = 8  # was mapped at 2 MiB once, then lost it
+
+# -- content of a file's page -----------------------------------------------------------------------------------------------
+FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date
+USED: Final = 1  # zeroed at first use, then written
+ZEROED: Final = 2  # punched without being freed: reads zero, still charged
+STALE: Final = 3  # punched without being freed: still holds the old contents
+
+# -- policy choices (policy.py gives them their names) -----------------------------------------------------------------------
+SOURCE_BUDDY: Final = 0
+SOURCE_POOL: Final = 1
+PUNCH_SPLIT: Final = 0
+PUNCH_ZERO: Final = 1
+PUNCH_REFUSE: Final = 2
+PUNCH_KEEP: Final = 3
+PUNCH_DEFER: Final = 4
+CONVERT_NONE: Final = 0
+CONVERT_TWO_SOURCES: Final = 1
+CONVERT_IN_PLACE: Final = 2
+SPLIT_UNIFORM: Final = 0
+SPLIT_BUDDY: Final = 1
+SPLIT_2M_FIRST: Final = 2
+MERGE_NEVER: Final = 0
+MERGE_EAGER: Final = 1
+MERGE_LAZY: Final = 2
+VMM_PUNCHES_SHARED: Final = 1  # bit: discards the shared side of a range that becomes private
+VMM_PUNCHES_PRIVATE: Final = 2  # bit: discards the private side of a range that becomes shared
+KIND_GUEST_MEMFD: Final = 0
+KIND_SHMEM: Final = 1
+KIND_ANON: Final = 2
+KIND_HUGETLB: Final = 3
+KIND_HOST: Final = 4  # the host's own memory: kernel, page cache, other processes
+
+# -- access kinds and accept sizes ----------------------------------------------------------------------------------------
+PRIVATE: Final = 0
+SHARED: Final = 1
+HOST: Final = 2
+TOUCH: Final = 0  # an access to memory the guest may have accepted before
+ACCEPT_4K: Final = 1
+ACCEPT_2M: Final = 2
+
+# -- why the guest's second-stage table maps a page as it does: the terms of K8, in the order in which they are asked ------
+TERM_NONE: Final = 0  # nothing in the way: 2 MiB
+TERM_ABSENT: Final = 1  # no backing at all
+TERM_FOLIO: Final = 2  # folio smaller than 2 MiB
+TERM_SLOT: Final = 3  # the aligned 2 MiB range leaves the memslot
+TERM_CONGRUENCE: Final = 4  # guest address and file offset differ modulo 2 MiB
+TERM_ATTRIBUTES: Final = 5  # private and shared pages in the range
+TERM_HISTORY: Final = 6  # mapped at 4 KiB before, and never left the guest as a whole since (K6)
+TERM_ACCEPT: Final = 7  # the guest accepts in 4 KiB
+TERM_INHIBIT: Final = 8  # one-way mark left by a 4 KiB accept (G79)
+TERM_SHARED: Final = 9  # the page is shared
+
+# -- operations of the event stream ---------------------------------------------------------------------------------------
+OP_CREATE: Final = 1  # vm; the guests table says how large, and which policy
+OP_READY: Final = 2  # vm is up: from here an allocation that fails is a run-time failure
+OP_DESTROY: Final = 3
+OP_ALLOCATE: Final = 4  # fallocate of private memory
+OP_ACCESS: Final = 5  # arg = access kind + 4 * accept size
+OP_PUNCH: Final = 6
+OP_TO_SHARED: Final = 7
+OP_TO_PRIVATE: Final = 8
+OP_PIN: Final = 9
+OP_UNPIN: Final = 10
+OP_REFERENCE: Final = 11  # transient reference on a private folio (K3)
+OP_UNREFERENCE: Final = 12
+OP_HOST_ALLOCATE: Final = 13  # vm = HOST_UNMOVABLE or HOST_MOVABLE; first, count in pages of the background file
+OP_HOST_FREE: Final = 14
+OP_SAMPLE: Final = 15
+HOST_UNMOVABLE: Final = -1
+HOST_MOVABLE: Final = -2
+
+# The event stream: one record per event, in order of time. `first` and `count` are in 4 KiB pages of the guest's file.
+EVENT: Final = np.dtype(
+    [("time", "i8"), ("vm", "i4"), ("op", "i2"), ("arg", "i2"), ("first", "i8"), ("count", "i8")], align=True
+)
+MAX_SLOTS: Final = 4  # memslots of one guest
+# The guests that a stream speaks of: event.vm indexes this table. Memslots are in pages; unused ones have count 0.
+GUEST: Final = np.dtype(
+    [
+        ("pages", "i8"),
+        ("slot_gfn", "i8", MAX_SLOTS),
+        ("slot_count", "i8", MAX_SLOTS),
+        ("slot_offset", "i8", MAX_SLOTS),
+    ],
+    align=True,
+)
+
+# -- records of the state ----------------------------------------------------------------------------------------------------
+ZONE: Final = np.dtype([("start", "i8"), ("end", "i8"), ("free", "i8"), ("reserve", "i8"), ("kind", "i8")], align=True)
+FREE_LIST: Final = np.dtype([("head", "i4"), ("tail", "i4"), ("count", "i8")], align=True)
+
+# 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
+# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios.
+BLOCK: Final = np.dtype(
+    {
+        "names": [
+            "next",
+            "prev",
+            "vmemmap",
+            "owner",
+            "detail",
+            "index",
+            "nr_free",
+            "nr_movable",
+            "busy",
+            "kind",
+            "migratetype",
+            "order",
+            "zone",
+            "deferred",
+        ],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28],
+        "itemsize": 32,
+    }
+)
+# 16 bytes for every frame of a split block. Links are frame slots (slab * 512 + offset). `next` and `prev` serve free
+# chunks, `index` (page in the owner's file) used ones; `chain` links the frames of one huge page's page structs.
+FRAME: Final = np.dtype(
+    {
+        "names": ["next", "prev", "index", "owner", "chain", "order", "kind", "busy"],
+        "formats": ["i4", "i4", "i8", "i4", "i4", "i1", "i1", "i2"],
+        "offsets": [0, 4, 0, 8, 8, 12, 13, 14],
+        "itemsize": 16,
+    }
+)
+SLAB: Final = np.dtype([("block", "i4"), ("next", "i4")], align=True)
+
+FILE: Final = np.dtype(
+    [
+        ("pages", "i8"),
+        ("first_block", "i8"),  # into file_blocks
+        ("reserved", "i8"),  # huge pages of its pool that are promised to it and not yet used
+        ("kind", "i4"),  # 0 is KIND_GUEST_MEMFD: `alive` tells an unused record
+        ("policy", "i4"),
+        ("shared_file", "i4"),
+        ("pins", "i4"),
+        ("next", "i4"),
+        ("extent", "i2"),  # log2 of its room in file_blocks
+        ("alive", "i2"),
+    ],
+    align=True,
+)
+# 20 bytes for every 2 MiB of a file. `block`: the pages lie in this host block, in order. `detail`: page details say.
+FILE_BLOCK: Final = np.dtype(
+    [
+        ("block", "i4"),
+        ("detail", "i4"),
+        ("nr_present", "i2"),
+        ("nr_shared", "i2"),
+        ("nr_mapped", "i2"),
+        ("nr_stranded", "i2"),
+        ("marks", "i1"),
+        ("content", "i1"),
+        ("spare", "i2"),
+    ],
+    align=True,
+)
+PAGE: Final = np.dtype([("frame", "i8"), ("content", "i1"), ("shared", "i1"), ("mapped", "i1")], align=True)
+SLOT: Final = np.dtype([("gfn", "i8"), ("count", "i8"), ("offset", "i8")], align=True)
+POLICY: Final = np.dtype(
+    [
+        ("sizes", "i4"),  # bit o: folios of order o are tried
+        ("unit", "i4"),  # the smallest of them
+        ("source", "i2"),
+        ("movable", "i2"),
+        ("punch", "i2"),
+        ("conversion", "i2"),
+        ("split", "i2"),
+        ("merge", "i2"),
+        ("vmm_punch", "i2"),
+        ("hvo", "i2"),
+        ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
+    ],
+    align=True,
+)
+POOL_RECORD: Final = np.dtype([("nr", "i8"), ("free", "i8"), ("reserved", "i8"), ("head", "i4"), ("hvo", "i4")], align=True)
+PIN_RECORD: Final = np.dtype(
+    [
+        ("first", "i8"),  # the call's range, by which it is undone
+        ("count", "i8"),
+        ("frame", "i8"),  # a run of frames that this record holds
+        ("frames", "i8"),
+        ("serial", "i8"),
+        ("next", "i4"),
+        ("kind", "i4"),
+    ],
+    align=True,
+)
+PIN: Final = 0
+REFERENCE: Final = 1
+# One record: what the host as a whole needs to remember.
+HOST_RECORD: Final = np.dtype(
+    [
+        ("nr_blocks", "i8"),
+        ("nr_zones", "i8"),
+        ("free_frame_slab", "i8"),
+        ("next_frame_slab", "i8"),
+        ("free_page_slab", "i8"),
+        ("next_page_slab", "i8"),
+        ("free_file", "i8"),
+        ("next_file", "i8"),
+        ("free_pin", "i8"),
+        ("next_pin", "i8"),
+        ("next_extent", "i8"),
+        ("pin_serial", "i8"),
+        ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
+        ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
+    ],
+    align=True,
+)
+
+# -- counters: indices into state.tally -----------------------------------------------------------------------------------
+CAUSE_PUNCH: Final = 0
+CAUSE_CONVERT: Final = 1
+CAUSE_ACCEPT: Final = 2
+CAUSE_POPULATE: Final = 3
+CAUSE_RELEASE: Final = 4
+NR_CAUSES: Final = 5
+TALLY_SHATTERED: Final = 0  # + cause: 2 MiB mappings of guests that fell to 4 KiB
+TALLY_HEALED_MAPPING: Final = 5  # + cause: blocks mapped at 2 MiB again
+TALLY_SPLIT_2M: Final = 10  # + cause: order-9 folios split
+TALLY_SPLIT_1G: Final = 15  # + cause
+TALLY_HEALED_BACKING: Final = 20  # + cause: folios merged again
+TALLY_SPLIT_FAILED: Final = 25  # + cause
+TALLY_STALE_PAGES: Final = 30  # punched pages that kept their contents (K2)
+TALLY_LOST_PAGES: Final = 31  # pages dropped though nobody punched them (K2)
+TALLY_ORPHANED_PAGES: Final = 32
+TALLY_EAGAIN: Final = 33  # conversions refused
+TALLY_VMM_PUNCH_FAILED: Final = 34
+TALLY_MAPPED_2M: Final = 35  # second-stage entries made
+TALLY_MAPPED_4K: Final = 36
+TALLY_UNMAPPED_2M: Final = 37
+TALLY_UNMAPPED_4K: Final = 38
+TALLY_MEMORY_EXITS: Final = 39  # accesses that contradicted the attribute (G39)
+TALLY_VMEMMAP_TAKEN: Final = 40  # frames taken to restore page structs (K5)
+TALLY_VMEMMAP_RETURNED: Final = 41
+TALLY_BLOCKS_STOLEN: Final = 42  # pageblocks that changed their migratetype
+TALLY_HUGE_FALLBACK: Final = 43  # populations that wanted a larger folio and got a smaller one
+TALLY_CONVERTED: Final = 44  # conversions that changed something
+TALLY_HOST_FAILED: Final = 45  # allocations of the host's own background that failed
+TALLY_LAUNCHED: Final = 46  # guests that the event stream started
+TALLY_LAUNCH_FAILED: Final = 47  # guests that could not be created, or ran out of memory before they were ready
+TALLY_RUNTIME_FAILED: Final = 48  # operations of running guests that found no memory
+TALLY_PUNCH_REFUSED: Final = 49  # punches refused by the policy (EINVAL)
+TALLY_LAUNCHED_PAGES: Final = 50
+TALLY_PRESENT: Final = 51  # + order: pages of files in folios of this order, now
+NR_TALLIES: Final = TALLY_PRESENT + NR_FOLIO_ORDERS
+
+# -- the event runner -------------------------------------------------------------------------------------------------------
+VM_NONE: Final = 0
+VM_LAUNCHING: Final = 1
+VM_READY: Final = 2
+VM_FAILED: Final = 3
+VM_GONE: Final = 4
+VM: Final = np.dtype([("file", "i4"), ("status", "i4")], align=True)
+CURSOR: Final = np.dtype([("event", "i8"), ("done", "i8")], align=True)  # next event, pages of it that are done
+
+# -- what a sample measures: pages, unless the name says otherwise ---------------------------------------------------------
+MEASURE: Final = np.dtype(
+    [
+        (name, "i8")
+        for name in (
+            "guests",  # live guests
+            "guest_pages",  # their memory
+            "private_mapped_2m",
+            "private_mapped_4k",
+            "private_pages",  # pages with the attribute private
+            "shared_pages",  # pages with the attribute shared
+            "charged",  # frames of guest_memfd files
+            "charged_shared_side",  # frames of the ordinary memory beside two-source guests
+            "backed_twice",  # guest pages with a frame on both sides
+            "stranded",  # charged though punched
+            "table_blocks",  # 2 MiB of guest memory that need a page table of 4 KiB entries
+            "pool_idle",  # frames idle in pools
+            "structs_taken",  # frames taken to restore page structs, less those given back
+            "free",
+            "free_2m",  # 2 MiB blocks to be had from the free lists now, by any requester
+            "free_2m_movable_zone",  # of these, in ZONE_MOVABLE, where unmovable requesters cannot go
+            "free_1g",  # aligned 1 GiB runs of free blocks
+            "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
+        )
+    ]
+)

@@ -1,0 +1,242 @@
+"""From a file's pages to frames: file blocks, and the page details of those that are not uniform.
+
+A file block without details is uniform: none or all of its pages are present (in the 512 frames of one host block, in
+order), none or all are shared, mapped, and of one content. Details open when that stops being true, and settle when it is
+true again. Counts in the block record are exact in both forms.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.frames import settle_block
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, ZEROED
+from gmemlab.core.state import State
+
+
+@jit
+def block_row(state: State, file: int, index: int) -> int:
+    """Row in `state.file_blocks` of the 2 MiB that hold page `index`."""
+    return int(state.files[file].first_block) + (index >> BLOCK_ORDER)
+
+
+@jit
+def block_span(state: State, file: int, index: int) -> int:
+    """How many pages of the 2 MiB around page `index` lie within the file."""
+    return min(BLOCK_PAGES, int(state.files[file].pages) - (index & ~(BLOCK_PAGES - 1)))
+
+
+@jit
+def take_page_slab(state: State) -> int:
+    """A slab of page details (rows undefined); 0 and `host.exhausted` when the table is full."""
+    host = state.host[0]
+    slab = int(host.free_page_slab)
+    if slab:
+        host.free_page_slab = state.page_slabs[slab].next
+        return slab
+    slab = int(host.next_page_slab)
+    if slab >= len(state.page_slabs):
+        host.exhausted = 1
+        return 0
+    host.next_page_slab = slab + 1
+    return slab
+
+
+@jit
+def open_details(state: State, row: int) -> int:
+    """Make sure that a file block has page details. Returns the row of its first page in `state.pages`."""
+    block = state.file_blocks[row]
+    if block.detail:
+        return int(block.detail) * BLOCK_PAGES
+    slab = take_page_slab(state)
+    base = slab * BLOCK_PAGES
+    first = int(block.block) * BLOCK_PAGES if block.nr_present else 0
+    content = block.content
+    shared = int(block.nr_shared)  # all pages within the file, or none
+    mapped = 1 if block.nr_mapped else 0
+    for offset in range(BLOCK_PAGES):
+        page = state.pages[base + offset]
+        page.frame = first + offset if first else 0
+        page.content = content if first else 0
+        page.shared = 1 if offset < shared else 0
+        page.mapped = mapped
+    block.detail = slab
+    return base
+
+
+@jit
+def drop_details(state: State, row: int) -> None:
+    """Give a file block's page details back."""
+    block = state.file_blocks[row]
+    host = state.host[0]
+    state.page_slabs[block.detail].next = host.free_page_slab
+    host.free_page_slab = int(block.detail)
+    block.detail = 0
+
+
+@jit
+def frame_of(state: State, row: int, index: int) -> int:
+    """Frame behind page `index`, or 0."""
+    block = state.file_blocks[row]
+    if block.detail:
+        return int(state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))].frame)
+    if block.nr_present:
+        return int(block.block) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))
+    return 0
+
+
+@jit
+def is_shared(state: State, row: int, index: int) -> bool:
+    """Attribute of page `index`."""
+    block = state.file_blocks[row]
+    if block.detail:
+        return bool(state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))].shared)
+    return bool(block.nr_shared)
+
+
+@jit
+def contiguous_block(state: State, row: int) -> int:
+    """The host block whose 512 frames back a file block in order; 0 where they do not."""
+    block = state.file_blocks[row]
+    if block.nr_present != BLOCK_PAGES:
+        return 0
+    if block.block or block.detail == 0:
+        return int(block.block)
+    base = int(block.detail) * BLOCK_PAGES
+    first = int(state.pages[base].frame)
+    if first & (BLOCK_PAGES - 1):
+        return 0
+    for offset in range(1, BLOCK_PAGES):
+        if state.pages[base + offset].frame != first + offset:
+            return 0
+    return first >> BLOCK_ORDER
+
+
+@jit
+def content_is_uniform(state: State, base: int) -> bool:
+    """Whether all 512 pages of a set of details have the same content."""
+    content = state.pages[base].content
+    for offset in range(1, BLOCK_PAGES):
+        if state.pages[base + offset].content != content:
+            return False
+    return True
+
+
+@jit
+def settle(state: State, file: int, index: int) -> None:
+    """Drop the details of the block around page `index` if it is uniform again, and settle its host block likewise."""
+    row = block_row(state, file, index)
+    block = state.file_blocks[row]
+    if block.detail == 0:
+        if block.block:
+            settle_block(state, int(block.block))
+        return
+    if block.nr_shared and block.nr_shared != block_span(state, file, index):
+        return
+    if block.nr_present == 0:
+        drop_details(state, row)
+        block.block = 0
+        block.content = 0
+        return
+    if block.nr_present != BLOCK_PAGES or (block.nr_mapped and block.nr_mapped != BLOCK_PAGES):
+        return
+    base = int(block.detail) * BLOCK_PAGES
+    host_block = contiguous_block(state, row)
+    if host_block and content_is_uniform(state, base):
+        block.content = state.pages[base].content
+        block.block = host_block
+        drop_details(state, row)
+        settle_block(state, host_block)
+
+
+@jit
+def fill_block(state: State, row: int, host_block: int) -> None:
+    """Make a whole host block the backing of an empty file block; pages are fresh."""
+    block = state.file_blocks[row]
+    block.block = host_block
+    block.nr_present = BLOCK_PAGES
+    block.content = layout.FRESH
+    if block.detail:
+        base = int(block.detail) * BLOCK_PAGES
+        for offset in range(BLOCK_PAGES):
+            page = state.pages[base + offset]
+            page.frame = host_block * BLOCK_PAGES + offset
+            page.content = layout.FRESH
+
+
+@jit
+def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None:
+    """Insert `count` fresh pages (a folio below order 9) at page `index`."""
+    base = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    for offset in range(count):
+        page = state.pages[base + offset]
+        page.frame = pfn + offset
+        page.content = layout.FRESH
+    state.file_blocks[row].nr_present += count
+
+
+@jit
+def set_content(state: State, row: int, begin: int, end: int, content: int) -> None:
+    """Set the content of the present pages [begin, end) of a file block (offsets within it)."""
+    block = state.file_blocks[row]
+    if block.nr_present == 0:
+        return
+    if block.detail == 0 and begin == 0 and end == BLOCK_PAGES:
+        block.content = content
+        block.nr_stranded = BLOCK_PAGES if content == ZEROED or content == STALE else 0
+        return
+    if block.detail == 0 and block.content == content:
+        return
+    base = open_details(state, row)
+    for offset in range(begin, end):
+        page = state.pages[base + offset]
+        if page.frame:
+            block.nr_stranded -= 1 if page.content == ZEROED or page.content == STALE else 0
+            block.nr_stranded += 1 if content == ZEROED or content == STALE else 0
+            page.content = content
+
+
+@jit
+def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: int) -> None:
+    """Set the attribute of pages [begin, end) of a file block with `span` pages within the file."""
+    block = state.file_blocks[row]
+    if begin == 0 and end == span and block.detail == 0:
+        block.nr_shared = span if shared else 0
+        return
+    if block.detail == 0 and (block.nr_shared > 0) == (shared > 0):
+        return
+    base = open_details(state, row)
+    for offset in range(begin, end):
+        page = state.pages[base + offset]
+        block.nr_shared += shared - page.shared
+        page.shared = shared
+
+
+@jit
+def remove_page(state: State, row: int, offset: int) -> None:
+    """Take one present page (already unmapped) out of a file block that has details."""
+    block = state.file_blocks[row]
+    page = state.pages[int(block.detail) * BLOCK_PAGES + offset]
+    block.nr_present -= 1
+    if page.content == ZEROED or page.content == STALE:
+        block.nr_stranded -= 1
+    page.frame = 0
+    page.content = layout.FRESH
+    block.block = 0
+    if block.nr_present == 0:
+        block.marks &= ~layout.INHIBIT
+
+
+@jit
+def empty_block(state: State, row: int) -> None:
+    """Take all pages (already unmapped) out of a file block. Attributes stay (G22)."""
+    block = state.file_blocks[row]
+    block.nr_present = 0
+    block.nr_stranded = 0
+    block.block = 0
+    block.content = layout.FRESH
+    block.marks &= ~layout.INHIBIT
+    if block.detail:
+        base = int(block.detail) * BLOCK_PAGES
+        for offset in range(BLOCK_PAGES):
+            page = state.pages[base + offset]
+            page.frame = 0
+            page.content = layout.FRESH

@@ -1,0 +1,146 @@
+"""Measuring the state: what a sample reports. Reads only; the cost is per 2 MiB, and per page where that was split."""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import free_blocks_of_types
+from gmemlab.core.frames import folio_order
+from gmemlab.core.guestmap import limiting_term
+from gmemlab.core.jit import entry, jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FREE,
+    GIGA_BLOCKS,
+    HUGE_MAPPED,
+    KIND_GUEST_MEMFD,
+    SPLIT,
+    UNIFORM,
+    WHOLE,
+    ZONE_MOVABLE,
+)
+from gmemlab.core.mapping import block_row, frame_of, is_shared
+from gmemlab.core.pools import giga_run_is_free
+from gmemlab.core.state import Records, State
+
+Listing: TypeAlias = NDArray[np.int64]  # pages x 5
+
+
+@jit
+def count_twice(state: State, row: int, shared_row: int) -> int:
+    """Pages of one 2 MiB of guest memory that have a frame in both of its files."""
+    block = state.file_blocks[row]
+    other = state.file_blocks[shared_row]
+    if block.nr_present == 0 or other.nr_present == 0:
+        return 0
+    if block.nr_present == BLOCK_PAGES or other.nr_present == BLOCK_PAGES:
+        return int(min(block.nr_present, other.nr_present))
+    twice = 0
+    for offset in range(BLOCK_PAGES):
+        if frame_of(state, row, offset) and frame_of(state, shared_row, offset):
+            twice += 1
+    return twice
+
+
+@jit
+def measure_guest(state: State, file: int, out: Records) -> None:
+    """Add one confidential guest to a sample."""
+    record = state.files[file]
+    row = int(record.first_block)
+    shared_row = int(state.files[record.shared_file].first_block) if record.shared_file else 0
+    out.guests += 1
+    out.guest_pages += record.pages
+    for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
+        block = state.file_blocks[row + step]
+        if block.marks & HUGE_MAPPED:
+            out.private_mapped_2m += BLOCK_PAGES
+        elif block.nr_mapped:
+            out.private_mapped_4k += block.nr_mapped
+            out.table_blocks += 1
+        out.shared_pages += block.nr_shared
+        out.charged += block.nr_present
+        out.stranded += block.nr_stranded
+        if shared_row:
+            out.charged_shared_side += state.file_blocks[shared_row + step].nr_present
+            out.backed_twice += count_twice(state, row + step, shared_row + step)
+    out.private_pages = out.guest_pages - out.shared_pages
+
+
+@jit
+def is_clean(state: State, block: int) -> bool:
+    """Whether a block holds only free and movable frames."""
+    record = state.blocks[block]
+    if record.kind == FREE:
+        return True
+    if record.kind == SPLIT:
+        return bool(record.nr_free + record.nr_movable == BLOCK_PAGES)
+    if record.kind == WHOLE or record.kind == UNIFORM:
+        return bool(state.policies[state.files[record.owner].policy].movable)
+    return False
+
+
+@jit
+def measure_host(state: State, out: Records) -> None:
+    """Add the host's free memory to a sample."""
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        out.free += record.free
+        blocks = free_blocks_of_types(state, zone)
+        out.free_2m += blocks
+        if record.kind == ZONE_MOVABLE:
+            out.free_2m_movable_zone += blocks
+        first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
+        while first + GIGA_BLOCKS <= record.end:
+            out.free_1g += 1 if giga_run_is_free(state, first) else 0
+            first += GIGA_BLOCKS
+        for block in range(int(record.start), int(record.end)):
+            out.clean_2m += 1 if is_clean(state, block) else 0
+    for k in range(2):
+        order = BLOCK_ORDER if k == 0 else layout.GIGA_ORDER
+        out.pool_idle += state.pools[k].free << order
+    out.structs_taken = state.tally[layout.TALLY_VMEMMAP_TAKEN] - state.tally[layout.TALLY_VMEMMAP_RETURNED]
+
+
+@entry
+def measure(state: State, out: Records) -> None:
+    """Fill one MEASURE record (zeroed by the caller) from the state."""
+    for file in range(1, int(state.host[0].next_file)):
+        if state.files[file].alive and state.files[file].kind == KIND_GUEST_MEMFD:
+            measure_guest(state, file, out[0])
+    measure_host(state, out[0])
+
+
+@entry
+def measure_one(state: State, file: int, out: Records) -> None:
+    """Fill one MEASURE record (zeroed by the caller) with one confidential guest alone."""
+    measure_guest(state, file, out[0])
+
+
+@entry
+def limit(state: State, file: int, index: int) -> int:
+    """`limiting_term` of one page for an ordinary access, for callers in Python."""
+    return limiting_term(state, file, index, layout.TOUCH)
+
+
+@entry
+def list_pages(state: State, file: int, out: Listing) -> None:
+    """Fill one row for each page of a file: frame or 0, order of its folio or -1, shared, content, mapped."""
+    record = state.files[file]
+    for index in range(int(record.pages)):
+        row = block_row(state, file, index)
+        block = state.file_blocks[row]
+        pfn = frame_of(state, row, index)
+        out[index, 0] = pfn
+        out[index, 1] = folio_order(state, pfn) if pfn else -1
+        out[index, 2] = 1 if is_shared(state, row, index) else 0
+        out[index, 3] = 0
+        out[index, 4] = 1 if block.nr_mapped else 0
+        if block.detail:
+            page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
+            out[index, 3] = page.content
+            out[index, 4] = page.mapped
+        elif pfn:
+            out[index, 3] = block.content

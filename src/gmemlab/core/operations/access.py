@@ -1,0 +1,145 @@
+"""Accesses by the guest (private or shared) and by the host (G26, G27, G33, G39, K13)."""
+
+import errno
+
+from gmemlab.core import layout
+from gmemlab.core.frames import folio_head, folio_order
+from gmemlab.core.guestmap import map_private
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_PAGES,
+    CONVERT_TWO_SOURCES,
+    FRESH,
+    KIND_GUEST_MEMFD,
+    PRIVATE,
+    USED,
+)
+from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, set_content, settle
+from gmemlab.core.operations.checks import check_within
+from gmemlab.core.operations.populate import populate
+from gmemlab.core.state import State
+
+
+@jit
+def run_of_attribute(state: State, file: int, index: int, end: int, shared: bool) -> int:
+    """End of the run of pages from `index` on, at most `end`, that have the given attribute."""
+    while index < end:
+        row = block_row(state, file, index)
+        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        block = state.file_blocks[row]
+        if block.detail == 0 or block.nr_shared == 0:
+            if (block.nr_shared > 0) != shared:
+                return index
+            index = stop
+            continue
+        while index < stop:
+            if is_shared(state, row, index) != shared:
+                return index
+            index += 1
+    return index
+
+
+@jit
+def use_fresh_blocks(state: State, row: int, index: int, order: int) -> None:
+    """All fresh pages of the folio of order 9 or 18 around page `index`, whose file block is `row`, become used."""
+    first = row - ((index & ((1 << order) - 1)) >> layout.BLOCK_ORDER)
+    for member in range(first, first + (1 << (order - layout.BLOCK_ORDER))):
+        block = state.file_blocks[member]
+        if block.detail == 0:
+            if block.content == FRESH:
+                block.content = USED
+            continue
+        base = int(block.detail) * BLOCK_PAGES
+        for slot in range(base, base + BLOCK_PAGES):
+            if state.pages[slot].content == FRESH:
+                state.pages[slot].content = USED
+
+
+@jit
+def use_pages(state: State, file: int, begin: int, end: int) -> None:
+    """Pages [begin, end) of one block, all present, are written: their folios are cleared once and then used (G27).
+
+    Of a folio that the access reaches, fresh pages become used with it; punched ones only where they are accessed.
+    """
+    row = block_row(state, file, begin)
+    block = state.file_blocks[row]
+    first = begin & ~(BLOCK_PAGES - 1)
+    if block.detail == 0:
+        if block.content == USED:
+            return
+        order = folio_order(state, frame_of(state, row, begin))
+        if block.content == FRESH and order >= layout.BLOCK_ORDER:
+            use_fresh_blocks(state, row, begin, order)
+            return
+        set_content(state, row, begin - first, end - first, USED)
+        settle(state, file, begin)
+        return
+    base = open_details(state, row)
+    index = begin
+    while index < end:
+        order = folio_order(state, frame_of(state, row, index))
+        if order == 0:
+            set_content(state, row, index - first, index - first + 1, USED)
+            index += 1
+            continue
+        if order > layout.BLOCK_ORDER and state.pages[base + (index - first)].content == FRESH:
+            use_fresh_blocks(state, row, index, order)
+        order = min(order, layout.BLOCK_ORDER)
+        head = folio_head(index, order)
+        after = head + (1 << order)
+        for offset in range(head - first, after - first):
+            if state.pages[base + offset].content == FRESH and state.pages[base + offset].frame:
+                state.pages[base + offset].content = USED
+        set_content(state, row, index - first, min(after, end) - first, USED)
+        index = min(after, end)
+
+
+@jit
+def use_range(state: State, file: int, first: int, end: int, accept: int, map_it: bool) -> tuple[int, int]:
+    """Back, use and (for the guest's private accesses) map pages [first, end), one block at a time."""
+    index = first
+    while index < end:
+        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        error, done = populate(state, file, index, stop)
+        reached = index + done
+        if reached > index:
+            use_pages(state, file, index, reached)
+            if map_it:
+                map_private(state, file, index, reached, accept)
+        if error:
+            return error, reached - first
+        index = stop
+    return 0, end - first
+
+
+@jit
+def access_guest_memfd(
+    state: State, file: int, first: int, end: int, kind: int, accept: int, in_place: bool
+) -> tuple[int, int]:
+    """Access pages of a confidential guest: the attribute decides who may, and which memory answers."""
+    shared = kind != PRIVATE
+    if kind == layout.HOST and not in_place:
+        return use_range(state, int(state.files[file].shared_file), first, end, 0, False)
+    stop = run_of_attribute(state, file, first, end, shared)
+    target = file if in_place or not shared else int(state.files[file].shared_file)
+    error, done = use_range(state, target, first, stop, accept, not shared)
+    if error == 0 and stop < end:
+        if kind == layout.HOST:
+            return errno.EACCES, done
+        state.tally[layout.TALLY_MEMORY_EXITS] += 1
+        return errno.EFAULT, done
+    return error, done
+
+
+@jit
+def access(state: State, file: int, first: int, count: int, kind: int, accept: int) -> tuple[int, int]:
+    """Touch pages for writing. EFAULT: the attribute differs (memory-fault exit); EACCES: host access to private (SIGBUS)."""
+    error = check_within(state, file, first, count, 1)
+    if error:
+        return error, 0
+    record = state.files[file]
+    if record.kind != KIND_GUEST_MEMFD:
+        return use_range(state, file, first, first + count, 0, False)
+    conversion = state.policies[record.policy].conversion
+    in_place = conversion != CONVERT_TWO_SOURCES
+    return access_guest_memfd(state, file, first, first + count, kind, accept, in_place)

@@ -1,0 +1,187 @@
+"""Pins on shared and ordinary memory, and transient references on private memory (K3).
+
+Both are counted on folios. A record remembers which frames a call holds, so that it can be undone also when the pages have
+left the file since (L10).
+"""
+
+import errno
+
+from gmemlab.core.frames import add_busy, folio_busy, folio_head, folio_order, free_folio
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CONVERT_TWO_SOURCES,
+    FRAME_ORPHAN,
+    KIND_GUEST_MEMFD,
+    ORPHAN,
+    PIN,
+    SPLIT,
+)
+from gmemlab.core.lists import slot_of
+from gmemlab.core.mapping import block_row, frame_of, is_shared, settle
+from gmemlab.core.operations.checks import check_within
+from gmemlab.core.pools import return_page
+from gmemlab.core.state import State
+
+MAX_BUSY = 16384  # pins on one small folio; the kernel refuses with ENOMEM long after
+
+
+@jit
+def holdable(state: State, file: int, target: int, first: int, end: int, kind: int) -> tuple[int, int]:
+    """Whether all pages of a range of `file`, backed by `target`, may be held. Returns (errno, first page that may not)."""
+    confidential = state.files[file].kind == KIND_GUEST_MEMFD
+    for index in range(first, end):
+        pfn = frame_of(state, block_row(state, target, index), index)
+        private = confidential and not is_shared(state, block_row(state, file, index), index)
+        if kind == PIN and (pfn == 0 or private):
+            return errno.EFAULT, index
+        if pfn == 0:
+            return errno.ENOENT, index
+        if folio_order(state, pfn) < BLOCK_ORDER and folio_busy(state, pfn) >= MAX_BUSY:
+            return errno.ENOMEM, index
+    return 0, end
+
+
+@jit
+def take_record(state: State) -> int:
+    """An unused pin record; 0 and `host.exhausted` when the table is full."""
+    host = state.host[0]
+    row = int(host.free_pin)
+    if row:
+        host.free_pin = state.pins[row].next
+        return row
+    row = int(host.next_pin)
+    if row >= len(state.pins):
+        host.exhausted = 1
+        return 0
+    host.next_pin = row + 1
+    return row
+
+
+@jit
+def hold_run(state: State, file: int, frame: int, frames: int, first: int, count: int, kind: int) -> None:
+    """Hold `frames` consecutive frames on behalf of a call on pages [first, first + count)."""
+    row = take_record(state)
+    if row == 0:
+        return
+    record = state.pins[row]
+    record.first = first
+    record.count = count
+    record.frame = frame
+    record.frames = frames
+    record.serial = state.host[0].pin_serial
+    record.kind = kind
+    record.next = state.files[file].pins
+    state.files[file].pins = row
+    for pfn in range(frame, frame + frames):
+        add_busy(state, pfn, 1)
+
+
+@jit
+def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
+    """Pin (EFAULT for private or absent pages, G25) or reference (ENOENT for absent pages) every page of a range."""
+    record = state.files[file]
+    error = check_within(state, file, first, count, 1)
+    if error:
+        return error, 0
+    target = file
+    end = first + count
+    if kind == PIN and record.kind == KIND_GUEST_MEMFD:
+        if state.policies[record.policy].conversion == CONVERT_TWO_SOURCES:
+            target = int(record.shared_file)
+    error, reached = holdable(state, file, target, first, end, kind)
+    if error:
+        return error, reached - first
+    state.host[0].pin_serial += 1
+    while end > first:  # the newest record stands first in the file's chain, so that the lowest run is released first
+        index = end - 1
+        frame = frame_of(state, block_row(state, target, index), index)
+        while index > first and frame_of(state, block_row(state, target, index - 1), index - 1) == frame - 1:
+            index -= 1
+            frame -= 1
+        hold_run(state, target, frame, end - index, first, count, kind)
+        end = index
+    return 0, count
+
+
+@jit
+def newest_serial(state: State, file: int, first: int, count: int, kind: int) -> int:
+    """Serial number of the newest call that still holds exactly this range; 0 if none does."""
+    row = int(state.files[file].pins)
+    while row:
+        record = state.pins[row]
+        if record.first == first and record.count == count and record.kind == kind:
+            return int(record.serial)
+        row = int(record.next)
+    return 0
+
+
+@jit
+def drop_frame(state: State, pfn: int) -> None:
+    """Release one hold on a frame; an orphaned folio is freed with its last one."""
+    add_busy(state, pfn, -1)
+    if folio_busy(state, pfn):
+        return
+    block = pfn >> BLOCK_ORDER
+    record = state.blocks[block]
+    if record.kind == ORPHAN:
+        order = int(record.order)
+        return_page(state, folio_head(pfn, order) >> BLOCK_ORDER, order, record.owner < 0, int(record.index))
+    elif record.kind == SPLIT and state.frames[slot_of(state, pfn)].kind == FRAME_ORPHAN:
+        order = folio_order(state, pfn)
+        free_folio(state, folio_head(pfn, order), order)
+
+
+@jit
+def settle_around(state: State, file: int, first: int, count: int) -> None:
+    """Settle the blocks of a range whose frames nobody holds any more."""
+    index = first & ~(BLOCK_PAGES - 1)
+    while index < min(first + count, int(state.files[file].pages)):
+        settle(state, file, index)
+        index += BLOCK_PAGES
+
+
+@jit
+def release_serial(state: State, file: int, serial: int) -> None:
+    """Undo one call: release all the frames that it holds."""
+    before = 0
+    row = int(state.files[file].pins)
+    while row:
+        record = state.pins[row]
+        after = int(record.next)
+        if record.serial == serial:
+            for pfn in range(int(record.frame), int(record.frame + record.frames)):
+                drop_frame(state, pfn)
+            if before:
+                state.pins[before].next = after
+            else:
+                state.files[file].pins = after
+            record.serial = 0
+            record.next = state.host[0].free_pin
+            state.host[0].free_pin = row
+        else:
+            before = row
+        row = after
+
+
+@jit
+def unhold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
+    """Undo the newest pin (or reference) call on exactly this range; EINVAL if there is none."""
+    record = state.files[file]
+    target = file
+    if kind == PIN and record.kind == KIND_GUEST_MEMFD and record.shared_file:
+        target = int(record.shared_file)
+    serial = newest_serial(state, target, first, count, kind)
+    if serial == 0:
+        return errno.EINVAL, 0
+    release_serial(state, target, serial)
+    settle_around(state, target, first, count)
+    return 0, count
+
+
+@jit
+def drop_all_holds(state: State, file: int) -> None:
+    """Its owner exits: every pin and reference on a file goes."""
+    while state.files[file].pins:
+        release_serial(state, file, int(state.pins[state.files[file].pins].serial))

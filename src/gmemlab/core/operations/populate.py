@@ -1,0 +1,211 @@
+"""Populate: the backing that a fault or a fallocate finds or makes, largest folio first (G20, G34, G58, K14)."""
+
+import errno
+
+from gmemlab.core import decisions, layout
+from gmemlab.core.buddy import alloc_base_block
+from gmemlab.core.frames import alloc_folio, own_block
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    GIGA,
+    GIGA_ORDER,
+    KIND_HUGETLB,
+    SOURCE_POOL,
+    TALLY_PRESENT,
+    UNIFORM,
+    WHOLE,
+)
+from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, settle
+from gmemlab.core.operations.checks import check_within
+from gmemlab.core.operations.split import join_unit, split_block, split_unit
+from gmemlab.core.pools import pool_of, put_page, take_page
+from gmemlab.core.state import Records, State
+
+
+@jit
+def range_is_empty(state: State, file: int, base: int, order: int) -> bool:
+    """Whether no page of the aligned range is present."""
+    if order < BLOCK_ORDER:
+        row = block_row(state, file, base)
+        if state.file_blocks[row].nr_present == 0:
+            return True
+        for index in range(base, base + (1 << order)):
+            if frame_of(state, row, index):
+                return False
+        return True
+    row = block_row(state, file, base)
+    for step in range(1 << (order - BLOCK_ORDER)):
+        if state.file_blocks[row + step].nr_present:
+            return False
+    return True
+
+
+@jit
+def range_is_private(state: State, file: int, base: int, order: int) -> bool:
+    """Whether every page of the aligned range is private."""
+    row = block_row(state, file, base)
+    if order >= BLOCK_ORDER:
+        for step in range(1 << (order - BLOCK_ORDER)):
+            if state.file_blocks[row + step].nr_shared:
+                return False
+        return True
+    if state.file_blocks[row].nr_shared == 0:
+        return True
+    for index in range(base, base + (1 << order)):
+        if is_shared(state, row, index):
+            return False
+    return True
+
+
+@jit
+def insert_whole_blocks(state: State, file: int, base: int, host_block: int, order: int) -> None:
+    """Make a folio of order 9 or 18 the backing of an empty range."""
+    kind = GIGA if order == GIGA_ORDER else WHOLE
+    row = block_row(state, file, base)
+    for step in range(1 << (order - BLOCK_ORDER)):
+        own_block(state, host_block + step, kind, order, file, (base >> BLOCK_ORDER) + step)
+        fill_block(state, row + step, host_block + step)
+    state.tally[TALLY_PRESENT + order] += 1 << order
+
+
+@jit
+def populate_from_pool(state: State, file: int, base: int, order: int, all_private: bool) -> int:
+    """Take a huge page from the file's pool for an empty range. Returns 0, ENOMEM or (hugetlbfs) ENOSPC."""
+    record = state.files[file]
+    pool = state.pools[pool_of(order)]
+    short = errno.ENOSPC if record.kind == KIND_HUGETLB else errno.ENOMEM
+    if record.reserved == 0 and (record.kind != KIND_HUGETLB or pool.free <= pool.reserved):
+        return short
+    block = take_page(state, order)
+    if block == 0:
+        return short
+    insert_whole_blocks(state, file, base, block, order)
+    end = base + (1 << order)
+    if not all_private and not split_unit(state, file, base, end, order, True, layout.CAUSE_POPULATE):
+        join_unit(state, file, base, order)
+        undo_whole_blocks(state, file, base, order)
+        put_page(state, block, order)
+        return short
+    if record.reserved:
+        record.reserved -= 1
+        pool.reserved -= 1
+    return 0
+
+
+@jit
+def undo_whole_blocks(state: State, file: int, base: int, order: int) -> None:
+    """Take a folio of order 9 or 18, just inserted, out of its file again."""
+    row = block_row(state, file, base)
+    for step in range(1 << (order - BLOCK_ORDER)):
+        block = state.file_blocks[row + step]
+        block.nr_present = 0
+        block.block = 0
+        if block.detail:
+            first = int(block.detail) * BLOCK_PAGES
+            for offset in range(BLOCK_PAGES):
+                state.pages[first + offset].frame = 0
+    state.tally[TALLY_PRESENT + order] -= 1 << order
+
+
+@jit
+def populate_page(state: State, file: int, index: int, policy: Records) -> int:
+    """Make sure that page `index` is present. Returns 0, ENOMEM or ENOSPC."""
+    row = block_row(state, file, index)
+    if frame_of(state, row, index):
+        return 0
+    order = decisions.largest_order(policy)
+    wanted = order
+    while order >= 0:
+        base = index & ~((1 << order) - 1)
+        if order == 0 or (base + (1 << order) <= state.files[file].pages and range_is_empty(state, file, base, order)):
+            all_private = order == 0 or not decisions.shares_in_place(policy) or range_is_private(state, file, base, order)
+            if decisions.folio_may_cover(policy, order, all_private):
+                error = populate_folio(state, file, base, order, all_private, policy)
+                if error == 0:
+                    state.tally[layout.TALLY_HUGE_FALLBACK] += 1 if order < wanted else 0
+                    return 0
+                if policy.source == SOURCE_POOL:
+                    return error
+        order = decisions.next_order(policy, order)
+    return errno.ENOMEM
+
+
+@jit
+def populate_folio(state: State, file: int, base: int, order: int, all_private: bool, policy: Records) -> int:
+    """Allocate and insert one folio of the given order for an empty, aligned range. Returns 0, ENOMEM or ENOSPC."""
+    if policy.source == SOURCE_POOL:
+        return populate_from_pool(state, file, base, order, all_private)
+    pfn = alloc_folio(state, order, decisions.migratetype(policy), file, base)
+    if pfn == 0:
+        return errno.ENOMEM
+    row = block_row(state, file, base)
+    state.tally[TALLY_PRESENT + order] += 1 << order
+    if order == BLOCK_ORDER:
+        fill_block(state, row, pfn >> BLOCK_ORDER)
+        if not all_private:
+            split_block(state, file, base, layout.CAUSE_POPULATE)
+        return 0
+    fill_pages(state, row, base, pfn, 1 << order)
+    if state.file_blocks[row].nr_present == BLOCK_PAGES:
+        settle(state, file, base)
+    return 0
+
+
+@jit
+def populate_base_block(state: State, file: int, index: int, policy: Records) -> bool:
+    """The uniform step: give an empty file block 512 base pages at once, if single steps would give the same."""
+    row = block_row(state, file, index)
+    if state.file_blocks[row].nr_present:
+        return False
+    pfn = alloc_base_block(state, decisions.migratetype(policy))
+    if pfn == 0:
+        return False
+    own_block(state, pfn >> BLOCK_ORDER, UNIFORM, 0, file, index >> BLOCK_ORDER)
+    fill_block(state, row, pfn >> BLOCK_ORDER)
+    state.tally[TALLY_PRESENT] += BLOCK_PAGES
+    return True
+
+
+@jit
+def populate(state: State, file: int, first: int, end: int) -> tuple[int, int]:
+    """Make pages [first, end) present, ascending. Returns (errno, pages before the one that failed)."""
+    policy = state.policies[state.files[file].policy]
+    base_pages_only = policy.sizes == 1
+    index = first
+    while index < end:
+        row = block_row(state, file, index)
+        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        whole = index & (BLOCK_PAGES - 1) == 0 and stop - index == BLOCK_PAGES
+        if state.file_blocks[row].nr_present == BLOCK_PAGES or (
+            base_pages_only and whole and populate_base_block(state, file, index, policy)
+        ):
+            index = stop
+        else:
+            while index < stop:
+                error = populate_page(state, file, index, policy)
+                if error:
+                    return error, index - first
+                index += 1
+                if state.file_blocks[row].nr_present == BLOCK_PAGES:
+                    index = stop
+    return 0, end - first
+
+
+@jit
+def allocate(state: State, file: int, first: int, count: int) -> tuple[int, int]:
+    """`fallocate`: back a range of a file; what was there stays, and what was got before a failure stays (G20, L9)."""
+    record = state.files[file]
+    policy = state.policies[record.policy]
+    error = check_within(state, file, first, count, decisions.allocate_granularity(policy, int(record.kind)))
+    if error:
+        return error, 0
+    end = first + count
+    if record.kind == KIND_HUGETLB:
+        unit = 1 << int(policy.unit)
+        end = (end + unit - 1) // unit * unit
+        begin = first // unit * unit
+        error, done = populate(state, file, begin, end)
+        return error, max(0, min(count, begin + done - first))
+    return populate(state, file, first, end)

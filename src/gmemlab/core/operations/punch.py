@@ -1,0 +1,247 @@
+"""Punching holes: what a VMM's fallocate(PUNCH_HOLE) frees, zeroes, refuses or leaves (G22, K1, K2, L13, L14, L16, L18)."""
+
+import errno
+
+from gmemlab.core import decisions, layout
+from gmemlab.core.buddy import free_block
+from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
+from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
+from gmemlab.core.guestmap import unmap
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CAUSE_PUNCH,
+    KIND_HUGETLB,
+    PUNCH_DEFER,
+    PUNCH_KEEP,
+    STALE,
+    TALLY_PRESENT,
+    UNIFORM,
+    USED,
+    WHOLE,
+    ZEROED,
+)
+from gmemlab.core.mapping import (
+    block_row,
+    empty_block,
+    frame_of,
+    open_details,
+    remove_page,
+    set_content,
+    settle,
+)
+from gmemlab.core.operations.checks import check_range
+from gmemlab.core.operations.release import release_unit
+from gmemlab.core.operations.split import split_folio
+from gmemlab.core.state import State
+
+
+@jit
+def is_dirty(state: State, row: int, begin: int, end: int) -> bool:
+    """Whether any page [begin, end) of a file block (offsets within it) was used since it was allocated (K2)."""
+    block = state.file_blocks[row]
+    if block.detail == 0:
+        return bool(block.content == USED or block.content == STALE)
+    base = int(block.detail) * BLOCK_PAGES
+    for offset in range(begin, end):
+        content = state.pages[base + offset].content
+        if content == USED or content == STALE:
+            return True
+    return False
+
+
+@jit
+def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> None:
+    """A folio of order 9 or less, at page `index` and frame `pfn`, leaves its file as a whole."""
+    row = block_row(state, file, index)
+    if order == BLOCK_ORDER:
+        empty_block(state, row)
+    else:
+        open_details(state, row)
+        for offset in range(index & (BLOCK_PAGES - 1), (index & (BLOCK_PAGES - 1)) + (1 << order)):
+            remove_page(state, row, offset)
+    state.tally[TALLY_PRESENT + order] -= 1 << order
+    leave_folio(state, pfn, order)
+
+
+@jit
+def defer_pages(state: State, file: int, begin: int, end: int) -> None:
+    """Unmap the present pages [begin, end) of one block of an anonymous file; folios go when their last page goes."""
+    row = block_row(state, file, begin)
+    base = open_details(state, row)
+    for index in range(begin, end):
+        offset = index & (BLOCK_PAGES - 1)
+        pfn = int(state.pages[base + offset].frame)
+        if pfn:
+            order = folio_order(state, pfn)
+            remove_page(state, row, offset)
+            state.tally[TALLY_PRESENT + order] -= 1
+            if order == 0:
+                leave_folio(state, pfn, 0)
+            else:
+                defer_page(state, pfn)
+
+
+@jit
+def punch_part(state: State, file: int, head: int, order: int, begin: int, end: int) -> None:
+    """Punch pages [begin, end), a proper part of the folio at page `head`, by the policy's rule."""
+    row = block_row(state, file, head)
+    record = state.files[file]
+    policy = state.policies[record.policy]
+    pfn = frame_of(state, row, head)
+    first = head & ~(BLOCK_PAGES - 1)
+    dirty = is_dirty(state, row, head - first, head - first + (1 << order))
+    busy = folio_busy(state, pfn)
+    action = decisions.partial_punch(policy, int(record.kind), busy, dirty)
+    if action == PART_KEEP:
+        return
+    if action == PART_DEFER:
+        defer_pages(state, file, begin, end)
+        return
+    if busy and policy.punch == layout.PUNCH_SPLIT:
+        state.tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH] += 1
+    if action == PART_SPLIT:
+        split_folio(state, file, head, begin, end, CAUSE_PUNCH)
+        for index in range(begin, end):
+            drop_folio(state, file, index, 0, frame_of(state, row, index))
+    elif action == PART_DROP:
+        unmap(state, file, head, head + (1 << order), CAUSE_PUNCH)
+        state.tally[layout.TALLY_LOST_PAGES] += (1 << order) - (end - begin)
+        drop_folio(state, file, head, order, pfn)
+    else:
+        set_content(state, row, begin - first, end - first, STALE if action == PART_STALE else ZEROED)
+        if action == PART_STALE:
+            state.tally[layout.TALLY_STALE_PAGES] += end - begin
+
+
+@jit
+def punch_folios(state: State, file: int, begin: int, end: int) -> None:
+    """Punch pages [begin, end) of one 2 MiB of a file, folio by folio."""
+    policy = state.policies[state.files[file].policy]
+    keep = policy.punch == PUNCH_KEEP
+    if policy.punch == PUNCH_DEFER:
+        defer_pages(state, file, begin, end)
+        return
+    row = block_row(state, file, begin)
+    index = begin
+    while index < end:
+        pfn = frame_of(state, row, index)
+        if pfn == 0:
+            index += 1
+            continue
+        order = folio_order(state, pfn)
+        head = folio_head(index, order)
+        after = head + (1 << order)
+        if begin <= head and after <= end:
+            if keep:
+                unmap(state, file, head, after, CAUSE_PUNCH)
+            drop_folio(state, file, head, order, pfn)
+        else:
+            punch_part(state, file, head, order, index, min(after, end))
+        index = min(after, end)
+
+
+@jit
+def punch_whole_block(state: State, file: int, index: int) -> bool:
+    """The uniform step: free a 2 MiB that lies in one whole or uniform host block at once. False if it does not."""
+    row = block_row(state, file, index)
+    block = int(state.file_blocks[row].block)
+    if block == 0:
+        return False
+    kind = int(state.blocks[block].kind)
+    if kind == WHOLE and state.blocks[block].deferred == 0:
+        drop_folio(state, file, index, BLOCK_ORDER, block << BLOCK_ORDER)
+        return True
+    if kind == UNIFORM:
+        empty_block(state, row)
+        state.tally[TALLY_PRESENT] -= BLOCK_PAGES
+        free_block(state, block)
+        return True
+    return False
+
+
+@jit
+def punch_blocks(state: State, file: int, first: int, end: int) -> None:
+    """Punch pages [first, end) of a file whose policy allocates base pages among others."""
+    policy = state.policies[state.files[file].policy]
+    index = first
+    while index < end:
+        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        if state.file_blocks[block_row(state, file, index)].nr_present:
+            if policy.punch != PUNCH_KEEP or stop - index == BLOCK_PAGES:
+                unmap(state, file, index, stop, CAUSE_PUNCH)
+            if stop - index < BLOCK_PAGES or not punch_whole_block(state, file, index):
+                punch_folios(state, file, index, stop)
+            if state.file_blocks[block_row(state, file, index)].nr_present == 0:
+                settle(state, file, index)
+        index = stop
+
+
+@jit
+def zero_part(state: State, file: int, begin: int, end: int, zap: bool) -> None:
+    """Pages [begin, end) of a unit file read zero and stay charged (G66, L18)."""
+    index = begin
+    while index < end:
+        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        if zap:
+            unmap(state, file, index, stop, CAUSE_PUNCH)
+        first = index & ~(BLOCK_PAGES - 1)
+        set_content(state, block_row(state, file, index), index - first, stop - first, ZEROED)
+        settle(state, file, index)
+        index = stop
+
+
+@jit
+def punch_units(state: State, file: int, first: int, end: int) -> tuple[int, int]:
+    """Punch a file that works in 2 MiB or 1 GiB units: whole units go, parts follow the rule."""
+    policy = state.policies[state.files[file].policy]
+    unit = int(policy.unit)
+    zeroes = policy.punch == layout.PUNCH_ZERO or state.files[file].kind == KIND_HUGETLB
+    index = first
+    while index < end:
+        base = folio_head(index, unit)
+        stop = min(end, base + (1 << unit))
+        if index == base and stop == base + (1 << unit):
+            error = release_unit(state, file, base, unit)
+            if error:
+                return error, index - first
+        elif zeroes:
+            zero_part(state, file, index, stop, True)
+        index = stop
+    return 0, end - first
+
+
+@jit
+def punch(state: State, file: int, first: int, count: int) -> tuple[int, int]:
+    """`fallocate(PUNCH_HOLE)` of pages [first, first + count), clipped to the file. Attributes stay (G22)."""
+    error = check_range(first, count)
+    if error:
+        return error, 0
+    record = state.files[file]
+    policy = state.policies[record.policy]
+    granularity = decisions.punch_granularity(policy, int(record.kind))
+    if first % granularity or count % granularity:
+        return errno.EINVAL, 0
+    if policy.punch == layout.PUNCH_REFUSE and not decisions.works_in_units(policy):
+        if cuts_folio(state, file, first) or cuts_folio(state, file, first + count):
+            return errno.EINVAL, 0
+    end = min(first + count, int(record.pages))
+    if first >= end:
+        return 0, count
+    if decisions.works_in_units(policy):
+        error, done = punch_units(state, file, first, end)
+        return error, count if error == 0 else done
+    punch_blocks(state, file, first, end)
+    return 0, count
+
+
+@jit
+def cuts_folio(state: State, file: int, index: int) -> bool:
+    """Whether a bound of a range at page `index` lies inside a folio."""
+    if index >= state.files[file].pages or index & (BLOCK_PAGES - 1) == 0:
+        return False
+    pfn = frame_of(state, block_row(state, file, index), index)
+    if pfn == 0:
+        return False
+    return folio_head(index, folio_order(state, pfn)) != index

@@ -1,0 +1,120 @@
+"""Pools of huge pages (hugetlb): growth, reservation, taking and giving back."""
+
+import errno
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import alloc, free_block
+from gmemlab.core.frames import own_block
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    FREE,
+    GIGA_BLOCKS,
+    GIGA_ORDER,
+    MOVABLE,
+    POOL,
+    ZONE_MOVABLE,
+)
+from gmemlab.core.lists import list_index, remove_block
+from gmemlab.core.state import State
+from gmemlab.core.vmemmap import release_boot_frames
+
+
+@jit
+def pool_of(order: int) -> int:
+    """Row in `state.pools` of the pool of pages of this order."""
+    return 1 if order == GIGA_ORDER else 0
+
+
+@jit
+def giga_run_is_free(state: State, first: int) -> bool:
+    """Whether the 512 blocks from `first` on are all free: one used frame anywhere defeats a 1 GiB page (K21)."""
+    for block in range(first, first + GIGA_BLOCKS):
+        if state.blocks[block].kind != FREE:
+            return False
+    return True
+
+
+@jit
+def take_run(state: State, zone: int, first: int) -> None:
+    """Take 512 free blocks off the free lists."""
+    block = first
+    while block < first + GIGA_BLOCKS:
+        record = state.blocks[block]
+        order = int(record.order)
+        remove_block(state, list_index(zone, int(record.migratetype), order), block)
+        block += 1 << (order - BLOCK_ORDER)
+    state.zones[zone].free -= 1 << GIGA_ORDER
+
+
+@jit
+def alloc_giga(state: State, migratetype: int) -> int:
+    """The lowest free, aligned run of 512 blocks (`alloc_contig_pages` without migration). Returns its first block or 0."""
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        if record.kind == ZONE_MOVABLE and migratetype != MOVABLE:
+            continue
+        if record.free - (1 << GIGA_ORDER) < record.reserve:
+            continue
+        first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
+        while first + GIGA_BLOCKS <= record.end:
+            if giga_run_is_free(state, first):
+                take_run(state, zone, first)
+                return first
+            first += GIGA_BLOCKS
+    return 0
+
+
+@jit
+def put_page(state: State, block: int, order: int) -> None:
+    """Put a huge page on top of its pool's stack of idle pages."""
+    pool = state.pools[pool_of(order)]
+    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
+        own_block(state, part, POOL, order, 0, 0)
+    state.blocks[block].next = pool.head
+    pool.head = block
+    pool.free += 1
+
+
+@jit
+def take_page(state: State, order: int) -> int:
+    """Take the idle huge page on top of a pool's stack. Returns its first block, or 0."""
+    pool = state.pools[pool_of(order)]
+    block = int(pool.head)
+    if block:
+        pool.head = state.blocks[block].next
+        pool.free -= 1
+        state.blocks[block].next = 0
+    return block
+
+
+@jit
+def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
+    """Add up to `count` huge pages to a pool from free memory. Returns (ENOMEM or 0, pages added)."""
+    pool = state.pools[pool_of(order)]
+    pool.hvo = hvo
+    for done in range(count):
+        block = alloc_giga(state, MOVABLE) if order == GIGA_ORDER else alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+        if block == 0:
+            return errno.ENOMEM, done
+        pool.nr += 1
+        put_page(state, block, order)
+        if hvo:
+            release_boot_frames(state, block, order)
+    return 0, count
+
+
+@jit
+def return_page(state: State, block: int, order: int, pooled: bool, file: int) -> None:
+    """A whole huge page left its file for good: back to its pool, or block by block to the buddy allocator.
+
+    The sub-pool of a guest_memfd keeps what was reserved at its creation (G70); hugetlbfs does not (L19).
+    """
+    if pooled:
+        put_page(state, block, order)
+        if state.files[file].kind == layout.KIND_GUEST_MEMFD:
+            state.files[file].reserved += 1
+            state.pools[pool_of(order)].reserved += 1
+        return
+    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
+        free_block(state, part)

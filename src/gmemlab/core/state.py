@@ -1,0 +1,94 @@
+"""The state: one NamedTuple of record arrays over lazily backed memory.
+
+Every table is reserved for its worst case and costs memory only where it was written, so nothing ever grows inside
+compiled code.
+"""
+
+import mmap
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import layout, state_type
+
+Records = np.recarray[Any, Any]
+
+MAP_NORESERVE: Final = 0x4000
+MAX_SLABS: Final = (1 << 22) - 1  # a frame slot is an int32: 2**22 slabs of 512 frames are 8 TiB of split memory
+MAX_FILES: Final = 1 << 20
+MAX_PINS: Final = 1 << 20
+MAX_POLICIES: Final = 64
+NR_EXTENT_CLASSES: Final = 40
+
+
+class State(NamedTuple):
+    """Host memory, files, policies and counters. Row 0 of every table means nil."""
+
+    host: Records  # one record
+    zones: Records
+    free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order
+    blocks: Records  # every 2 MiB of host
+    frames: Records  # slab * 512 + offset: every frame of a split block
+    frame_slabs: Records
+    files: Records
+    file_blocks: Records  # every 2 MiB of every file
+    pages: Records  # slab * 512 + offset: every page of a file block that is not uniform
+    page_slabs: Records
+    extents: NDArray[np.int64]  # heads of free runs of file_blocks, by log2 of their length
+    slots: Records  # file * MAX_SLOTS + k: memslots
+    policies: Records
+    pools: Records  # 0: 2 MiB pages, 1: 1 GiB pages
+    pins: Records
+    tally: NDArray[np.int64]
+    table: NDArray[np.int64]  # address and length of each array above, for compiled code
+
+
+state_type.register(State)
+
+
+def records(table: NDArray[Any]) -> Records:
+    """The same rows, with their fields as attributes: what compiled code and the interpreted pass both read."""
+    return table.view(np.recarray)
+
+
+def reserve(count: int, dtype: np.dtype[Any]) -> Records:
+    """A zeroed record array of `count` rows that costs memory only where it is written."""
+    length = max(count, 1) * dtype.itemsize
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    memory = mmap.mmap(-1, length, flags=flags)
+    return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
+
+
+def reserve_state(nr_blocks: int, nr_zones: int) -> State:
+    """An empty state for a host of `nr_blocks` blocks of 2 MiB (numbered from 1) in `nr_zones` zones."""
+    rows = nr_blocks + 1
+    frame_slabs = min(rows + 1, MAX_SLABS)
+    file_rows = 16 * rows + (1 << 22)
+    page_slabs = min(4 * rows + (1 << 12), 1 << 30)
+    arrays: dict[str, Any] = {
+        "host": reserve(1, layout.HOST_RECORD),
+        "zones": reserve(nr_zones, layout.ZONE),
+        "free_lists": reserve(nr_zones * layout.NR_MIGRATETYPES * layout.NR_ORDERS, layout.FREE_LIST),
+        "blocks": reserve(rows, layout.BLOCK),
+        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME),
+        "frame_slabs": reserve(frame_slabs, layout.SLAB),
+        "files": reserve(MAX_FILES, layout.FILE),
+        "file_blocks": reserve(file_rows, layout.FILE_BLOCK),
+        "pages": reserve(page_slabs * layout.BLOCK_PAGES, layout.PAGE),
+        "page_slabs": reserve(page_slabs, layout.SLAB),
+        "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
+        "slots": reserve(MAX_FILES * layout.MAX_SLOTS, layout.SLOT),
+        "policies": reserve(MAX_POLICIES, layout.POLICY),
+        "pools": reserve(2, layout.POOL_RECORD),
+        "pins": reserve(MAX_PINS, layout.PIN_RECORD),
+        "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
+    }
+    table = np.array([word for array in arrays.values() for word in (array.ctypes.data, len(array))], dtype=np.int64)
+    state = State(**arrays, table=table)
+    host = state.host[0]
+    host.nr_blocks = nr_blocks
+    host.nr_zones = nr_zones
+    for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
+        host[name] = 1
+    return state

@@ -1,0 +1,90 @@
+"""How compiled code sees the state: one pointer to a table of (address, length) pairs.
+
+Numba passes a NamedTuple of 16 arrays as 112 scalars, in every call and through every level of inlining: half of the
+compile time went into them. Here the state is one pointer; reading a field loads its address and length from the table,
+which never changes, so that LLVM may keep them in registers. With the compiler off the NamedTuple is used as it is.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.extending import NativeValue, models, register_model, typeof_impl, unbox
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.core.typing.typeof import typeof
+from numba.np import arrayobj
+
+WORD = ir.IntType(64)
+
+
+class StateType(types.Type):
+    """The type of a state whose fields are one-dimensional arrays of the given types."""
+
+    def __init__(self, fields: tuple[tuple[str, types.Array], ...]) -> None:
+        self.fields = fields
+        super().__init__(name="State(" + ", ".join(f"{name}: {array}" for name, array in fields) + ")")
+
+
+@register_model(StateType)
+class StateModel(models.PrimitiveModel):  # type: ignore[misc]
+    """A pointer to 64-bit words."""
+
+    def __init__(self, manager: Any, fe_type: StateType) -> None:
+        super().__init__(manager, fe_type, WORD.as_pointer())
+
+
+def register(state_class: type) -> None:
+    """Make compiled functions take instances of a NamedTuple of arrays whose last field, `table`, is `make_table`'s."""
+
+    @typeof_impl.register(state_class)  # type: ignore[untyped-decorator]
+    def typeof_state(value: Any, context: Any) -> StateType:
+        del context
+        return StateType(tuple((name, typeof(getattr(value, name))) for name in value._fields[:-1]))
+
+
+@infer_getattr
+class StateAttributes(AttributeTemplate):  # type: ignore[misc]
+    """Field types of a state."""
+
+    key = StateType
+
+    def generic_resolve(self, state: StateType, name: str) -> types.Array | None:
+        """The array type of field `name`."""
+        return dict(state.fields).get(name)
+
+
+@unbox(StateType)  # type: ignore[untyped-decorator]
+def unbox_state(state_type: StateType, value: Any, context: Any) -> NativeValue:
+    """The address of a state's table."""
+    del state_type
+    table = context.pyapi.object_getattr_string(value, "table")
+    interface = context.pyapi.object_getattr_string(table, "ctypes")
+    address = context.pyapi.object_getattr_string(interface, "data")
+    pointer = context.pyapi.long_as_voidptr(address)
+    for reference in (address, interface, table):
+        context.pyapi.decref(reference)
+    return NativeValue(context.builder.bitcast(pointer, WORD.as_pointer()))
+
+
+@lower_getattr_generic(StateType)  # type: ignore[untyped-decorator]
+def read_field(context: Any, builder: Any, state_type: StateType, pointer: Any, name: str) -> Any:
+    """Build the array of field `name` from its row in the table."""
+    position = [field for field, _ in state_type.fields].index(name)
+    array_type = state_type.fields[position][1]
+    words = []
+    for offset in (2 * position, 2 * position + 1):
+        word = builder.load(builder.gep(pointer, [ir.Constant(ir.IntType(32), offset)]))
+        word.set_metadata("invariant.load", builder.module.add_metadata([]))
+        words.append(word)
+    array = arrayobj.make_array(array_type)(context, builder)
+    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+    arrayobj.populate_array(
+        array,
+        data=builder.inttoptr(words[0], array.data.type),
+        shape=cgutils.pack_array(builder, [words[1]]),
+        strides=cgutils.pack_array(builder, [itemsize]),
+        itemsize=itemsize,
+        meminfo=None,
+    )
+    return array._getvalue()

@@ -1,0 +1,1 @@
+"""The object API over the core: validates, raises, owns the state."""

@@ -1,0 +1,187 @@
+"""A file of guest memory in the model: the object API over the core's operations."""
+
+import errno
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from gmemlab.core import execute, layout, measure
+from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.errors import UsageError, operation_error
+from gmemlab.model.observe import file_pages
+from gmemlab.policy import Policy
+from gmemlab.protocol import Extent, Usage
+from gmemlab.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from gmemlab.model.host import Host
+
+_ACCESS: Final = {"guest": layout.PRIVATE, "guest-shared": layout.SHARED, "host": layout.HOST}
+_ACCEPT: Final = {None: layout.TOUCH, "4K": layout.ACCEPT_4K, "2M": layout.ACCEPT_2M}
+TERMS: Final = {
+    layout.TERM_NONE: "nothing: 2M",
+    layout.TERM_ABSENT: "no backing",
+    layout.TERM_FOLIO: "folio smaller than 2M",
+    layout.TERM_SLOT: "the aligned 2M range leaves the memslot",
+    layout.TERM_CONGRUENCE: "guest address and file offset differ modulo 2M",
+    layout.TERM_ATTRIBUTES: "private and shared pages in the 2M",
+    layout.TERM_HISTORY: "mapped at 4K before, and never left the guest as a whole since",
+    layout.TERM_ACCEPT: "the guest accepts in 4K",
+    layout.TERM_INHIBIT: "a 4K accept forbade 2M here",
+    layout.TERM_SHARED: "the page is shared",
+}
+
+
+class GuestMemory:
+    """Memory of one guest in the model; satisfies `protocol.GuestMemory`.
+
+    Offsets and sizes are bytes, as numbers or as text (`"64M"`). Operations raise `OperationError` with the errno that the
+    kernel would give and the pages that were done.
+    """
+
+    def __init__(self, host: "Host", file: int, size: int, policy: Policy) -> None:
+        self._host = host
+        self._file: int | None = file
+        self.size = size
+        self.policy = policy
+
+    def __enter__(self) -> "GuestMemory":
+        """Use the memory in a `with` block."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Give everything back."""
+        self.close()
+
+    @property
+    def file(self) -> int:
+        """The core's number of this file. UsageError once it is closed."""
+        if self._file is None:
+            raise UsageError("this memory is closed")
+        return self._file
+
+    def allocate(self, offset: int | str = 0, size: int | str | None = None) -> None:
+        """Back a range, by default all of it (fallocate; G17 to G21)."""
+        self._run(layout.OP_ALLOCATE, offset, self.size if size is None else size)
+
+    def punch_hole(self, offset: int | str, size: int | str) -> None:
+        """Give a range back by the policy's rule (G22, G60, G66, G69)."""
+        self._run(layout.OP_PUNCH, offset, size)
+
+    def access(self, offset: int | str, size: int | str, by: str = "guest", accept: str | None = None) -> None:
+        """Touch a range for writing.
+
+        Args:
+            offset: first byte.
+            size: bytes.
+            by: `guest` (private), `guest-shared` or `host`. MemoryFault if the attribute differs, HostAccessFault (SIGBUS) if
+                the host touches private memory.
+            accept: `4K` or `2M` if the guest accepts the memory with this size (G79), else it just touches it.
+        """
+        if by not in _ACCESS:
+            raise UsageError("no such kind of access", key="by", value=by, allowed=", ".join(_ACCESS))
+        if accept not in _ACCEPT:
+            raise UsageError("no such accept size", key="accept", value=str(accept), allowed="4K, 2M")
+        self._run(layout.OP_ACCESS, offset, size, _ACCESS[by] + 4 * _ACCEPT[accept])
+
+    def convert(self, offset: int | str, size: int | str, to: str) -> None:
+        """Make a range `shared` or `private`. TryAgain (EAGAIN) where a busy folio is in the way (G45, K4)."""
+        if to not in ("shared", "private"):
+            raise UsageError("no such attribute", key="to", value=to, allowed="shared, private")
+        self._run(layout.OP_TO_SHARED if to == "shared" else layout.OP_TO_PRIVATE, offset, size)
+
+    def pin(self, offset: int | str, size: int | str) -> None:
+        """Pin a range for I/O. MemoryFault for private or absent pages (K3, G25)."""
+        self._run(layout.OP_PIN, offset, size)
+
+    def unpin(self, offset: int | str, size: int | str) -> None:
+        """Undo one `pin` of exactly this range, also if its pages left the file since."""
+        self._run(layout.OP_UNPIN, offset, size)
+
+    def reference(self, offset: int | str, size: int | str) -> None:
+        """Take a transient reference, as isolation or a concurrent fault does (K3, K24)."""
+        self._run(layout.OP_REFERENCE, offset, size)
+
+    def unreference(self, offset: int | str, size: int | str) -> None:
+        """Undo one `reference` of exactly this range."""
+        self._run(layout.OP_UNREFERENCE, offset, size)
+
+    def usage(self) -> Usage:
+        """Where the memory is."""
+        out = np.zeros(1, layout.MEASURE).view(np.recarray)
+        measure.measure_one(self._host.state, self.file, out)
+        row = out[0]
+        return Usage(
+            size=self.size,
+            charged=int(row.charged) * PAGE_SIZE,
+            shared_side=int(row.charged_shared_side) * PAGE_SIZE,
+            shared=int(row.shared_pages) * PAGE_SIZE,
+            mapped_2m=int(row.private_mapped_2m) * PAGE_SIZE,
+            mapped_4k=int(row.private_mapped_4k) * PAGE_SIZE,
+            stranded=int(row.stranded) * PAGE_SIZE,
+            backed_twice=int(row.backed_twice) * PAGE_SIZE,
+        )
+
+    def layout(self) -> list[Extent]:
+        """The folios, as runs of alike pages. Walks every page."""
+        extents: list[Extent] = []
+        for (order, shared), run in groupby(
+            file_pages(self._host.state, self.file), key=lambda page: (page.order, page.shared)
+        ):
+            pages = list(run)
+            folio = PAGE_SIZE << order if order >= 0 else 0
+            extents.append(Extent(pages[0].page * PAGE_SIZE, len(pages) * PAGE_SIZE, folio, bool(shared)))
+        return extents
+
+    def limit(self, offset: int | str) -> str:
+        """What keeps the page at `offset` from being mapped at 2M: the first term of K8 that fails."""
+        return TERMS[measure.limit(self._host.state, self.file, self._pages(offset, "offset"))]
+
+    def bind(self, slots: Sequence[tuple[int, int, int]]) -> None:
+        """Set the memslots: (guest address, size, file offset) in bytes, at most four (K10). UsageError if they overlap."""
+        if len(slots) > layout.MAX_SLOTS:
+            raise UsageError(f"{len(slots)} memslots", allowed=f"at most {layout.MAX_SLOTS}")
+        rows = sorted((offset, size, address) for address, size, offset in slots)
+        for (offset, size, _), after in zip(rows, [*rows[1:], (self.size, 0, 0)], strict=True):
+            if offset < 0 or size <= 0 or offset % PAGE_SIZE or size % PAGE_SIZE or offset + size > after[0]:
+                raise UsageError(
+                    f"memslot of {format_size(size)} at file offset {offset}",
+                    allowed="page-aligned ranges within the file that do not overlap",
+                )
+        for k in range(layout.MAX_SLOTS):
+            offset, size, address = rows[k] if k < len(rows) else (0, 0, 0)
+            execute.bind(self._host.state, self.file, k, address // PAGE_SIZE, size // PAGE_SIZE, offset // PAGE_SIZE)
+
+    def close(self) -> None:
+        """Give everything back; harmless when done twice."""
+        if self._file is not None:
+            execute.execute(self._host.state, layout.OP_DESTROY, self._file, 0, 0, 0)
+            self._file = None
+
+    def _pages(self, value: int | str, what: str) -> int:
+        size = value if isinstance(value, int) else parse_size(value)
+        if size % PAGE_SIZE:
+            raise operation_error(errno.EINVAL, 0, f"{what} {value} is not a multiple of 4K")
+        return size // PAGE_SIZE
+
+    def _run(self, op: int, offset: int | str, size: int | str, arg: int = 0) -> None:
+        first, count = self._pages(offset, "offset"), self._pages(size, "size")
+        error, done = execute.execute(self._host.state, op, self.file, first, count, arg)
+        self._host.check_capacity()
+        if error:
+            raise operation_error(error, done, f"{_NAMES[op]} {size} at {offset} ({self.policy.name})")
+
+
+_NAMES: Final = {
+    layout.OP_ALLOCATE: "allocate",
+    layout.OP_PUNCH: "punch",
+    layout.OP_ACCESS: "access",
+    layout.OP_TO_SHARED: "convert to shared",
+    layout.OP_TO_PRIVATE: "convert to private",
+    layout.OP_PIN: "pin",
+    layout.OP_UNPIN: "unpin",
+    layout.OP_REFERENCE: "reference",
+    layout.OP_UNREFERENCE: "unreference",
+}

@@ -1,0 +1,178 @@
+"""A host: its memory, its pools, and the guests' memory on it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmemlab.core import execute, layout, measure
+from gmemlab.core.audit import audit, describe
+from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
+from gmemlab.core.state import State
+from gmemlab.errors import CapacityError, UsageError, operation_error
+from gmemlab.model import machine
+from gmemlab.model.guest import GuestMemory
+from gmemlab.model.policies import KINDS, PolicyTable
+from gmemlab.policy import Policy, background, find
+from gmemlab.snapshot import Snapshot, capture
+from gmemlab.units import format_size, parse_size
+
+BLOCK_SIZE = PAGE_SIZE * BLOCK_PAGES
+
+
+class Host:
+    """The memory of one machine.
+
+    `Host("1T")` is an empty machine; with `fragmentation` it is preconditioned until that share of its free memory lies
+    outside 2M pages. `Host.live()` has this machine's free lists, `Host.load(path)` those of a saved snapshot.
+
+    Attributes:
+        state: the core's state.
+        description: one line for people.
+        notes: what was assumed or could not be known.
+    """
+
+    state: State
+    description: str
+    notes: tuple[str, ...]
+
+    def __init__(self, size: int | str, fragmentation: float | None = None, seed: int = 0) -> None:
+        """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
+
+        Raises:
+            UsageError: the size is no multiple of 2M or below 64M, or the fragmentation is not in [0, 0.95].
+        """
+        total = parse_size(size)
+        if total % BLOCK_SIZE or total < 32 * BLOCK_SIZE:
+            raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M on")
+        if fragmentation is not None and not 0 <= fragmentation <= machine.MAX_FRAGMENTATION:
+            raise UsageError(
+                "not a fragmentation",
+                key="fragmentation",
+                value=str(fragmentation),
+                allowed=f"0 to {machine.MAX_FRAGMENTATION}",
+            )
+        self._adopt(machine.empty(total // BLOCK_SIZE), format_size(total) + ", empty", ())
+        if fragmentation:
+            self._precondition(fragmentation, seed)
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot") -> "Host":
+        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`."""
+        host = cls.__new__(cls)
+        state, notes = machine.from_snapshot(snapshot)
+        host._adopt(state, description, (*snapshot.notes, *notes))
+        host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
+        return host
+
+    @classmethod
+    def live(cls, seed: int = 0) -> "Host":
+        """This machine's free lists, now. UnsupportedError where /proc does not tell them."""
+        snapshot = capture()
+        return cls.from_snapshot(snapshot, seed, f"this machine, Linux {snapshot.release}")
+
+    @classmethod
+    def load(cls, path: str | Path, seed: int = 0) -> "Host":
+        """The machine of a file written by `gmemlab host --save`. UsageError where it is damaged."""
+        snapshot = Snapshot.load(path)
+        return cls.from_snapshot(snapshot, seed, f"{Path(path).name}, Linux {snapshot.release}")
+
+    def guest_memfd(self, size: int | str, policy: Policy | str = "4k") -> GuestMemory:
+        """Private memory of a confidential guest, all private and empty, bound at guest address 0.
+
+        Raises:
+            OperationError: InvalidArgument for a size that the policy's pages do not divide, OutOfMemory where the pool
+                cannot promise them.
+        """
+        return self._open(size, find(policy) if isinstance(policy, str) else policy)
+
+    def memory(self, size: int | str, policy: Policy | str = "shmem-thp") -> GuestMemory:
+        """Ordinary memory: shmem, anonymous or hugetlb, as the policy says."""
+        return self._open(size, find(policy) if isinstance(policy, str) else policy)
+
+    def background(self, size: int | str, movable: bool) -> GuestMemory:
+        """Memory of the host itself, in 4K pages."""
+        return self._open(size, background(movable))
+
+    def grow_pool(self, page: int | str, count: int, hvo: bool = True) -> int:
+        """Add up to `count` huge pages of 2M or 1G to their pool. Returns how many could be had."""
+        order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
+        if order is None or count < 0:
+            raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and a count of 0 or more")
+        _, done = execute.fill_pool(self.state, order, count, int(hvo))
+        self.check_capacity()
+        return int(done)
+
+    def policy_row(self, policy: Policy) -> int:
+        """The core's number of a policy."""
+        return self._policies.row(policy)
+
+    def measure(self) -> Any:
+        """A sample: one MEASURE record."""
+        out = np.zeros(1, layout.MEASURE).view(np.recarray)
+        measure.measure(self.state, out)
+        return out[0]
+
+    def audit(self) -> None:
+        """Check every invariant of the state. AssertionError with what is broken and where."""
+        code, place = audit(self.state)
+        if code:
+            raise AssertionError(f"{describe(code)} (at {place})")
+
+    @property
+    def total_bytes(self) -> int:
+        """Memory of the zones."""
+        return sum(int(zone.end - zone.start) for zone in self.state.zones) * BLOCK_SIZE
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes on the free lists."""
+        return int(self.state.zones.free.sum()) * PAGE_SIZE
+
+    @property
+    def usable_bytes(self) -> int:
+        """Free bytes beyond the zones' reserves: what allocations can have."""
+        return int(np.maximum(self.state.zones.free - self.state.zones.reserve, 0).sum()) * PAGE_SIZE
+
+    @property
+    def free_2m(self) -> int:
+        """2M pages to be had from the free lists now."""
+        return int(self.measure().free_2m)
+
+    def unusable_index(self) -> float:
+        """Share of free memory that lies outside free 2M blocks, 0 to 1 (0 for a host without free memory)."""
+        row = self.measure()
+        return 1 - int(row.free_2m) * BLOCK_PAGES / int(row.free) if row.free else 0.0
+
+    def check_capacity(self) -> None:
+        """CapacityError if a table of the model (not the host's memory) ran out."""
+        if self.state.host[0].exhausted:
+            raise CapacityError("the model's tables are full: more files, pins or split memory than it has room for")
+
+    def _adopt(self, state: State, description: str, notes: tuple[str, ...]) -> None:
+        self.state = state
+        self.description = description
+        self.notes = notes
+        self._policies = PolicyTable(state)
+
+    def _open(self, size: int | str, policy: Policy) -> GuestMemory:
+        total = parse_size(size)
+        if total % PAGE_SIZE:
+            raise UsageError("not a size of guest memory", key="size", value=str(size), allowed="multiples of 4K")
+        row = self.policy_row(policy)
+        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row)
+        self.check_capacity()
+        if error:
+            raise operation_error(error, 0, f"create {size} ({policy.name})")
+        return GuestMemory(self, int(file), total, policy)
+
+    def _boot_files(self) -> tuple[int, int]:
+        """Two files, laid out like the machine, that own what was in use at the start: unmovable and movable."""
+        size = (int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE
+        return self.background(size, movable=False).file, self.background(size, movable=True).file
+
+    def _precondition(self, fragmentation: float, seed: int) -> None:
+        files = self._boot_files()
+        machine.precondition(self.state, files, fragmentation, seed, self.unusable_index)
+        self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
+        self.notes += (machine.PRECONDITION_NOTE,)

@@ -1,0 +1,172 @@
+"""Building the state of a host: empty, from a snapshot, or fragmented on purpose."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import boot, execute, layout
+from gmemlab.core.layout import BLOCK_PAGES
+from gmemlab.core.state import State, reserve_state
+from gmemlab.errors import UsageError
+from gmemlab.model.placement import place
+from gmemlab.snapshot import UNKNOWN, Snapshot, ZoneSnapshot
+from gmemlab.units import format_size
+
+STRUCT_FRAMES: Final = 8  # frames of page structs for each 2 MiB (C23)
+MAX_FRAGMENTATION: Final = 0.95
+UNMOVABLE_SHARE: Final = 0.2  # of the blocks that preconditioning dirties
+PRECONDITION_NOTE: Final = (
+    "assumption (P7): fragmentation made by filling 2M blocks (one in five unmovable) and freeing 20 to 80 % of each at random"
+)
+_KINDS: Final = {
+    "DMA": layout.ZONE_DMA,
+    "DMA32": layout.ZONE_DMA32,
+    "Normal": layout.ZONE_NORMAL,
+    "Movable": layout.ZONE_MOVABLE,
+}
+# Linux's types that the model has; free chunks of the others are kept from everyone (HighAtomic, Isolate) or are movable.
+_TYPES: Final = {
+    "Unmovable": layout.UNMOVABLE,
+    "Movable": layout.MOVABLE,
+    "Reclaimable": layout.RECLAIMABLE,
+    "CMA": layout.MOVABLE,
+}
+
+
+def empty(nr_blocks: int) -> State:
+    """An empty machine of `nr_blocks` blocks in one Normal zone, its page structs in the first ones."""
+    state = reserve_state(nr_blocks, 1)
+    structs = -(-STRUCT_FRAMES * (nr_blocks + 1) // BLOCK_PAGES)
+    boot.set_zone(state, 0, 1, nr_blocks + 1, layout.ZONE_NORMAL, 0)
+    state.host[0].struct_frame = BLOCK_PAGES
+    boot.free_range(state, 1 + structs, nr_blocks + 1)
+    return state
+
+
+def _zones(snapshot: Snapshot) -> list[ZoneSnapshot]:
+    """The zones that guests' memory comes from, most preferred first: zone DMA is protected from them."""
+    wanted = [zone for zone in snapshot.zones if zone.kind != "DMA" and zone.present_pages]
+    if not wanted:
+        raise UsageError("the snapshot has no zone with memory besides DMA", key="zones")
+    return sorted(wanted, key=lambda zone: (-_KINDS[zone.kind], zone.node))
+
+
+def _bounds(zone: ZoneSnapshot) -> tuple[int, int]:
+    """First block of a zone and the block after its last; blocks that it shares with others are left out."""
+    return -(-zone.start_pfn // BLOCK_PAGES), (zone.start_pfn + zone.spanned_pages) // BLOCK_PAGES
+
+
+def from_snapshot(snapshot: Snapshot) -> tuple[State, tuple[str, ...]]:
+    """The zones of a snapshot, all memory reserved, and notes on what could not be taken over."""
+    zones = _zones(snapshot)
+    nr_blocks = max(_bounds(zone)[1] for zone in zones) - 1
+    state = reserve_state(nr_blocks, len(zones))
+    for row, zone in enumerate(zones):
+        start, end = _bounds(zone)
+        boot.set_zone(state, row, start, end, _KINDS[zone.kind], zone.reserve_pages)
+    notes = []
+    held = {name for zone in zones for name, chunks in zone.free.items() if name not in (*_TYPES, UNKNOWN) and chunks.pages}
+    if held:
+        notes.append(f"free memory of the types {', '.join(sorted(held))} counts as in use")
+    return state, tuple(notes)
+
+
+def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int], seed: int) -> tuple[str, ...]:
+    """Give every block its type and contents: in use (owned by one of two files), or free as the lists say."""
+    notes = []
+    spare: list[tuple[int, int]] = []
+    for row, zone in enumerate(_zones(snapshot)):
+        start, end = _bounds(zone)
+        rng = np.random.default_rng([seed, row])
+        blocks, chunks = _counts(zone)
+        deferred = zone.deferred_pages // BLOCK_PAGES
+        managed = min(int(blocks.sum()), end - start - deferred)
+        blocks = _fit(blocks, managed)
+        placement = place(start, blocks, chunks, rng)
+        for offset, migratetype in enumerate(placement.types.tolist()):
+            owner = files[0] if migratetype == layout.UNMOVABLE else files[1]
+            boot.occupy(state, start + offset, owner, migratetype)
+        movable = placement.types[placement.firsts // BLOCK_PAGES - start] != layout.UNMOVABLE
+        for file, chosen in ((files[0], ~movable), (files[1], movable)):
+            boot.punch_each(state, file, placement.firsts[chosen], placement.pages[chosen])
+        boot.free_range(state, start + managed, start + managed + deferred)
+        spare.append((end - start - managed - deferred, start + managed + deferred))
+        if placement.unplaced:
+            notes.append(
+                f"{format_size(placement.unplaced * 4096)} of zone {zone.kind} could not be placed and count as in use"
+            )
+    _place_structs(state, max(spare))
+    return tuple(notes)
+
+
+def _place_structs(state: State, spare: tuple[int, int]) -> None:
+    """Put the page structs into memory that the buddy allocator does not manage, if there is enough in one piece."""
+    blocks, first = spare
+    nr_blocks = int(state.host[0].nr_blocks)
+    if blocks * BLOCK_PAGES >= STRUCT_FRAMES * (nr_blocks + 1):
+        state.host[0].struct_frame = first * BLOCK_PAGES
+
+
+def _counts(zone: ZoneSnapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Blocks by migratetype, and free chunks by migratetype and order, in the model's types; per-CPU pages are order 0."""
+    chunks = np.zeros((layout.NR_MIGRATETYPES, layout.NR_ORDERS), dtype=np.int64)
+    for name, free in zone.free.items():
+        if name in _TYPES or name == UNKNOWN:
+            chunks[_TYPES.get(name, layout.MOVABLE)] += np.array(free.counts, dtype=np.int64)
+    blocks = np.zeros(layout.NR_MIGRATETYPES, dtype=np.int64)
+    for name, count in zone.blocks.items():
+        blocks[_TYPES.get(name, layout.UNMOVABLE)] += count
+    if not zone.blocks:
+        blocks[layout.MOVABLE] = zone.managed_pages // BLOCK_PAGES
+    chunks[layout.MOVABLE, 0] += zone.pcp_pages
+    return blocks, chunks
+
+
+def _fit(blocks: NDArray[np.int64], managed: int) -> NDArray[np.int64]:
+    """Reduce the movable blocks so that all fit into the zone."""
+    fitted = blocks.copy()
+    fitted[layout.MOVABLE] = max(0, managed - int(blocks.sum() - blocks[layout.MOVABLE]))
+    return fitted
+
+
+def precondition(state: State, files: tuple[int, int], fragmentation: float, seed: int, index: Callable[[], float]) -> None:
+    """Fill random blocks and free random pages of them, until the unusable-free-space index reaches a value.
+
+    Args:
+        state: an empty machine.
+        files: its unmovable and movable background files.
+        fragmentation: the index to reach.
+        seed: where the choices are drawn from.
+        index: measures the index.
+    """
+    rng = np.random.default_rng(seed)
+    total = int(state.zones.free.sum()) // BLOCK_PAGES
+    dirtied = min(total, int(1.1 * 2 * fragmentation / (1 + fragmentation) * total) + 1)
+    owners = (rng.random(dirtied) >= UNMOVABLE_SHARE).astype(int)
+    at = [0, 0]
+    firsts = np.empty(dirtied, dtype=np.int64)
+    for step, movable in enumerate(owners.tolist()):
+        firsts[step] = at[movable] * BLOCK_PAGES
+        execute.execute(state, layout.OP_ALLOCATE, files[movable], int(firsts[step]), BLOCK_PAGES, 0)
+        at[movable] += 1
+    order = rng.permutation(dirtied)
+    batch = max(1, dirtied // 256)
+    for begin in range(0, dirtied, batch):
+        chosen = order[begin : begin + batch]
+        if index() >= fragmentation:
+            _free_blocks(state, files, owners[order[begin:]], firsts[order[begin:]])
+            return
+        for block in chosen.tolist():
+            gone = np.flatnonzero(rng.random(BLOCK_PAGES) < rng.uniform(0.2, 0.8)) + firsts[block]
+            boot.punch_each(state, files[owners[block]], gone, np.ones(len(gone), dtype=np.int64))
+    if index() < fragmentation:
+        raise UsageError("this host is too small for so much fragmentation", key="fragmentation", value=str(fragmentation))
+
+
+def _free_blocks(state: State, files: tuple[int, int], owners: NDArray[np.int64], firsts: NDArray[np.int64]) -> None:
+    """Give whole blocks of the background files back."""
+    for movable in (0, 1):
+        ranges = firsts[owners == movable]
+        boot.punch_each(state, files[movable], ranges, np.full(len(ranges), BLOCK_PAGES, dtype=np.int64))
