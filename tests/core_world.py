@@ -1,0 +1,228 @@
+"""The compiled core behind the same interface as the oracle."""
+
+from dataclasses import dataclass, field
+
+from gmemlab.core import boot, execute, layout
+from gmemlab.core.audit import audit, describe
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CAUSE_ACCEPT,
+    CAUSE_CONVERT,
+    CAUSE_PUNCH,
+    FRAME_DEFERRED,
+    FRAME_ORPHAN,
+    GIGA_ORDER,
+    HISTORY,
+    HUGE_MAPPED,
+    INHIBIT,
+    KIND_ANON,
+    NR_CAUSES,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    ORPHAN,
+    PUNCH_DEFER,
+    SPLIT,
+    TOUCH,
+    WHOLE,
+)
+from gmemlab.core.state import State, reserve_state
+from gmemlab.model.observe import file_pages, free_list
+from oracle_memory import Observation, OraclePolicy
+
+Result = tuple[int, int]
+
+
+@dataclass
+class CoreWorld:
+    """A host in the core. Files are numbered as the oracle numbers them; the shared side of file f is -f."""
+
+    zones: list[tuple[int, int, int, int]]
+    reserved: set[int]
+    nr_blocks: int
+    files: dict[int, int] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+    created: int = 0
+    policies: dict[OraclePolicy, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state: State = reserve_state(self.nr_blocks, len(self.zones))
+        for zone, (start, end, kind, reserve) in enumerate(self.zones):
+            boot.set_zone(self.state, zone, start, end, kind, reserve)
+            first = start
+            while first < end:
+                last = first
+                while last < end and last not in self.reserved:
+                    last += 1
+                if last > first:
+                    boot.free_range(self.state, first, last)
+                first = last + 1
+        self.state.host[0].struct_frame = BLOCK_PAGES
+
+    def policy(self, policy: OraclePolicy) -> int:
+        if policy not in self.policies:
+            row = len(self.policies) + 1
+            self.policies[policy] = row
+            record = self.state.policies[row]
+            record.sizes = sum(1 << order for order in policy.sizes)
+            record.unit = min(policy.sizes)
+            for name in ("source", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
+                record[name] = getattr(policy, name)
+            if policy.conversion == layout.CONVERT_TWO_SOURCES:
+                beside = OraclePolicy(KIND_ANON, policy.shared_sizes or (0,), movable=True, punch=PUNCH_DEFER)
+                record.shared_policy = self.policy(beside)
+        return self.policies[policy]
+
+    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> Result:
+        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy))
+        if error:
+            return error, 0
+        self.created += 1
+        self.files[self.created] = file
+        self.sizes[self.created] = pages
+        shared = int(self.state.files[file].shared_file)
+        if shared:
+            self.files[-self.created] = shared
+        if slots is not None:
+            for k in range(layout.MAX_SLOTS):
+                gfn, count, offset = slots[k] if k < len(slots) else (0, 0, 0)
+                execute.bind(self.state, file, k, gfn, count, offset)
+        return 0, self.created
+
+    def shared_side(self, file: int) -> int:
+        return -file
+
+    def run(self, op: int, file: int, first: int, count: int, arg: int = 0) -> Result:
+        error, done = execute.execute(self.state, op, self.files[file], first, count, arg)
+        return int(error), int(done)
+
+    def destroy(self, file: int) -> Result:
+        result = self.run(layout.OP_DESTROY, file, 0, 0)
+        self.files.pop(-file, None)
+        del self.files[file]
+        return result
+
+    def allocate(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_ALLOCATE, file, first, count)
+
+    def punch(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_PUNCH, file, first, count)
+
+    def access(self, file: int, first: int, count: int, kind: int, accept: int = TOUCH) -> Result:
+        return self.run(layout.OP_ACCESS, file, first, count, kind + 4 * accept)
+
+    def convert(self, file: int, first: int, count: int, to_shared: bool) -> Result:
+        return self.run(layout.OP_TO_SHARED if to_shared else layout.OP_TO_PRIVATE, file, first, count)
+
+    def pin(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_PIN, file, first, count)
+
+    def unpin(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_UNPIN, file, first, count)
+
+    def reference(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_REFERENCE, file, first, count)
+
+    def unreference(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_UNREFERENCE, file, first, count)
+
+    def grow_pool(self, order: int, count: int, hvo: bool) -> Result:
+        error, done = execute.fill_pool(self.state, order, count, int(hvo))
+        return int(error), int(done)
+
+    def check(self) -> None:
+        code, place = audit(self.state)
+        assert code == 0, f"{describe(code)} (at {place})"
+
+    def observe(self) -> Observation:
+        return {
+            "free": self.observe_free(),
+            "blocktypes": [int(self.state.blocks[block].migratetype) for block in range(self.nr_blocks + 1)],
+            "files": {name: self.observe_file(file) for name, file in self.files.items()},
+            "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
+            "pools": {order: self.observe_pool(order) for order in (BLOCK_ORDER, GIGA_ORDER)},
+            "orphans": self.observe_orphans(),
+            "deferred": self.observe_deferred(),
+            "counters": self.observe_counters(),
+        }
+
+    def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
+        lists = {
+            (zone, kind, order): free_list(self.state, zone, kind, order)
+            for zone in range(len(self.zones))
+            for kind in range(NR_MIGRATETYPES)
+            for order in range(NR_ORDERS)
+        }
+        return {key: pfns for key, pfns in lists.items() if pfns}
+
+    def observe_file(self, file: int) -> dict[int, tuple[int, int, int, int, int]]:
+        return {
+            page.page: (page.pfn, page.order, page.shared, page.content, page.mapped)
+            for page in file_pages(self.state, file)
+            if page.pfn or page.shared or page.mapped
+        }
+
+    def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
+        record = self.state.files[file]
+        found = {}
+        for block in range(-(-int(record.pages) // BLOCK_PAGES)):
+            marks = int(self.state.file_blocks[int(record.first_block) + block].marks)
+            if marks & (HUGE_MAPPED | HISTORY | INHIBIT):
+                found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
+        return found
+
+    def observe_pool(self, order: int) -> tuple[int, int, int, list[int]]:
+        pool = self.state.pools[1 if order == GIGA_ORDER else 0]
+        idle = []
+        block = int(pool.head)
+        while block:
+            idle.append(block * BLOCK_PAGES)
+            block = int(self.state.blocks[block].next)
+        return int(pool.nr), int(pool.free), int(pool.reserved), idle
+
+    def frames_of_kind(self, kind: int) -> list[int]:
+        found = []
+        for block in range(1, self.nr_blocks + 1):
+            record = self.state.blocks[block]
+            if record.kind == SPLIT:
+                base = int(record.detail) * BLOCK_PAGES
+                kinds = self.state.frames.kind[base : base + BLOCK_PAGES].tolist()
+                found += [block * BLOCK_PAGES + offset for offset, other in enumerate(kinds) if other == kind]
+        return found
+
+    def observe_orphans(self) -> list[int]:
+        whole = [block for block in range(1, self.nr_blocks + 1) if self.state.blocks[block].kind == ORPHAN]
+        large = [block * BLOCK_PAGES + offset for block in whole for offset in range(BLOCK_PAGES)]
+        return sorted(large + self.frames_of_kind(FRAME_ORPHAN))
+
+    def observe_deferred(self) -> list[int]:
+        partly = [
+            b for b in range(1, self.nr_blocks + 1) if self.state.blocks[b].kind == WHOLE and self.state.blocks[b].deferred
+        ]
+        if not partly:
+            return self.frames_of_kind(FRAME_DEFERRED)
+        used = {page.pfn for file in self.files.values() for page in file_pages(self.state, file)}
+        large = [b * BLOCK_PAGES + o for b in partly for o in range(BLOCK_PAGES) if b * BLOCK_PAGES + o not in used]
+        return sorted(large + self.frames_of_kind(FRAME_DEFERRED))
+
+    def observe_counters(self) -> dict[str, int]:
+        tally = [int(count) for count in self.state.tally]
+        split = [
+            sum(tally[first + cause] for first in (layout.TALLY_SPLIT_2M, layout.TALLY_SPLIT_1G))
+            for cause in (CAUSE_PUNCH, CAUSE_CONVERT)
+        ]
+        return {
+            "split_punch": split[0],
+            "split_convert": split[1],
+            "split_failed": tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH],
+            "stale_pages": tally[layout.TALLY_STALE_PAGES],
+            "lost_pages": tally[layout.TALLY_LOST_PAGES],
+            "shattered_punch": tally[layout.TALLY_SHATTERED + CAUSE_PUNCH],
+            "shattered_convert": tally[layout.TALLY_SHATTERED + CAUSE_CONVERT],
+            "shattered_accept": tally[layout.TALLY_SHATTERED + CAUSE_ACCEPT],
+            "healed_mapping": sum(tally[layout.TALLY_HEALED_MAPPING + cause] for cause in range(NR_CAUSES)),
+            "healed_backing": sum(tally[layout.TALLY_HEALED_BACKING + cause] for cause in range(NR_CAUSES)),
+            "eagain": tally[layout.TALLY_EAGAIN],
+            "orphaned_pages": tally[layout.TALLY_ORPHANED_PAGES],
+            "vmm_punch_failed": tally[layout.TALLY_VMM_PUNCH_FAILED],
+        }

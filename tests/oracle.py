@@ -1,0 +1,301 @@
+"""The oracle: the slowest, most obvious model of host memory, files and policies.
+
+One dictionary entry per page, one object per folio, lists of frame numbers. The compiled core must agree with it on
+everything that `observe` tells. Units: 4 KiB pages; operations return (errno or 0, pages done).
+"""
+
+import errno
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    CONVERT_NONE,
+    CONVERT_TWO_SOURCES,
+    GIGA_ORDER,
+    HOST,
+    KIND_ANON,
+    KIND_GUEST_MEMFD,
+    KIND_HUGETLB,
+    PRIVATE,
+    PUNCH_DEFER,
+    SHARED,
+    SOURCE_BUDDY,
+    SOURCE_POOL,
+    TOUCH,
+)
+from oracle_audit import check
+from oracle_mapping import map_private
+from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
+from oracle_operations import convert, populate, punch, punch_is_aligned, use
+
+__all__ = ["OracleHost", "OraclePolicy"]
+
+MAX_PAGES = 1 << 51  # a byte offset of 2^63 does not fit a file offset (L2)
+
+
+class OracleHost:
+    """A host with blocks 1 .. nr_blocks, its zones (start block, end block, kind, reserve) and its files.
+
+    The shared side of a two-source file `f` is the file `-f`.
+    """
+
+    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
+        self.memory = Memory(zones, reserved_blocks, nr_blocks)
+        self.files: dict[int, File] = {}
+        self.created = 0
+
+    # -- files --------------------------------------------------------------------------------------------------------
+    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]:
+        """A new file; (errno, file id). Slots are (gfn, pages, first page in the file)."""
+        if pages <= 0 or not policy_is_possible(policy) or pages % (1 << min(policy.sizes)) != 0:
+            return errno.EINVAL, 0
+        if policy.conversion == CONVERT_TWO_SOURCES and pages % (1 << min(policy.shared_sizes or (0,))) != 0:
+            return errno.EINVAL, 0
+        file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)])
+        if file.from_pool():
+            pool = self.memory.pools[policy.sizes[0]]
+            wanted = pages // file.unit()
+            if len(pool.idle) - pool.reserved < wanted:
+                return errno.ENOMEM, 0
+            pool.reserved += wanted
+            file.reservation = wanted
+        self.created += 1
+        self.files[file.id] = file
+        if file.two_sources():
+            ordinary = OraclePolicy(KIND_ANON, policy.shared_sizes or (0,), movable=True, punch=PUNCH_DEFER)
+            file.other = File(-file.id, pages, ordinary, [(0, pages, 0)])
+            self.files[-file.id] = file.other
+        return 0, file.id
+
+    def shared_side(self, file: int) -> int:
+        """The file that backs the shared side of a two-source file."""
+        return -file
+
+    def destroy(self, file: int) -> tuple[int, int]:
+        """Drop every hold, then every page, whatever the policy says about punching."""
+        if file not in self.files:
+            return errno.EBADF, 0
+        if file < 0:
+            return errno.EINVAL, 0
+        target = self.files.pop(file)
+        self.empty(target)
+        if target.other is not None:
+            self.empty(self.files.pop(-file))
+        return 0, target.size
+
+    def empty(self, file: File) -> None:
+        newest_first = list(reversed(file.holds))
+        for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):
+            self.memory.drop(hold)
+        file.holds = []
+        error, _ = punch(self.memory, file, 0, file.size)
+        assert not error, "a whole file without holds can always be punched"
+        if file.from_pool():
+            self.memory.pools[file.policy.sizes[0]].reserved -= file.reservation
+            file.reservation = 0
+
+    def in_range(self, file: int, first: int, count: int) -> int:
+        """The checks that come before granularity and the end of the file, in their order."""
+        if file not in self.files:
+            return errno.EBADF
+        if first < 0 or count <= 0:
+            return errno.EINVAL
+        return errno.EFBIG if first + count >= MAX_PAGES else 0
+
+    # -- fallocate ----------------------------------------------------------------------------------------------------
+    def allocate(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Make every page of the range present (G17 to G21)."""
+        error = self.in_range(file, first, count)
+        if error:
+            return error, 0
+        target = self.files[file]
+        unit = target.unit()
+        if target.from_pool() and target.confidential() and (first % unit or count % unit):
+            return errno.EINVAL, 0
+        if first + count > target.size:
+            return errno.EINVAL, 0
+        a, b = first, first + count
+        if target.policy.kind == KIND_HUGETLB:
+            a, b = a - a % unit, -(-b // unit) * unit
+        for index in range(a, b):
+            error = populate(self.memory, target, index)
+            if error:
+                return error, max(0, index - first)
+        return 0, count
+
+    def punch(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Punch a hole (G22 to G24)."""
+        error = self.in_range(file, first, count)
+        if error:
+            return error, 0
+        if not punch_is_aligned(self.files[file], first, count):
+            return errno.EINVAL, 0
+        return punch(self.memory, self.files[file], first, count)
+
+    # -- access -------------------------------------------------------------------------------------------------------
+    def access(self, file: int, first: int, count: int, kind: int, accept: int = TOUCH) -> tuple[int, int]:
+        """Touch page after page: the guest privately or shared, or the host."""
+        error = self.in_range(file, first, count)
+        if error:
+            return error, 0
+        if first + count > self.files[file].size:
+            return errno.EINVAL, 0
+        for index in range(first, first + count):
+            error = self.touch(self.files[file], index, kind, accept)
+            if error:
+                return error, index - first
+        return 0, count
+
+    def touch(self, file: File, index: int, kind: int, accept: int) -> int:
+        private = index not in file.shared
+        backing = file
+        if file.confidential():
+            if kind == PRIVATE and not private:
+                return errno.EFAULT
+            if kind == SHARED and private:
+                return errno.EFAULT
+            if kind == HOST and private and not file.two_sources():
+                return errno.EACCES
+            if kind != PRIVATE and file.other is not None:
+                backing = file.other
+        error = populate(self.memory, backing, index)
+        if error:
+            return error
+        use(backing, index)
+        if kind == PRIVATE and file.confidential():
+            map_private(file, index, accept, self.memory.counters)
+        return 0
+
+    def convert(self, file: int, first: int, count: int, to_shared: bool) -> tuple[int, int]:
+        """Change the attribute of a range (G42: every wrong range is EINVAL)."""
+        if file not in self.files:
+            return errno.EBADF, 0
+        target = self.files[file]
+        if target.policy.conversion == CONVERT_NONE:
+            return errno.EOPNOTSUPP, 0
+        if first < 0 or count <= 0 or first + count > target.size:
+            return errno.EINVAL, 0
+        return convert(self.memory, target, first, count, to_shared)
+
+    # -- holds --------------------------------------------------------------------------------------------------------
+    def pin(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Long-term pins on pages that the host may map (K3)."""
+        return self.hold(file, first, count, True)
+
+    def unpin(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Undo the newest pin call with the same range."""
+        return self.unhold(file, first, count, True)
+
+    def reference(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Transient references on present pages, private ones too (K3, K24)."""
+        return self.hold(file, first, count, False)
+
+    def unreference(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """Undo the newest reference call with the same range."""
+        return self.unhold(file, first, count, False)
+
+    def hold(self, file: int, first: int, count: int, pin: bool) -> tuple[int, int]:
+        error = self.in_range(file, first, count)
+        if error:
+            return error, 0
+        target = self.files[file]
+        if first + count > target.size:
+            return errno.EINVAL, 0
+        backing = target.other if pin and target.other is not None else target
+        for index in range(first, first + count):
+            if pin and target.confidential() and index not in target.shared:
+                return errno.EFAULT, index - first
+            if index not in backing.pages:
+                return errno.EFAULT if pin else errno.ENOENT, index - first
+        folios = [backing.pages[index].folio for index in range(first, first + count)]
+        for folio in folios:
+            if pin:
+                folio.pins += 1
+            else:
+                folio.references += 1
+        target.holds.append(Hold(pin, first, count, folios))
+        return 0, count
+
+    def unhold(self, file: int, first: int, count: int, pin: bool) -> tuple[int, int]:
+        if file not in self.files:
+            return errno.EBADF, 0
+        target = self.files[file]
+        for hold in reversed(target.holds):
+            if (hold.pin, hold.first, hold.count) == (pin, first, count):
+                target.holds.remove(hold)
+                self.memory.drop(hold)
+                return 0, count
+        return errno.EINVAL, 0
+
+    # -- pools --------------------------------------------------------------------------------------------------------
+    def grow_pool(self, order: int, count: int, hvo: bool) -> tuple[int, int]:
+        """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
+        if order not in self.memory.pools or count <= 0:
+            return errno.EINVAL, 0
+        for done in range(count):
+            if not self.memory.grow(self.memory.pools[order], hvo):
+                return errno.ENOMEM, done
+        return 0, count
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+    def observe(self) -> Observation:
+        """Everything that two implementations must agree on."""
+        memory = self.memory
+        free = {
+            (zone, mt, order): list(pfns)
+            for zone, by_type in enumerate(memory.buddy.lists)
+            for mt, by_order in enumerate(by_type)
+            for order, pfns in enumerate(by_order)
+            if pfns
+        }
+        deferred = {pfn for pfn, folio in memory.users.items() if folio.members} - {
+            page.frame for file in self.files.values() for page in file.pages.values()
+        }
+        return {
+            "free": free,
+            "blocktypes": list(memory.buddy.blocktype),
+            "files": {file.id: observe_pages(file) for file in self.files.values()},
+            "blocks": {file.id: observe_blocks(file) for file in self.files.values()},
+            "pools": {o: (p.nr, len(p.idle), p.reserved, list(p.idle)) for o, p in memory.pools.items()},
+            "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
+            "deferred": sorted(deferred),
+            "counters": dict(memory.counters),
+        }
+
+    def check(self) -> None:
+        """Assert the oracle's own invariants."""
+        check(self.memory, self.files)
+
+
+def policy_is_possible(policy: OraclePolicy) -> bool:
+    """Which combinations of choices make sense at all."""
+    sizes = policy.sizes
+    if not sizes or list(sizes) != sorted(set(sizes), reverse=True) or min(sizes) < 0:
+        return False
+    confidential = policy.kind == KIND_GUEST_MEMFD
+    if policy.source == SOURCE_POOL and (sizes not in ((BLOCK_ORDER,), (GIGA_ORDER,))):
+        return False
+    if policy.source == SOURCE_POOL and not confidential and policy.kind != KIND_HUGETLB:
+        return False
+    if policy.source == SOURCE_BUDDY and (max(sizes) > BLOCK_ORDER or policy.kind == KIND_HUGETLB):
+        return False
+    if confidential and policy.punch == PUNCH_DEFER:
+        return False
+    return confidential or policy.conversion == CONVERT_NONE
+
+
+def observe_pages(file: File) -> dict[int, tuple[int, int, int, int, int]]:
+    """(frame or 0, folio order or -1, shared, content, mapped) of every page that is present, shared or mapped."""
+    seen: dict[int, tuple[int, int, int, int, int]] = {}
+    for index in sorted(set(file.pages) | file.shared | file.mapped):
+        page = file.pages.get(index)
+        backing = (page.frame, page.folio.order, page.content) if page is not None else (0, -1, 0)
+        seen[index] = (backing[0], backing[1], int(index in file.shared), backing[2], int(index in file.mapped))
+    return seen
+
+
+def observe_blocks(file: File) -> dict[int, tuple[int, int, int]]:
+    """(mapped as a whole, history, inhibit) of every 2 MiB of file for which one of them is set."""
+    return {
+        block: (int(block in file.huge_mapped), int(block in file.history), int(block in file.inhibit))
+        for block in sorted(file.huge_mapped | file.history | file.inhibit)
+    }

@@ -1,0 +1,310 @@
+"""What the oracle knows: policies, pages, folios, files, huge page pools, and who uses each frame.
+
+One object per folio, one dictionary entry per page. Counts are in 4 KiB pages unless a name says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CONVERT_IN_PLACE,
+    CONVERT_NONE,
+    CONVERT_TWO_SOURCES,
+    FRESH,
+    GIGA_ORDER,
+    KIND_GUEST_MEMFD,
+    MERGE_NEVER,
+    MOVABLE,
+    PUNCH_SPLIT,
+    SOURCE_BUDDY,
+    SOURCE_POOL,
+    SPLIT_UNIFORM,
+    STALE,
+    UNMOVABLE,
+    USED,
+)
+from oracle_buddy import Buddy
+
+COUNTERS = (
+    "split_punch",
+    "split_convert",
+    "split_failed",
+    "stale_pages",
+    "lost_pages",
+    "shattered_punch",
+    "shattered_convert",
+    "shattered_accept",
+    "healed_mapping",
+    "healed_backing",
+    "eagain",
+    "orphaned_pages",
+    "vmm_punch_failed",
+)
+
+
+@dataclass(frozen=True)
+class OraclePolicy:
+    """The choices of a policy, in the numbers of `layout.py`. `sizes` and `shared_sizes` are orders, largest first."""
+
+    kind: int = KIND_GUEST_MEMFD
+    sizes: tuple[int, ...] = (0,)
+    source: int = SOURCE_BUDDY
+    movable: bool = False
+    punch: int = PUNCH_SPLIT
+    conversion: int = CONVERT_NONE
+    split: int = SPLIT_UNIFORM
+    merge: int = MERGE_NEVER
+    vmm_punch: int = 0
+    hvo: bool = False
+    shared_sizes: tuple[int, ...] | None = None
+
+
+class Observation(TypedDict):
+    """Everything that two implementations must agree on."""
+
+    free: dict[tuple[int, int, int], list[int]]
+    blocktypes: list[int]
+    files: dict[int, dict[int, tuple[int, int, int, int, int]]]
+    blocks: dict[int, dict[int, tuple[int, int, int]]]
+    pools: dict[int, tuple[int, int, int, list[int]]]
+    orphans: list[int]
+    deferred: list[int]
+    counters: dict[str, int]
+
+
+@dataclass(eq=False)
+class HugePage:
+    """A pool page in use. `chains`: by block, the frames of page structs restored for its split, oldest first."""
+
+    order: int
+    pfn: int
+    chains: dict[int, list[int]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Folio:
+    """2^order frames from `pfn`, backing the file from `index`.
+
+    `members`: file indexes that are still in the file. `cleared`: no member is fresh any more.
+    """
+
+    file: "File"
+    index: int
+    pfn: int
+    order: int
+    huge: HugePage | None
+    members: set[int]
+    cleared: bool = False
+    pins: int = 0
+    references: int = 0
+
+    def busy(self) -> bool:
+        return self.pins + self.references > 0
+
+    def frames(self) -> range:
+        return range(self.pfn, self.pfn + (1 << self.order))
+
+    def dirty(self) -> bool:
+        return any(self.file.pages[index].content in (USED, STALE) for index in self.members)
+
+
+@dataclass(eq=False)
+class Page:
+    """A present page of a file."""
+
+    frame: int
+    folio: Folio
+    content: int = FRESH
+
+
+@dataclass(eq=False)
+class Hold:
+    """One successful pin or reference call: the folios it holds, once per page, ascending."""
+
+    pin: bool
+    first: int
+    count: int
+    folios: list[Folio]
+
+
+@dataclass(eq=False)
+class File:
+    """A file: present pages by index, and sets of indexes or of 2 MiB block numbers for everything else."""
+
+    id: int
+    size: int
+    policy: OraclePolicy
+    slots: list[tuple[int, int, int]]
+    pages: dict[int, Page] = field(default_factory=dict)
+    shared: set[int] = field(default_factory=set)
+    mapped: set[int] = field(default_factory=set)
+    huge_mapped: set[int] = field(default_factory=set)
+    history: set[int] = field(default_factory=set)
+    inhibit: set[int] = field(default_factory=set)
+    shattered: set[int] = field(default_factory=set)
+    holds: list[Hold] = field(default_factory=list)
+    reservation: int = 0
+    other: "File | None" = None  # the ordinary memory of a two-source guest
+
+    def from_pool(self) -> bool:
+        return self.policy.source == SOURCE_POOL
+
+    def confidential(self) -> bool:
+        return self.policy.kind == KIND_GUEST_MEMFD
+
+    def in_place(self) -> bool:
+        return self.policy.conversion == CONVERT_IN_PLACE
+
+    def two_sources(self) -> bool:
+        return self.policy.conversion == CONVERT_TWO_SOURCES
+
+    def unit(self) -> int:
+        """Pages of one pool page, or of 2 MiB."""
+        return 1 << self.policy.sizes[0] if self.from_pool() else BLOCK_PAGES
+
+    def in_units(self) -> bool:
+        """Does it allocate and free in huge pages only?"""
+        return min(self.policy.sizes) >= BLOCK_ORDER
+
+    def folios(self, first: int, end: int) -> list[Folio]:
+        """The folios with a present page in [first, end), ascending."""
+        return list(dict.fromkeys(self.pages[i].folio for i in range(first, end) if i in self.pages))
+
+
+@dataclass
+class Pool:
+    """Huge pages of one order; `idle` holds first frames, top of the stack first."""
+
+    order: int
+    nr: int = 0
+    reserved: int = 0
+    idle: list[int] = field(default_factory=list)
+
+
+class Memory:
+    """Free lists, pools, orphans, and the folio that uses each frame."""
+
+    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
+        self.buddy = Buddy(zones, reserved_blocks, nr_blocks, self.count_movable)
+        self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
+        self.users: dict[int, Folio] = {}
+        self.orphans: list[Folio] = []
+        self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
+        self.counters = dict.fromkeys(COUNTERS, 0)
+
+    def count_movable(self, block: int) -> int:
+        users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
+        return sum(1 for folio in users if folio is not None and folio.members and folio.file.policy.movable)
+
+    # -- folios -------------------------------------------------------------------------------------------------------
+    def insert(self, file: File, index: int, pfn: int, order: int, huge: HugePage | None = None) -> Folio:
+        """A new folio in the file; its pages are fresh."""
+        folio = Folio(file, index, pfn, order, huge, set(range(index, index + (1 << order))))
+        for offset in range(1 << order):
+            file.pages[index + offset] = Page(pfn + offset, folio)
+            self.users[pfn + offset] = folio
+        return folio
+
+    def cut(self, folio: Folio, pieces: list[tuple[int, int]]) -> None:
+        """Replace a folio by pieces (index, order); pages keep frame and content."""
+        for index, order in pieces:
+            piece = Folio(
+                folio.file,
+                index,
+                folio.pfn + index - folio.index,
+                order,
+                folio.huge,
+                set(range(index, index + (1 << order))),
+                folio.cleared,
+            )
+            for offset in range(1 << order):
+                folio.file.pages[index + offset].folio = piece
+                self.users[piece.pfn + offset] = piece
+
+    def leave(self, folio: Folio) -> None:
+        """All pages of a folio leave the file: free, or orphans until the last pin or reference goes."""
+        for index in folio.members:
+            del folio.file.pages[index]
+        folio.members = set()
+        if folio.busy():
+            self.orphans.append(folio)
+            self.counters["orphaned_pages"] += 1 << folio.order
+        else:
+            self.release(folio)
+
+    def release(self, folio: Folio) -> None:
+        """The frames of a folio without pages and without holds go back to where they came from."""
+        for pfn in folio.frames():
+            del self.users[pfn]
+        if folio.huge is None:
+            self.buddy.free(folio.pfn, folio.order)
+        else:
+            self.give_back(folio.file, folio.huge)
+
+    def drop(self, hold: Hold) -> None:
+        """Undo one pin or reference call, page by page ascending."""
+        for folio in hold.folios:
+            if hold.pin:
+                folio.pins -= 1
+            else:
+                folio.references -= 1
+            if folio in self.orphans and not folio.busy():
+                self.orphans.remove(folio)
+                self.release(folio)
+
+    # -- pools --------------------------------------------------------------------------------------------------------
+    def take_huge(self, file: File) -> HugePage | None:
+        """An idle page for the file, on its reservation (G70), else, hugetlbfs only, an unreserved one (L19)."""
+        pool = self.pools[file.policy.sizes[0]]
+        if file.reservation > 0:
+            file.reservation -= 1
+            pool.reserved -= 1
+        elif file.confidential() or len(pool.idle) <= pool.reserved:
+            return None
+        return HugePage(pool.order, pool.idle.pop(0))
+
+    def give_back(self, file: File, huge: HugePage) -> None:
+        """Free the restored page structs, put the page on top of its pool; guest_memfd gets its reservation back."""
+        self.forget_structs(huge)
+        pool = self.pools[huge.order]
+        pool.idle.insert(0, huge.pfn)
+        if file.confidential():
+            file.reservation += 1
+            pool.reserved += 1
+
+    def restore_structs(self, huge: HugePage, block: int, count: int) -> bool:
+        """Allocate `count` frames for page structs of a piece at `block` that HVO had freed (G74); all or none."""
+        got: list[int] = []
+        for _ in range(count):
+            pfn = self.buddy.alloc(0, UNMOVABLE)
+            if pfn is None:
+                for frame in reversed(got):
+                    self.buddy.free(frame, 0)
+                return False
+            got.append(pfn)
+        huge.chains.setdefault(block, []).extend(got)
+        return True
+
+    def forget_structs(self, huge: HugePage) -> None:
+        """Free all restored frames, block by block, the newest of each first."""
+        for block in sorted(huge.chains):
+            for pfn in reversed(huge.chains[block]):
+                self.buddy.free(pfn, 0)
+        huge.chains = {}
+
+    def grow(self, pool: Pool, hvo: bool) -> bool:
+        """One more page for the pool; HVO frees the frames of its page structs but the first."""
+        giga = pool.order == GIGA_ORDER
+        pfn = self.buddy.alloc_giga(MOVABLE) if giga else self.buddy.alloc(pool.order, MOVABLE)
+        if pfn is None:
+            return False
+        pool.nr += 1
+        pool.idle.insert(0, pfn)
+        if hvo:
+            structs = BLOCK_PAGES + 8 * (pfn // BLOCK_PAGES)
+            for frame in range(structs + 1, structs + 8 * ((1 << pool.order) // BLOCK_PAGES)):
+                self.reserved.remove(frame)
+                self.buddy.free(frame, 0)
+        return True

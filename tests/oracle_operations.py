@@ -1,0 +1,375 @@
+"""Population, punch and conversion in the oracle: loops over pages and folios, with no fast path.
+
+Functions return an errno, or (errno, pages done); the range has been checked by the caller.
+"""
+
+import errno
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRESH,
+    GIGA_ORDER,
+    KIND_HUGETLB,
+    MERGE_EAGER,
+    MOVABLE,
+    PUNCH_DEFER,
+    PUNCH_KEEP,
+    PUNCH_REFUSE,
+    PUNCH_ZERO,
+    SPLIT_2M_FIRST,
+    SPLIT_BUDDY,
+    STALE,
+    UNMOVABLE,
+    USED,
+    VMM_PUNCHES_PRIVATE,
+    VMM_PUNCHES_SHARED,
+    ZEROED,
+)
+from oracle_mapping import forget_inhibit, unmap
+from oracle_memory import File, Folio, HugePage, Memory
+
+
+# -- population -------------------------------------------------------------------------------------------------------
+def populate(memory: Memory, file: File, index: int) -> int:
+    """Make one page present: the largest size that fits, never over a present page (G58, G71)."""
+    if index in file.pages:
+        return 0
+    if file.from_pool():
+        return populate_huge(memory, file, index)
+    for order in file.policy.sizes:
+        base = index & ~((1 << order) - 1)
+        pages = range(base, base + (1 << order))
+        if base + (1 << order) > file.size or any(i in file.pages for i in pages):
+            continue
+        mixed = order > 0 and file.in_place() and any(i in file.shared for i in pages)
+        if mixed and not file.in_units():
+            continue
+        pfn = memory.buddy.alloc(order, MOVABLE if file.policy.movable else UNMOVABLE)
+        if pfn is not None:
+            folio = memory.insert(file, base, pfn, order)
+            if mixed:
+                memory.cut(folio, [(page, 0) for page in pages])
+            return 0
+    return errno.ENOMEM
+
+
+def populate_huge(memory: Memory, file: File, index: int) -> int:
+    """A pool page; split to 4 KiB at once where a page of its range is shared (G71)."""
+    huge = memory.take_huge(file)
+    if huge is None:
+        return errno.ENOSPC if file.policy.kind == KIND_HUGETLB else errno.ENOMEM
+    base = index & ~((1 << huge.order) - 1)
+    pages = range(base, base + (1 << huge.order))
+    if not file.in_place() or not any(i in file.shared for i in pages):
+        memory.insert(file, base, huge.pfn, huge.order, huge)
+        return 0
+    folio = memory.insert(file, base, huge.pfn, huge.order, huge)
+    if not split_mixed(memory, file, folio):
+        for page in pages:
+            del memory.users[file.pages.pop(page).frame]
+        memory.give_back(file, huge)
+        return errno.ENOMEM
+    return 0
+
+
+def split_mixed(memory: Memory, file: File, folio: Folio) -> bool:
+    """Split a new pool page so that every shared page of it is 4 KiB; False if page structs are short."""
+    structs = structs_for_split(file, folio)
+    assert folio.huge is not None
+    if structs and not memory.restore_structs(folio.huge, folio.pfn, structs):
+        return False
+    pages = range(folio.index, folio.index + (1 << folio.order))
+    memory.cut(folio, split_into(file, folio, pages.start, pages.stop))
+    for piece in file.folios(pages.start, pages.stop):
+        if piece.order > 0 and piece.members & file.shared and not split_mixed(memory, file, piece):
+            return False
+    return True
+
+
+def use(file: File, index: int) -> None:
+    """First use clears the whole folio (G27); a page that was punched without being freed is used again alone."""
+    folio = file.pages[index].folio
+    if not folio.cleared:
+        for member in folio.members:
+            if file.pages[member].content == FRESH:
+                file.pages[member].content = USED
+        folio.cleared = True
+    file.pages[index].content = USED
+
+
+# -- splitting --------------------------------------------------------------------------------------------------------
+def pieces(index: int, order: int, a: int, b: int) -> list[tuple[int, int]]:
+    """Non-uniform split (L13): whole pieces outside [a, b), 4 KiB pages inside."""
+    if order == 0 or index >= b or index + (1 << order) <= a:
+        return [(index, order)]
+    half = 1 << (order - 1)
+    return pieces(index, order - 1, a, b) + pieces(index + half, order - 1, a, b)
+
+
+def split_into(file: File, folio: Folio, a: int, b: int) -> list[tuple[int, int]]:
+    """The pieces that the policy's way of splitting makes of a folio, for the sake of [a, b)."""
+    if file.policy.split == SPLIT_BUDDY:
+        return pieces(folio.index, folio.order, max(a, folio.index), min(b, folio.index + (1 << folio.order)))
+    if file.policy.split == SPLIT_2M_FIRST and folio.order == GIGA_ORDER:
+        return [(folio.index + offset, BLOCK_ORDER) for offset in range(0, 1 << GIGA_ORDER, BLOCK_PAGES)]
+    return [(folio.index + offset, 0) for offset in range(1 << folio.order)]
+
+
+def all_structs(huge: HugePage) -> int:
+    """Frames of page structs that HVO freed: 7 per 2 MiB page, 4095 per 1 GiB page (K5)."""
+    return 8 * ((1 << huge.order) // BLOCK_PAGES) - 1
+
+
+def structs_for_split(file: File, folio: Folio) -> int:
+    """Frames of page structs that must be restored before this folio can be split (G74)."""
+    if folio.huge is None or not file.policy.hvo:
+        return 0
+    if file.policy.split == SPLIT_2M_FIRST:
+        return {GIGA_ORDER: 511, BLOCK_ORDER: 7}.get(folio.order, 0)
+    return all_structs(folio.huge) if folio.order == folio.huge.order else 0
+
+
+# -- punch ------------------------------------------------------------------------------------------------------------
+def punch(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
+    """Punch [first, first + count), clipped to the file, 2 MiB by 2 MiB or pool page by pool page."""
+    end = min(first + count, file.size)
+    if file.policy.punch == PUNCH_REFUSE and not file.in_units():
+        for folio in file.folios(first, end):
+            if not all(first <= index < end for index in folio.members):
+                return errno.EINVAL, 0
+    unit = file.unit()
+    for base in range(first - first % unit, end, unit):
+        a, b = max(first, base), min(end, base + unit)
+        if not file.in_units():
+            punch_block(memory, file, a, b)
+        elif base in file.pages and not punch_huge(memory, file, base, a, b):
+            return errno.EAGAIN, base - first
+        forget_inhibit(file, a, b)
+    return 0, count
+
+
+def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
+    """Punch [a, b) of the pool page at `base`: as a whole, or without freeing anything (L18, G66, G69, G73).
+
+    False: it was split and some of its pages are held, so nothing was done.
+    """
+    if (a, b) != (base, base + file.unit()):
+        if file.policy.kind == KIND_HUGETLB or file.policy.punch == PUNCH_ZERO:
+            if file.policy.kind != KIND_HUGETLB:
+                unmap(file, range(a, b), "shattered_punch", memory.counters)
+            for index in range(a, b):
+                file.pages[index].content = ZEROED
+        return True
+    folios = file.folios(a, b)
+    huge = folios[0].huge
+    split = 1 << folios[0].order < file.unit()
+    if huge is not None and split and any(folio.busy() for folio in folios):
+        return False
+    unmap(file, range(a, b), "shattered_punch", memory.counters)
+    if not split or huge is None:
+        for folio in folios:
+            memory.leave(folio)
+        return True
+    for index in range(a, b):
+        del memory.users[file.pages.pop(index).frame]
+    for folio in folios:
+        folio.members = set()
+    memory.give_back(file, huge)
+    return True
+
+
+def punch_block(memory: Memory, file: File, a: int, b: int) -> None:
+    """Punch [a, b) inside one 2 MiB of a file from the buddy allocator."""
+    if file.policy.punch == PUNCH_DEFER:
+        defer_pages(memory, file, a, b)
+        return
+    folios = file.folios(a, b)
+    whole = [folio for folio in folios if all(a <= index < b for index in folio.members)]
+    if file.policy.punch == PUNCH_KEEP:
+        unmap(file, {index for folio in whole for index in folio.members}, "shattered_punch", memory.counters)
+    else:
+        unmap(file, range(a, b), "shattered_punch", memory.counters)
+    for folio in folios:
+        if folio in whole:
+            memory.leave(folio)
+        else:
+            punch_part(memory, file, folio, a, b)
+
+
+def defer_pages(memory: Memory, file: File, a: int, b: int) -> None:
+    """Unmap pages of anonymous memory one by one; a folio goes with the last of its pages (L16)."""
+    for index in range(a, b):
+        if index in file.pages:
+            folio = file.pages[index].folio
+            if len(folio.members) == 1:
+                memory.leave(folio)
+            else:
+                del file.pages[index]
+                folio.members.remove(index)
+
+
+def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None:
+    """Punch the pages of [a, b) out of a folio that also has others."""
+    inside = sorted(index for index in folio.members if a <= index < b)
+    if file.policy.punch == PUNCH_KEEP:
+        return
+    if file.policy.punch == PUNCH_ZERO:
+        for index in inside:
+            file.pages[index].content = ZEROED
+    elif folio.busy():
+        punch_failed_split(memory, file, folio, inside)
+    else:
+        if folio.order >= BLOCK_ORDER:
+            memory.counters["split_punch"] += 1
+        memory.cut(folio, split_into(file, folio, a, b))
+        for index in inside:
+            memory.leave(file.pages[index].folio)
+
+
+def punch_failed_split(memory: Memory, file: File, folio: Folio, inside: list[int]) -> None:
+    """The split fails on a hold: zeroed (L14), or stale if dirty, or the whole folio dropped if clean (K1, K2)."""
+    memory.counters["split_failed"] += 1
+    if not file.confidential():
+        for index in inside:
+            file.pages[index].content = ZEROED
+    elif folio.dirty():
+        memory.counters["stale_pages"] += len(inside)
+        for index in inside:
+            file.pages[index].content = STALE
+    else:
+        memory.counters["lost_pages"] += len(folio.members) - len(inside)
+        unmap(file, folio.members, "shattered_punch", memory.counters)
+        memory.leave(folio)
+
+
+# -- conversion -------------------------------------------------------------------------------------------------------
+def convert(memory: Memory, file: File, first: int, count: int, to_shared: bool) -> tuple[int, int]:
+    """Change the attribute of a range (G43 to G48, G72)."""
+    if all((index in file.shared) == to_shared for index in range(first, first + count)):
+        return 0, count
+    if file.two_sources():
+        return convert_two_sources(memory, file, first, count, to_shared)
+    if to_shared:
+        return share_in_place(memory, file, first, count)
+    return privatise_in_place(memory, file, first, count)
+
+
+def convert_two_sources(memory: Memory, file: File, first: int, count: int, to_shared: bool) -> tuple[int, int]:
+    """The attributes, then what the VMM discards (K12); errors of its punches are only counted."""
+    change_attributes(memory, file, first, first + count, to_shared)
+    assert file.other is not None
+    target = None
+    if to_shared and file.policy.vmm_punch & VMM_PUNCHES_PRIVATE:
+        target = file
+    elif not to_shared and file.policy.vmm_punch & VMM_PUNCHES_SHARED:
+        target = file.other
+    if target is not None:
+        error = errno.EINVAL
+        if punch_is_aligned(target, first, count):
+            error, _ = punch(memory, target, first, count)
+        if error:
+            memory.counters["vmm_punch_failed"] += 1
+    return 0, count
+
+
+def punch_is_aligned(file: File, first: int, count: int) -> bool:
+    """May this range be punched? guest_memfd from a pool takes whole huge pages, unless it frees nothing (G66, G69)."""
+    if not file.in_units() or not file.confidential() or file.policy.punch in (PUNCH_ZERO, PUNCH_KEEP):
+        return True
+    return first % file.unit() == 0 and count % file.unit() == 0
+
+
+def change_attributes(memory: Memory, file: File, first: int, end: int, to_shared: bool) -> None:
+    """Unmap the pages whose attribute changes (the old kind only: G47), then change it."""
+    changed = {index for index in range(first, end) if (index in file.shared) != to_shared}
+    unmap(file, changed, "shattered_convert", memory.counters)
+    if to_shared:
+        file.shared |= changed
+    else:
+        file.shared -= changed
+
+
+def share_in_place(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
+    """To shared: split what is large, folio by folio; then unmap and mark what was reached (K4, G72)."""
+    error = 0
+    index = first
+    while index < first + count and not error:
+        error = split_to_share(memory, file, index, first, first + count)
+        if not error:
+            index += 1
+    change_attributes(memory, file, first, index, True)
+    if error == errno.EAGAIN:
+        memory.counters["eagain"] += 1
+    return error, index - first
+
+
+def split_to_share(memory: Memory, file: File, index: int, a: int, b: int) -> int:
+    """Make the page at `index` a 4 KiB folio, if it is present."""
+    while index in file.pages and file.pages[index].folio.order > 0:
+        folio = file.pages[index].folio
+        if folio.busy():
+            return errno.EAGAIN
+        structs = structs_for_split(file, folio)
+        if structs:
+            assert folio.huge is not None
+            if not memory.restore_structs(folio.huge, folio.pfn, structs):
+                return errno.ENOMEM
+        if folio.order >= BLOCK_ORDER:
+            memory.counters["split_convert"] += 1
+        memory.cut(folio, split_into(file, folio, a, b))
+    return 0
+
+
+def privatise_in_place(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
+    """To private: the range at once, or pool page by pool page; a held shared page stops it (G45, G46, G72)."""
+    end = first + count
+    ranges = [(first, end)]
+    if file.from_pool():
+        unit = file.unit()
+        ranges = [(max(first, base), min(end, base + unit)) for base in range(first - first % unit, end, unit)]
+    for a, b in ranges:
+        for index in range(a, b):
+            if index in file.shared and index in file.pages and file.pages[index].folio.busy():
+                memory.counters["eagain"] += 1
+                return errno.EAGAIN, index - first
+        change_attributes(memory, file, a, b, False)
+        if file.policy.merge == MERGE_EAGER:
+            merge_range(memory, file, a, b)
+    return 0, count
+
+
+def merge_range(memory: Memory, file: File, a: int, b: int) -> None:
+    """Merge what became wholly private; 1 GiB pages that are split to 2 MiB first are merged to 2 MiB first."""
+    orders = [file.policy.sizes[0]]
+    if file.policy.split == SPLIT_2M_FIRST and orders[0] == GIGA_ORDER:
+        orders = [BLOCK_ORDER, GIGA_ORDER]
+    for order in orders:
+        if order >= BLOCK_ORDER:
+            for base in range(a - a % (1 << order), b, 1 << order):
+                merge(memory, file, base, order)
+
+
+def merge(memory: Memory, file: File, base: int, order: int) -> None:
+    """Make one folio of a huge range again if all of it is present, private, contiguous and held by nobody."""
+    indexes = range(base, base + (1 << order))
+    if any(index not in file.pages or index in file.shared for index in indexes):
+        return
+    pfn = file.pages[base].frame
+    if pfn % (1 << order) != 0:
+        return
+    for index in indexes:
+        page = file.pages[index]
+        if page.frame != pfn + index - base or page.folio.order >= order or page.folio.busy():
+            return
+    huge = file.pages[base].folio.huge
+    folio = Folio(file, base, pfn, order, huge, set(indexes))
+    for index in indexes:
+        file.pages[index].folio = folio
+        memory.users[file.pages[index].frame] = folio
+    if huge is not None and order == huge.order:
+        memory.forget_structs(huge)
+    elif huge is not None and file.policy.hvo:
+        for _ in range(7):
+            memory.buddy.free(huge.chains[pfn].pop(), 0)
+    memory.counters["healed_backing"] += 1

@@ -1,0 +1,234 @@
+"""The core and the oracle side by side, taking the same random operations; used by the tests that compare them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+from core_world import CoreWorld
+from gmemlab.core.layout import ACCEPT_2M, ACCEPT_4K, HOST, KIND_HOST, PRIVATE, SHARED, TOUCH, ZONE_MOVABLE, ZONE_NORMAL
+from gmemlab.model.policies import CODES, KINDS
+from gmemlab.policy import PRESETS, Policy
+from oracle import OracleHost
+from oracle_memory import OraclePolicy
+
+BACKGROUND: Final = {movable: OraclePolicy(KIND_HOST, (0,), movable=movable) for movable in (False, True)}
+BACKGROUND_PAGES: Final = 2048
+
+
+def _variant(preset: str, **choices: str) -> tuple[str, Policy]:
+    policy = PRESETS[preset].with_choices(choices)
+    return policy.name, policy
+
+
+POLICIES: Final[dict[str, Policy]] = dict(
+    [
+        *PRESETS.items(),
+        _variant("thp", shared="thp"),
+        _variant("thp", split="4k"),
+        _variant("thp", punch="zero"),
+        _variant("thp", punch="no-op"),
+        _variant("thp", punch="refuse"),
+        _variant("thp", vmm_punch="private"),
+        _variant("ladder", conversion="two-sources"),
+        _variant("thp-inplace", merge="eager"),
+        _variant("ladder", merge="eager"),
+        _variant("hugetlb-2m", merge="lazy", hvo="off"),
+        _variant("hugetlb-2m", punch="zero"),
+        _variant("hugetlb-2m", punch="no-op"),
+        _variant("hugetlb-2m", conversion="two-sources", merge="never", vmm_punch="both"),
+    ]
+)
+SMALL: Final = [name for name, policy in POLICIES.items() if policy.unit < 1 << 30]
+GIGA: Final = [name for name in POLICIES if name not in SMALL]
+OPERATIONS: Final = (
+    "create",
+    "allocate",
+    "private",
+    "shared",
+    "host",
+    "punch",
+    "to_shared",
+    "to_private",
+    "pin",
+    "unpin",
+    "reference",
+    "unreference",
+    "background",
+    "release",
+)
+# Outcomes that a policy cannot have, and why.
+IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
+    ("to_shared", "ok"): lambda policy: policy.conversion == "none",  # EOPNOTSUPP
+    ("to_private", "ok"): lambda policy: policy.conversion == "none",
+}
+
+
+def oracle_policy(policy: Policy) -> OraclePolicy:
+    """A policy in the oracle's numbers."""
+    shared = ((9, 0) if policy.shared == "thp" else (0,)) if policy.conversion == "two-sources" else None
+    return OraclePolicy(
+        kind=KINDS[policy.memory],
+        sizes=policy.orders,
+        movable=policy.zone == "movable",
+        hvo=policy.hvo == "on",
+        shared_sizes=shared,
+        **{choice: table[getattr(policy, choice)] for choice, table in CODES.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A host to play on: zones, reserved blocks, blocks, sizes of guests, pages in the pool."""
+
+    zones: list[tuple[int, int, int, int]]
+    reserved: set[int]
+    nr_blocks: int
+    guest_pages: tuple[int, ...]
+    pool: tuple[int, int]
+
+
+def setting_for(policy: Policy) -> Setting:
+    """A dozen blocks in two zones, short of memory soon; for 1 GiB pages, room for one.
+
+    Guests end within a 2 MiB block where the policy has smaller pages.
+    """
+    if policy.unit == 1 << 30:
+        return Setting([(1, 1101, ZONE_NORMAL, 0)], set(range(1, 19)), 1100, (1 << 18,), (18, 1))
+    zones = [(14, 17, ZONE_MOVABLE, 0), (1, 14, ZONE_NORMAL, 100)]
+    sizes = (512, 1024, 1536) if policy.unit > 4096 else (512, 700, 1300)
+    return Setting(zones, {1}, 16, sizes, (9, 4) if policy.source == "pool" else (9, 0))
+
+
+@dataclass
+class Players:
+    """Both models of one host. `counts` says how often each operation succeeded and failed."""
+
+    policy: Policy
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    guests: dict[int, int] = field(default_factory=dict)  # file: pages
+    holds: list[tuple[str, int, int, int]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.setting = setting_for(self.policy)
+        self.core = CoreWorld(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
+        self.oracle = OracleHost(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
+        order, count = self.setting.pool
+        if count:
+            self.both("grow_pool", order, count, self.policy.hvo == "on")
+        for movable in (False, True):
+            self.both("create", BACKGROUND_PAGES, BACKGROUND[movable], None)
+
+    def both(self, name: str, *arguments: Any) -> int:
+        """Call one operation on both models, compare what it returns, and audit. Returns the errno."""
+        self.log.append(f"{name}{arguments}")
+        expected = getattr(self.oracle, name)(*arguments)
+        got = getattr(self.core, name)(*arguments)
+        assert got == expected, f"core {got}, oracle {expected}: {self.log[-5:]}"
+        self.core.check()
+        return int(got[0])
+
+    def counted(self, operation: str, name: str, *arguments: Any) -> int:
+        """`both`, counted as a success or a failure of `operation`."""
+        error = self.both(name, *arguments)
+        self.counts[operation, "fail" if error else "ok"] += 1
+        return error
+
+    def compare(self) -> None:
+        """Everything observable is the same."""
+        expected, got = self.oracle.observe(), self.core.observe()
+        for part in expected:
+            mine, other = got[part], expected[part]  # type: ignore[literal-required]
+            assert mine == other, f"{part}: {_difference(mine, other)}: {self.log[-5:]}"
+
+    def step(self, random: Random, operation: str) -> None:
+        """One operation with random arguments."""
+        if operation == "create" or not self.guests:
+            self.create(random)
+        elif operation in ("background", "release"):
+            file = random.choice((1, 2))
+            first, count = self.range(random, BACKGROUND_PAGES, 512)
+            self.counted(operation, "allocate" if operation == "background" else "punch", file, first, count)
+        elif operation in ("unpin", "unreference"):
+            self.let_go(random, operation)
+        else:
+            self.operate(random, operation)
+
+    def create(self, random: Random) -> None:
+        """Create a guest, of a size that fits the policy or not; where there are several, one leaves first."""
+        if len(self.guests) >= 3 or (self.guests and (self.policy.source == "pool" or random.randint(0, 1))):
+            file = random.choice(sorted(self.guests))
+            self.both("destroy", file)
+            del self.guests[file]
+            self.holds = [hold for hold in self.holds if hold[1] != file]
+        wrong = random.randint(0, 3) == 0
+        pages = random.choice((0, -512) if wrong else self.setting.guest_pages)
+        if self.counted("create", "create", pages, oracle_policy(self.policy), None) == 0:
+            self.guests[self.core.created] = pages
+
+    def let_go(self, random: Random, operation: str) -> None:
+        """Undo a pin or reference, or one that was never taken."""
+        mine = [hold for hold in self.holds if hold[0] == operation]
+        if mine and random.randint(0, 4):
+            hold = random.choice(mine)
+            self.holds.remove(hold)
+            self.counted(operation, *(operation, *hold[1:]))
+        else:
+            self.counted(operation, operation, min(self.guests), 7, 1000)
+
+    def operate(self, random: Random, operation: str) -> None:
+        """One operation on a range of one guest."""
+        file = random.choice(sorted(self.guests))
+        first, count = self.range(random, self.guests[file], max(512, self.policy.unit // 4096))
+        if operation in ("pin", "reference"):
+            first, count = self.holdable(random, file, operation, first, count)
+            if self.counted(operation, operation, file, first, count) == 0:
+                self.holds.append(("un" + operation, file, first, count))
+        elif operation in ("private", "shared", "host"):
+            kind = {"private": PRIVATE, "shared": SHARED, "host": HOST}[operation]
+            accept = random.choice((TOUCH, ACCEPT_4K, ACCEPT_2M)) if operation == "private" else TOUCH
+            self.counted(operation, "access", file, first, count, kind, accept)
+        elif operation in ("to_shared", "to_private"):
+            self.counted(operation, "convert", file, first, count, operation == "to_shared")
+        else:
+            self.counted(operation, operation, file, first, count)
+
+    def holdable(self, random: Random, file: int, operation: str, first: int, count: int) -> tuple[int, int]:
+        """Often a page that can be held: present, and for pins shared; else a few pages of the range."""
+        if random.randint(0, 2) == 0 or self.policy.unit == 1 << 30:
+            return first, min(count, 3)
+        target = self.oracle.files[file]
+        pages = target.pages
+        if operation == "pin" and target.confidential():
+            pages = (target.other or target).pages
+            found = sorted(target.shared & pages.keys())
+        else:
+            found = sorted(pages)
+        return (random.choice(found), 1) if found else (first, min(count, 3))
+
+    def range(self, random: Random, pages: int, unit: int) -> tuple[int, int]:
+        """A range of a file: whole, a huge page, some pages, one page; sometimes a wrong one."""
+        shape = random.choice(("huge", "some", "few", "one", "huge", "wrong"))
+        if shape == "huge":
+            first = random.randint(0, max(0, pages // unit - 1)) * unit
+            return first, min(unit, pages - first)
+        if shape == "wrong":
+            return random.choice(((-1, 5), (0, 0), (3, -2), (pages, 1), (pages - 1, 2), (1 << 51, 1 << 51)))
+        first = random.randint(0, pages - 1)
+        return first, random.randint(1, min({"some": 700, "few": 9, "one": 1}[shape], pages - first))
+
+    def leave(self) -> None:
+        """All guests and the background leave: both models are the same and audited."""
+        for file in [*self.guests, 1, 2]:
+            self.both("destroy", file)
+        self.compare()
+
+
+def _difference(mine: Any, other: Any) -> str:
+    """Where two observations differ, in short."""
+    if isinstance(mine, dict) and isinstance(other, dict):
+        keys = [key for key in {**mine, **other} if mine.get(key) != other.get(key)]
+        return "; ".join(f"{key}: {_difference(mine.get(key), other.get(key))}" for key in keys[:3])
+    return f"core {str(mine)[:160]}, oracle {str(other)[:160]}"
