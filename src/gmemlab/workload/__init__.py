@@ -1,0 +1,1 @@
+"""Workloads: scenario files, and the event streams that are generated from them."""
