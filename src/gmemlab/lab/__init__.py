@@ -1,0 +1,1 @@
+"""The laboratory: procedures over models and kernels."""

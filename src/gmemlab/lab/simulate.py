@@ -1,0 +1,203 @@
+"""One scenario under one policy on one host: events in, samples and counters out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import layout, run
+from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.core.state import Records, records
+from gmemlab.model.host import Host
+from gmemlab.policy import Policy
+from gmemlab.units import format_size, parse_size
+from gmemlab.workload.stream import SAMPLE_READY
+from gmemlab.workload.trace import Trace
+
+SLICE_SECONDS: Final = 0.1  # how long the compiled core may run before Ctrl-C and progress are looked at
+FIRST_BUDGET: Final = 1 << 18  # pages of work in the first slice; later ones follow what that took
+LARGEST_BUDGET: Final = 1 << 34
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one run gave.
+
+    Attributes:
+        policy: the policy of all guests.
+        seed: of the event stream.
+        times: nanoseconds of each periodic sample.
+        samples: MEASURE records, one per periodic sample; the last one is the end of the scenario.
+        ready: MEASURE records taken when a guest became ready.
+        tally: TALLY_* counters at the end, before the guests that are left are torn down.
+        after: the host when all guests have left.
+        start: the host before the first event (and after the pool has grown).
+        pool_bytes: what the pool holds; 0 without one.
+        pool_wanted_bytes: what it was to hold.
+        notes: what the reader must know.
+        seconds: wall time.
+    """
+
+    policy: Policy
+    seed: int
+    times: NDArray[np.int64]
+    samples: Records
+    ready: Records
+    tally: NDArray[np.int64]
+    after: Any
+    start: Any
+    pool_bytes: int
+    pool_wanted_bytes: int
+    notes: tuple[str, ...]
+    seconds: float
+
+
+class Simulation:
+    """A trace on its way through a host. `advance` runs the core in slices; the caller may look at the state between."""
+
+    def __init__(self, host: Host, trace: Trace, policy: Policy) -> None:
+        """Grow the policy's pool and open the host's background files."""
+        self.host = host
+        self.trace = trace
+        self.policy = policy
+        self.pool_bytes, self.pool_wanted_bytes = _grow_pool(host, trace, policy)
+        self.row = host.policy_row(policy)
+        self.vms = np.zeros(max(1, len(trace.guests)), layout.VM).view(np.recarray)
+        self.cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
+        sizes = (max(1, pages) * PAGE_SIZE for pages in trace.background_pages)
+        files = [host.background(size, movable).file for size, movable in zip(sizes, (False, True), strict=True)]
+        self._background = np.array(files, dtype=np.int64)
+        self._events = records(trace.events)
+        self._guests = records(trace.guests)
+        self._budget = FIRST_BUDGET
+
+    @property
+    def event(self) -> int:
+        """Number of the next event."""
+        return int(self.cursor[0].event)
+
+    def advance(self, end: int) -> bool:
+        """Run one slice, at most up to event `end`. Returns whether the next event is a sample, which the caller skips."""
+        started = time.perf_counter()
+        sample: bool = run.run(
+            self.host.state,
+            records(self._events[:end]),
+            self.vms,
+            self._guests,
+            self._background,
+            self.row,
+            self.cursor,
+            self._budget,
+        )
+        self.host.check_capacity()
+        elapsed = max(time.perf_counter() - started, 1e-6)
+        if not sample:
+            self._budget = int(min(LARGEST_BUDGET, max(FIRST_BUDGET / 4, self._budget * min(2.0, SLICE_SECONDS / 2 / elapsed))))
+        return sample
+
+    def skip(self) -> None:
+        """Step over the event that the cursor stands on."""
+        self.cursor[0].event += 1
+
+    def run_to(self, end: int) -> None:
+        """Execute all events before number `end`; samples are passed over."""
+        while self.event < end:
+            if self.advance(end):
+                self.skip()
+
+    def leave(self) -> None:
+        """Destroy the guests that are still alive."""
+        alive = np.flatnonzero(np.isin(self.vms.status, (layout.VM_LAUNCHING, layout.VM_READY)))
+        events = np.zeros(len(alive), layout.EVENT).view(np.recarray)
+        events.vm = alive
+        events.op = layout.OP_DESTROY
+        self._events = records(events)
+        self.cursor[0].event = 0
+        self.run_to(len(events))
+
+
+def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None = None) -> Run:
+    """Run a trace under a policy. The host is used up.
+
+    Args:
+        host: a fresh host.
+        trace: the events.
+        policy: how guests' memory is backed.
+        progress: called with the share of events done, at least ten times a second.
+    """
+    started = time.perf_counter()
+    simulation = Simulation(host, trace, policy)
+    start = host.measure()
+    periodic: list[Any] = []
+    times: list[int] = []
+    ready: list[Any] = []
+    total = len(trace.events)
+    while simulation.event < total:
+        if simulation.advance(total):
+            event = trace.events[simulation.event]
+            if event["arg"] != SAMPLE_READY:
+                periodic.append(host.measure())
+                times.append(int(event["time"]))
+            elif simulation.vms[event["vm"]].status == layout.VM_READY:
+                ready.append(host.measure())
+            simulation.skip()
+        if progress:
+            progress(simulation.event / total)
+    tally = host.state.tally.copy()
+    simulation.leave()
+    return Run(
+        policy=policy,
+        seed=trace.seed,
+        times=np.array(times, dtype=np.int64),
+        samples=_stack(periodic),
+        ready=_stack(ready),
+        tally=tally,
+        after=host.measure(),
+        start=start,
+        pool_bytes=simulation.pool_bytes,
+        pool_wanted_bytes=simulation.pool_wanted_bytes,
+        notes=host.notes + _pool_notes(simulation),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _stack(rows: list[Any]) -> Records:
+    """Measurements as one record array."""
+    table = np.zeros(len(rows), layout.MEASURE).view(np.recarray)
+    for place, row in enumerate(rows):
+        table[place] = row
+    return table
+
+
+def _grow_pool(host: Host, trace: Trace, policy: Policy) -> tuple[int, int]:
+    """Grow the policy's pool. Returns (bytes it got, bytes it was to have)."""
+    if policy.source != "pool":
+        return 0, 0
+    wanted = _pool_size(host, trace, policy)
+    got = host.grow_pool(policy.unit, wanted // policy.unit, hvo=policy.hvo == "on")
+    return got * policy.unit, wanted
+
+
+def _pool_size(host: Host, trace: Trace, policy: Policy) -> int:
+    """Bytes that the pool shall have: a given size, a share of free memory, or what the guests can hold at once."""
+    if policy.pool == "auto":
+        blocks = trace.guests["pages"].astype(np.int64) * PAGE_SIZE
+        rounded = float((-(-blocks // policy.unit) * policy.unit).sum()) / float(max(1, blocks.sum()))
+        wanted = int(trace.peak_guest_bytes * rounded)
+    elif policy.pool.endswith("%"):
+        wanted = int(host.usable_bytes * float(policy.pool[:-1]) / 100)
+    else:
+        wanted = parse_size(policy.pool)
+    return -(-wanted // policy.unit) * policy.unit
+
+
+def _pool_notes(simulation: Simulation) -> tuple[str, ...]:
+    """What the reader must know about a pool."""
+    if simulation.pool_bytes >= simulation.pool_wanted_bytes:
+        return ()
+    got, wanted = format_size(simulation.pool_bytes), format_size(simulation.pool_wanted_bytes)
+    return (f"{simulation.policy.name}: the pool was to have {wanted} and got {got} from free memory",)
