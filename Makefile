@@ -10,14 +10,14 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 SCENARIO ?= scenarios/demo.toml
-PYTEST_FLAGS ?= -q
+PYTEST_FLAGS ?= -q -n auto
 
 # All tests with the compiled core; these again without the compiler, under coverage; these again with bounds checks.
 TESTS ?= tests
 INTERPRETED_TESTS ?= tests/core
 BOUNDS_TESTS ?= tests/core
 COVERAGE_LEAST ?= 95
-BENCH ?= tools/bench.py
+BENCH ?= bench/core_bench.py
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -39,7 +39,7 @@ test-compiled: $(INSTALLED_DEV) $(WARM)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
 
 test-interpreted: $(INSTALLED_DEV)
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest $(PYTEST_FLAGS) $(INTERPRETED_TESTS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m coverage run -m pytest -q $(INTERPRETED_TESTS)
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_LEAST)
 
 test-bounds: $(INSTALLED_DEV)

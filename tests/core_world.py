@@ -66,6 +66,7 @@ class CoreWorld:
             record = self.state.policies[row]
             record.sizes = sum(1 << order for order in policy.sizes)
             record.unit = min(policy.sizes)
+            record.largest = max(policy.sizes)
             for name in ("source", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
                 record[name] = getattr(policy, name)
             if policy.conversion == layout.CONVERT_TWO_SOURCES:

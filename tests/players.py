@@ -197,7 +197,7 @@ class Players:
 
     def holdable(self, random: Random, file: int, operation: str, first: int, count: int) -> tuple[int, int]:
         """Often a page that can be held: present, and for pins shared; else a few pages of the range."""
-        if random.randint(0, 2) == 0 or self.policy.unit == 1 << 30:
+        if random.randint(0, 2) == 0 or (self.policy.unit == 1 << 30 and operation == "reference"):
             return first, min(count, 3)
         target = self.oracle.files[file]
         pages = target.pages
@@ -210,7 +210,8 @@ class Players:
 
     def range(self, random: Random, pages: int, unit: int) -> tuple[int, int]:
         """A range of a file: whole, a huge page, some pages, one page; sometimes a wrong one."""
-        shape = random.choice(("huge", "some", "few", "one", "huge", "wrong"))
+        shapes = ["huge", "some", "few", "one", "wrong"]
+        shape = random.choice(shapes if unit > 512 else [*shapes, "huge"])
         if shape == "huge":
             first = random.randint(0, max(0, pages // unit - 1)) * unit
             return first, min(unit, pages - first)

@@ -85,6 +85,7 @@ class Policy:
                     _no_such_value(choice), key=choice, value=str(getattr(self, choice)), allowed=", ".join(allowed)
                 )
         _check_sizes(self.sizes)
+        _check_pool(self.pool)
         for impossible, reason in _impossible(self):
             if impossible:
                 raise UsageError(f"policy {self.name}: {reason}")
@@ -137,6 +138,21 @@ def _check_sizes(sizes: tuple[int, ...]) -> None:
             value=shown,
             allowed=allowed,
         )
+
+
+def _check_pool(pool: str) -> None:
+    """A pool's size: auto, bytes, or a share of free memory."""
+    allowed = "auto, a size such as 64G, or a share of free memory such as 80%"
+    if pool == "auto":
+        return
+    if pool.endswith("%"):
+        if not (pool[:-1].isascii() and pool[:-1].isdigit() and 0 < int(pool[:-1]) <= 100):
+            raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed)
+        return
+    try:
+        parse_size(pool)
+    except UsageError as error:
+        raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed) from error
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:

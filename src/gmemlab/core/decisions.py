@@ -11,7 +11,6 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     MERGE_EAGER,
     MOVABLE,
-    NR_FOLIO_ORDERS,
     SOURCE_POOL,
     SPLIT_2M_FIRST,
     SPLIT_BUDDY,
@@ -31,7 +30,7 @@ PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
 @jit
 def largest_order(policy: Records) -> int:
     """The first folio order that a population tries."""
-    return next_order(policy, NR_FOLIO_ORDERS)
+    return int(policy.largest)
 
 
 @jit

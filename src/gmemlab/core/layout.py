@@ -222,6 +222,7 @@ POLICY: Final = np.dtype(
     [
         ("sizes", "i4"),  # bit o: folios of order o are tried
         ("unit", "i4"),  # the smallest of them
+        ("largest", "i4"),
         ("source", "i2"),
         ("movable", "i2"),
         ("punch", "i2"),

@@ -137,12 +137,12 @@ class Host:
     @property
     def free_2m(self) -> int:
         """2M pages to be had from the free lists now."""
-        return int(self.measure().free_2m)
+        return machine.free_in_blocks(self.state) // BLOCK_PAGES
 
     def unusable_index(self) -> float:
         """Share of free memory that lies outside free 2M blocks, 0 to 1 (0 for a host without free memory)."""
-        row = self.measure()
-        return 1 - int(row.free_2m) * BLOCK_PAGES / int(row.free) if row.free else 0.0
+        free = int(self.state.zones.free.sum())
+        return 1 - machine.free_in_blocks(self.state) / free if free else 0.0
 
     def check_capacity(self) -> None:
         """CapacityError if a table of the model (not the host's memory) ran out."""
@@ -173,6 +173,6 @@ class Host:
 
     def _precondition(self, fragmentation: float, seed: int) -> None:
         files = self._boot_files()
-        machine.precondition(self.state, files, fragmentation, seed, self.unusable_index)
+        machine.precondition(self.state, files, fragmentation, seed)
         self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
         self.notes += (machine.PRECONDITION_NOTE,)

@@ -1,6 +1,5 @@
 """Building the state of a host: empty, from a snapshot, or fragmented on purpose."""
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from gmemlab.units import format_size
 STRUCT_FRAMES: Final = 8  # frames of page structs for each 2 MiB (C23)
 MAX_FRAGMENTATION: Final = 0.95
 UNMOVABLE_SHARE: Final = 0.2  # of the blocks that preconditioning dirties
+FREED_SHARE: Final = (0.2, 0.8)  # of each block's pages, uniformly
 PRECONDITION_NOTE: Final = (
     "assumption (P7): fragmentation made by filling 2M blocks (one in five unmovable) and freeing 20 to 80 % of each at random"
 )
@@ -131,42 +131,51 @@ def _fit(blocks: NDArray[np.int64], managed: int) -> NDArray[np.int64]:
     return fitted
 
 
-def precondition(state: State, files: tuple[int, int], fragmentation: float, seed: int, index: Callable[[], float]) -> None:
-    """Fill random blocks and free random pages of them, until the unusable-free-space index reaches a value.
+def free_in_blocks(state: State) -> int:
+    """Free pages that lie in free chunks of 2 MiB and more."""
+    counts = state.free_lists["count"].reshape(-1, layout.NR_ORDERS)
+    return int((counts[:, layout.BLOCK_ORDER] + 2 * counts[:, layout.MAX_PAGE_ORDER]).sum()) * BLOCK_PAGES
+
+
+def precondition(state: State, files: tuple[int, int], fragmentation: float, seed: int) -> None:
+    """Fill 2 MiB blocks and free random pages of them, until the unusable-free-space index for 2 MiB reaches a value.
 
     Args:
         state: an empty machine.
         files: its unmovable and movable background files.
-        fragmentation: the index to reach.
+        fragmentation: the index to reach, 0 to `MAX_FRAGMENTATION`.
         seed: where the choices are drawn from.
-        index: measures the index.
+
+    Raises:
+        UsageError: the host is too small for so much.
     """
     rng = np.random.default_rng(seed)
     total = int(state.zones.free.sum()) // BLOCK_PAGES
+    # Half of a dirtied block is free on average: x blocks make x/2 of unusable free memory, and leave total - x/2 free.
     dirtied = min(total, int(1.1 * 2 * fragmentation / (1 + fragmentation) * total) + 1)
-    owners = (rng.random(dirtied) >= UNMOVABLE_SHARE).astype(int)
-    at = [0, 0]
-    firsts = np.empty(dirtied, dtype=np.int64)
-    for step, movable in enumerate(owners.tolist()):
-        firsts[step] = at[movable] * BLOCK_PAGES
-        execute.execute(state, layout.OP_ALLOCATE, files[movable], int(firsts[step]), BLOCK_PAGES, 0)
-        at[movable] += 1
+    owners = (rng.random(dirtied) >= UNMOVABLE_SHARE).astype(np.int64)
+    firsts = np.where(owners == 1, np.cumsum(owners), np.cumsum(1 - owners)) * BLOCK_PAGES - BLOCK_PAGES
+    for owner, first in zip(owners.tolist(), firsts.tolist(), strict=True):
+        execute.execute(state, layout.OP_ALLOCATE, files[owner], first, BLOCK_PAGES, 0)
     order = rng.permutation(dirtied)
-    batch = max(1, dirtied // 256)
-    for begin in range(0, dirtied, batch):
-        chosen = order[begin : begin + batch]
-        if index() >= fragmentation:
-            _free_blocks(state, files, owners[order[begin:]], firsts[order[begin:]])
-            return
-        for block in chosen.tolist():
-            gone = np.flatnonzero(rng.random(BLOCK_PAGES) < rng.uniform(0.2, 0.8)) + firsts[block]
-            boot.punch_each(state, files[owners[block]], gone, np.ones(len(gone), dtype=np.int64))
-    if index() < fragmentation:
-        raise UsageError("this host is too small for so much fragmentation", key="fragmentation", value=str(fragmentation))
-
-
-def _free_blocks(state: State, files: tuple[int, int], owners: NDArray[np.int64], firsts: NDArray[np.int64]) -> None:
-    """Give whole blocks of the background files back."""
+    batch = max(1, min(4096, dirtied // 128))
+    done = 0
+    while done < dirtied and _index_without(state, dirtied - done) < fragmentation:
+        chosen = order[done : done + batch]
+        gone = rng.random((len(chosen), BLOCK_PAGES)) < rng.uniform(*FREED_SHARE, size=(len(chosen), 1))
+        pages = firsts[chosen, np.newaxis] + np.arange(BLOCK_PAGES)
+        for movable in (0, 1):
+            freed = pages[(owners[chosen] == movable)[:, np.newaxis] & gone]
+            boot.punch_each(state, files[movable], freed, np.ones(len(freed), dtype=np.int64))
+        done += len(chosen)
+    if _index_without(state, dirtied - done) < fragmentation:
+        raise UsageError("this host is too small for it", key="fragmentation", value=str(fragmentation))
     for movable in (0, 1):
-        ranges = firsts[owners == movable]
-        boot.punch_each(state, files[movable], ranges, np.full(len(ranges), BLOCK_PAGES, dtype=np.int64))
+        rest = firsts[order[done:]][owners[order[done:]] == movable]
+        boot.punch_each(state, files[movable], rest, np.full(len(rest), BLOCK_PAGES, dtype=np.int64))
+
+
+def _index_without(state: State, full_blocks: int) -> float:
+    """The unusable-free-space index that remains when so many blocks that are still full will have been freed."""
+    free = int(state.zones.free.sum())
+    return (free - free_in_blocks(state)) / max(1, free + full_blocks * BLOCK_PAGES)

@@ -25,7 +25,7 @@ def check_within(state: State, file: int, first: int, count: int, granularity: i
     error = check_range(first, count)
     if error:
         return error
-    if first % granularity or count % granularity:
+    if (first | count) & (granularity - 1):
         return errno.EINVAL
     if first + count > state.files[file].pages:
         return errno.EINVAL

@@ -104,7 +104,7 @@ def create(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
     EINVAL: no pages, or not a multiple of the smallest page size (G11, G68). ENOMEM: the pool cannot promise them (G70, L19).
     """
     choices = state.policies[policy]
-    if pages <= 0 or pages % (1 << int(choices.unit)):
+    if pages <= 0 or pages & ((1 << int(choices.unit)) - 1):
         return errno.EINVAL, 0
     if pages > MAX_INDEX:
         return errno.EFBIG, 0

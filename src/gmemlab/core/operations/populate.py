@@ -169,6 +169,21 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
 
 
 @jit
+def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int) -> int:
+    """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
+    if frame_of(state, row, index):
+        return 0
+    pfn = alloc_folio(state, 0, migratetype, file, index)
+    if pfn == 0:
+        return errno.ENOMEM
+    state.tally[TALLY_PRESENT] += 1
+    fill_pages(state, row, index, pfn, 1)
+    if state.file_blocks[row].nr_present == BLOCK_PAGES:
+        settle(state, file, index)
+    return 0
+
+
+@jit
 def populate(state: State, file: int, first: int, end: int) -> tuple[int, int]:
     """Make pages [first, end) present, ascending. Returns (errno, pages before the one that failed)."""
     policy = state.policies[state.files[file].policy]
@@ -184,7 +199,10 @@ def populate(state: State, file: int, first: int, end: int) -> tuple[int, int]:
             index = stop
         else:
             while index < stop:
-                error = populate_page(state, file, index, policy)
+                if base_pages_only:
+                    error = populate_base_page(state, file, row, index, decisions.migratetype(policy))
+                else:
+                    error = populate_page(state, file, index, policy)
                 if error:
                     return error, index - first
                 index += 1

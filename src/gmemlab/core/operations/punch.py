@@ -66,6 +66,15 @@ def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> Non
 
 
 @jit
+def drop_base_page(state: State, row: int, index: int, pfn: int) -> None:
+    """`drop_folio` for a base page whose file block is at hand."""
+    open_details(state, row)
+    remove_page(state, row, index & (BLOCK_PAGES - 1))
+    state.tally[TALLY_PRESENT] -= 1
+    leave_folio(state, pfn, 0)
+
+
+@jit
 def defer_pages(state: State, file: int, begin: int, end: int) -> None:
     """Unmap the present pages [begin, end) of one block of an anonymous file; folios go when their last page goes."""
     row = block_row(state, file, begin)
@@ -131,6 +140,10 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             index += 1
             continue
         order = folio_order(state, pfn)
+        if order == 0 and not keep:
+            drop_base_page(state, row, index, pfn)
+            index += 1
+            continue
         head = folio_head(index, order)
         after = head + (1 << order)
         if begin <= head and after <= end:
@@ -221,7 +234,7 @@ def punch(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     record = state.files[file]
     policy = state.policies[record.policy]
     granularity = decisions.punch_granularity(policy, int(record.kind))
-    if first % granularity or count % granularity:
+    if (first | count) & (granularity - 1):
         return errno.EINVAL, 0
     if policy.punch == layout.PUNCH_REFUSE and not decisions.works_in_units(policy):
         if cuts_folio(state, file, first) or cuts_folio(state, file, first + count):

@@ -1,0 +1,113 @@
+"""Compiled loops around the core's functions, so that a benchmark times them and not Python's calls."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import alloc, free_block, free_chunk
+from gmemlab.core.frames import clear_frames
+from gmemlab.core.jit import entry, jit
+from gmemlab.core.layout import BLOCK_ORDER, FRAME_USED, UNMOVABLE, WHOLE
+from gmemlab.core.lists import slot_of
+from gmemlab.core.operations.populate import allocate
+from gmemlab.core.operations.punch import punch
+from gmemlab.core.state import Records, State
+from gmemlab.model import machine
+
+Pfns = NDArray[np.int64]
+
+
+@entry
+def touch(table: Records) -> None:
+    """The reference: write one 16-byte record per page, in order."""
+    for row in range(len(table)):
+        record = table[row]
+        record.index = row
+        record.owner = 1
+        record.kind = FRAME_USED
+
+
+@jit
+def take(state: State, order: int) -> int:
+    """Allocate one chunk and mark it as used, as `own_folio` would for a nameless owner."""
+    pfn = alloc(state, order, UNMOVABLE)
+    if order == BLOCK_ORDER:
+        state.blocks[pfn >> BLOCK_ORDER].kind = WHOLE
+    else:
+        state.frames[slot_of(state, pfn)].kind = FRAME_USED
+    return pfn
+
+
+@jit
+def give(state: State, pfn: int, order: int) -> None:
+    """Free one chunk."""
+    if order == BLOCK_ORDER:
+        free_block(state, pfn >> BLOCK_ORDER)
+    else:
+        clear_frames(state, slot_of(state, pfn), order)
+        free_chunk(state, pfn, order)
+
+
+@entry
+def allocate_order(state: State, pfns: Pfns, order: int) -> None:
+    """Allocate as many chunks as `pfns` has rows."""
+    for row in range(len(pfns)):
+        pfns[row] = take(state, order)
+
+
+@entry
+def free_order(state: State, pfns: Pfns, order: int) -> None:
+    """Free the chunks of `pfns`."""
+    for row in range(len(pfns)):
+        give(state, int(pfns[row]), order)
+
+
+def allocate_all(state: State, pfns: Pfns) -> None:
+    """Order-0 allocations."""
+    allocate_order(state, pfns, 0)
+
+
+def free_all(state: State, pfns: Pfns) -> None:
+    """Order-0 frees."""
+    free_order(state, pfns, 0)
+
+
+@entry
+def churn(state: State, queue: Pfns, picks: Pfns, order: int, ahead: int) -> int:
+    """Free random chunks, `ahead` of them before the first allocation; then one free and one allocation in turn.
+
+    `queue` holds used chunks; a picked one is freed and its place later filled with the chunk allocated `ahead` frees on.
+    """
+    live = len(queue) - ahead
+    for step in range(ahead):
+        give(state, int(queue[live + step]), order)
+    pairs = len(picks) - ahead
+    for step in range(pairs):
+        place = picks[step]
+        give(state, int(queue[place]), order)
+        queue[place] = take(state, order)
+    return pairs
+
+
+@entry
+def populate_each(state: State, file: int, pages: int) -> None:
+    """Fallocate page by page."""
+    for index in range(pages):
+        allocate(state, file, index, 1)
+
+
+@entry
+def punch_each_page(state: State, file: int, pages: int) -> None:
+    """Punch page by page."""
+    for index in range(pages):
+        punch(state, file, index, 1)
+
+
+def compile_all() -> None:
+    """Compile the loops on a small state."""
+    state = machine.empty(64)
+    one = np.zeros(1, dtype=np.int64)
+    allocate_order(state, one, 0)
+    free_order(state, one, 0)
+    churn(state, one, np.zeros(0, dtype=np.int64), 0, 0)
+    touch(np.zeros(1, layout.FRAME).view(np.recarray))
