@@ -14,7 +14,7 @@ PYTEST_FLAGS ?= -q -n auto
 
 # All tests with the compiled core; these again without the compiler, under coverage; these again with bounds checks.
 TESTS ?= tests
-INTERPRETED_TESTS ?= tests/core
+INTERPRETED_TESTS ?= tests/core tests/model tests/test_oracle.py tests/test_oracle_conversion.py tests/test_oracle_hugetlb.py
 BOUNDS_TESTS ?= tests/core
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py

@@ -259,7 +259,7 @@ def audit_holds(state: State) -> tuple[int, int]:
             for pfn in range(int(record.frame), int(record.frame + record.frames)):
                 if folio_busy(state, pfn) <= 0:
                     return 13, pfn
-            held += record.frames
+            held += int(record.frames)
             row = int(record.next)
     counted = 0
     for block in range(1, int(state.host[0].nr_blocks) + 1):
@@ -267,11 +267,11 @@ def audit_holds(state: State) -> tuple[int, int]:
         if record.kind == SPLIT:
             base = int(record.detail) * BLOCK_PAGES
             for slot in range(base, base + BLOCK_PAGES):
-                counted += state.frames[slot].busy
+                counted += int(state.frames[slot].busy)
         elif record.kind == WHOLE or record.kind == ORPHAN or record.kind == GIGA:
             pfn = block << BLOCK_ORDER
             if folio_head(pfn, folio_order(state, pfn)) == pfn:
-                counted += record.busy
+                counted += int(record.busy)
     return (13, 0) if counted != held else (0, 0)
 
 

@@ -63,8 +63,8 @@ def audit_details(state: State, file: int, first: int, row: int) -> int:
             return code
         page = state.pages[base + offset]
         present += 1 if page.frame else 0
-        shared += page.shared
-        mapped += page.mapped
+        shared += int(page.shared)
+        mapped += int(page.mapped)
         stranded += 1 if page.content == ZEROED or page.content == STALE else 0
         if first + offset >= state.files[file].pages and (page.frame or page.shared or page.mapped):
             return 25

@@ -1,0 +1,169 @@
+"""The audit can fail: each rule is broken by hand in a sound state, and the audit names it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from core_world import CoreWorld
+from gmemlab.core import layout
+from gmemlab.core.audit import RULES, audit
+from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER
+from oracle_memory import OraclePolicy
+from world import HUGE_2M, SMALL_IN_PLACE, THP, synthetic
+
+
+@pytest.fixture
+def sound() -> CoreWorld:
+    """A host with a split file, a whole one, a uniform one, a pool, a pin, an orphan of each size, deferred pages."""
+    world = CoreWorld(*synthetic(40))
+    world.grow_pool(9, 3, True)
+    world.create(1300, SMALL_IN_PLACE)  # file 1: a uniform block, a split one, an end within a block
+    world.allocate(1, 0, 1000)
+    world.punch(1, 600, 1)
+    world.convert(1, 700, 9, True)
+    world.access(1, 0, 90, PRIVATE)
+    world.pin(1, 700, 2)
+    world.create(1024, THP)  # file 2 (and its shared side): whole blocks
+    world.access(2, 0, 1024, PRIVATE)
+    world.create(512, HUGE_2M)
+    world.access(3, 0, 512, PRIVATE)
+    world.create(512, OraclePolicy(kind=KIND_SHMEM, sizes=(9, 0), movable=True))
+    world.allocate(4, 0, 512)
+    world.pin(4, 0, 1)
+    world.punch(4, 0, 512)  # an orphaned 2 MiB
+    world.pin(1, 701, 1)
+    world.punch(1, 701, 1)  # an orphaned page
+    world.create(512, OraclePolicy(kind=KIND_ANON, sizes=(4, 0), movable=True, punch=PUNCH_DEFER))
+    world.allocate(5, 0, 64)
+    world.punch(5, 3, 2)
+    world.check()
+    return world
+
+
+def block_of_kind(world: CoreWorld, kind: int) -> int:
+    """The first host block of a kind."""
+    return next(b for b in range(1, world.nr_blocks + 1) if world.state.blocks[b].kind == kind)
+
+
+def slot_of_kind(world: CoreWorld, kind: int) -> int:
+    """The first frame slot of a kind in use."""
+    kinds = world.state.frames.kind[BLOCK_PAGES : int(world.state.host[0].next_frame_slab) * BLOCK_PAGES].tolist()
+    return BLOCK_PAGES + kinds.index(kind)
+
+
+def free_row(world: CoreWorld) -> int:
+    """A free list of small chunks that is not empty."""
+    counts = world.state.free_lists["count"].tolist()
+    return next(row for row, count in enumerate(counts) if count and row % layout.NR_ORDERS < 9)
+
+
+def file_row(world: CoreWorld, file: int, block: int = 0) -> int:
+    """Row of a file's block."""
+    return int(world.state.files[world.files[file]].first_block) + block
+
+
+def page_slot(world: CoreWorld, index: int) -> int:
+    """Row of the details of a page of file 1."""
+    return int(world.state.file_blocks[file_row(world, 1, index // 512)].detail) * BLOCK_PAGES + index % 512
+
+
+Breaker = Callable[[CoreWorld], None]
+
+
+def _set(table: str, row: Callable[[CoreWorld], int], field: str, change: Callable[[int], int]) -> Breaker:
+    def breaker(world: CoreWorld) -> None:
+        record = getattr(world.state, table)[row(world)]
+        setattr(record, field, change(int(getattr(record, field))))
+
+    return breaker
+
+
+def _tally(world: CoreWorld) -> None:
+    world.state.tally[layout.TALLY_PRESENT] += 1
+
+
+def _lonely_chunk(world: CoreWorld) -> None:
+    """Take a chunk off its list's count and links, but leave it free."""
+    row = free_row(world)
+    free_list = world.state.free_lists[row]
+    head = int(free_list.head)
+    after = int(world.state.frames[head].next)
+    free_list.head = after
+    free_list.count -= 1
+    if after:
+        world.state.frames[after].prev = 0
+    else:
+        free_list.tail = 0
+    world.state.zones[0].free -= 1 << row % layout.NR_ORDERS
+
+
+def _head(world: CoreWorld) -> int:
+    return int(world.state.free_lists[free_row(world)].head)
+
+
+BREAKERS: list[tuple[int, Breaker]] = [
+    (1, _set("free_lists", free_row, "count", lambda n: n + 1)),
+    (1, _set("free_lists", free_row, "tail", lambda n: n + 1)),
+    (2, _set("frames", _head, "order", lambda n: n + 1)),
+    (2, _set("frames", _head, "prev", lambda n: n + 5)),
+    (2, _set("blocks", lambda w: block_of_kind(w, layout.FREE), "migratetype", lambda n: (n + 1) % 3)),
+    (2, _set("blocks", lambda w: block_of_kind(w, layout.FREE), "prev", lambda n: n + 3)),
+    (3, _set("zones", lambda w: 0, "free", lambda n: n + 1)),
+    (6, _lonely_chunk),
+    (7, _set("blocks", lambda w: block_of_kind(w, layout.SPLIT), "nr_movable", lambda n: n + 1)),
+    (8, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "kind", lambda n: layout.FRAME_TAIL)),
+    (9, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "index", lambda n: n + 1)),
+    (10, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "busy", lambda n: -1)),
+    (11, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "index", lambda n: n + 1)),
+    (10, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: -1)),
+    (12, _set("pools", lambda w: 0, "free", lambda n: n + 1)),
+    (12, _set("blocks", lambda w: block_of_kind(w, layout.POOL), "kind", lambda n: layout.RESERVED)),
+    (13, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: n + 1)),
+    (14, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "busy", lambda n: 0)),
+    (14, _set("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "busy", lambda n: 0)),
+    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_present", lambda n: n + 1)),
+    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_stranded", lambda n: n + 1)),
+    (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
+    (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
+    (22, _set("pages", lambda w: page_slot(w, 702), "mapped", lambda n: 1)),
+    (22, _set("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
+    (23, _set("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
+    (24, _tally),
+    (25, _set("pages", lambda w: page_slot(w, 1310), "shared", lambda n: 1)),
+]
+
+
+def test_a_sound_state_passes(sound: CoreWorld) -> None:
+    assert audit(sound.state) == (0, 0)
+
+
+@pytest.mark.parametrize(("rule", "breaker"), BREAKERS)
+def test_each_broken_rule_is_named(sound: CoreWorld, rule: int, breaker: Breaker) -> None:
+    if rule == 25:
+        sound.convert(1, 1290, 3, True)  # so that the last block has details
+    breaker(sound)
+    code, _ = audit(sound.state)
+    assert code == rule, RULES.get(code)
+
+
+def test_a_frame_of_two_files_is_found(sound: CoreWorld) -> None:
+    mine, other = page_slot(sound, 900), page_slot(sound, 901)
+    sound.state.pages[mine].frame = sound.state.pages[other].frame
+    assert audit(sound.state)[0] in (9, 21)
+
+
+def test_unmerged_buddies_are_found(sound: CoreWorld) -> None:
+    lists = sound.state.free_lists
+    row = next(
+        row
+        for row in range(1, len(lists))
+        if 1 <= row % layout.NR_ORDERS <= 8 and lists[row].count == 1 and lists[row - 1].count == 0
+    )
+    order, slot = row % layout.NR_ORDERS - 1, int(lists[row].head)
+    second = slot + (1 << order)
+    lists[row].head = lists[row].tail = lists[row].count = 0
+    lists[row - 1].head, lists[row - 1].tail, lists[row - 1].count = slot, second, 2
+    for half, before, after in ((slot, 0, second), (second, slot, 0)):
+        frame = sound.state.frames[half]
+        frame.kind, frame.order, frame.prev, frame.next = layout.FRAME_FREE, order, before, after
+    assert audit(sound.state)[0] == 5
