@@ -42,13 +42,13 @@ def sound() -> CoreWorld:
 
 def block_of_kind(world: CoreWorld, kind: int) -> int:
     """The first host block of a kind."""
-    return next(b for b in range(1, world.nr_blocks + 1) if world.state.blocks[b].kind == kind)
+    return int((world.state.blocks.kind == kind).argmax())
 
 
 def slot_of_kind(world: CoreWorld, kind: int) -> int:
     """The first frame slot of a kind in use."""
     kinds = world.state.frames.kind[BLOCK_PAGES : int(world.state.host[0].next_frame_slab) * BLOCK_PAGES].tolist()
-    return BLOCK_PAGES + kinds.index(kind)
+    return BLOCK_PAGES + int(kinds.index(kind))
 
 
 def free_row(world: CoreWorld) -> int:

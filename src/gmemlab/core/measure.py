@@ -126,21 +126,21 @@ def limit(state: State, file: int, index: int) -> int:
 
 
 @entry
-def list_pages(state: State, file: int, out: Listing) -> None:
-    """Fill one row for each page of a file: frame or 0, order of its folio or -1, shared, content, mapped."""
-    record = state.files[file]
-    for index in range(int(record.pages)):
+def list_pages(state: State, file: int, first: int, out: Listing) -> None:
+    """Fill rows for the pages of a file from `first` on: frame or 0, order of its folio or -1, shared, content, mapped."""
+    for place in range(len(out)):
+        index = first + place
         row = block_row(state, file, index)
         block = state.file_blocks[row]
         pfn = frame_of(state, row, index)
-        out[index, 0] = pfn
-        out[index, 1] = folio_order(state, pfn) if pfn else -1
-        out[index, 2] = 1 if is_shared(state, row, index) else 0
-        out[index, 3] = 0
-        out[index, 4] = 1 if block.nr_mapped else 0
+        out[place, 0] = pfn
+        out[place, 1] = folio_order(state, pfn) if pfn else -1
+        out[place, 2] = 1 if is_shared(state, row, index) else 0
+        out[place, 3] = 0
+        out[place, 4] = 1 if block.nr_mapped else 0
         if block.detail:
             page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
-            out[index, 3] = page.content
-            out[index, 4] = page.mapped
+            out[place, 3] = page.content
+            out[place, 4] = page.mapped
         elif pfn:
-            out[index, 3] = block.content
+            out[place, 3] = block.content

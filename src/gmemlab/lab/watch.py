@@ -123,7 +123,7 @@ def _touching(trace: Trace, vm: int, page: int) -> Iterator[int]:
 def _look(state: State, file: int, page: int) -> _View:
     """The watched page as it is."""
     block = state.file_blocks[int(state.files[file].first_block) + (page >> BLOCK_ORDER)]
-    return _View(int(measure.limit(state, file, page)), bool(block.marks & HUGE_MAPPED), file_pages(state, file)[page])
+    return _View(int(measure.limit(state, file, page)), bool(block.marks & HUGE_MAPPED), file_pages(state, file, page, 1)[0])
 
 
 def _change(trace: Trace, number: int, before: _View, after: _View) -> Change:

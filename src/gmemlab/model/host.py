@@ -1,7 +1,7 @@
 """A host: its memory, its pools, and the guests' memory on it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from gmemlab.policy import Policy, background, find
 from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
-BLOCK_SIZE = PAGE_SIZE * BLOCK_PAGES
+BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
+LARGEST: Final = 64 << 40
 
 
 class Host:
@@ -40,11 +41,11 @@ class Host:
         """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
 
         Raises:
-            UsageError: the size is no multiple of 2M or below 64M, or the fragmentation is not in [0, 0.95].
+            UsageError: the size is no multiple of 2M from 64M to 64T, or the fragmentation is not in [0, 0.95].
         """
         total = parse_size(size)
-        if total % BLOCK_SIZE or total < 32 * BLOCK_SIZE:
-            raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M on")
+        if total % BLOCK_SIZE or not 32 * BLOCK_SIZE <= total <= LARGEST:
+            raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M to 64T")
         if fragmentation is not None and not 0 <= fragmentation <= machine.MAX_FRAGMENTATION:
             raise UsageError(
                 "not a fragmentation",

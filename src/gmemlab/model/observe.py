@@ -20,11 +20,11 @@ class PageView(NamedTuple):
     mapped: int
 
 
-def file_pages(state: State, file: int) -> list[PageView]:
-    """Every page of a file, ascending."""
-    table = np.zeros((int(state.files[file].pages), 5), dtype=np.int64)
-    measure.list_pages(state, file, table)
-    return [PageView(index, *row) for index, row in enumerate(table.tolist())]
+def file_pages(state: State, file: int, first: int = 0, count: int | None = None) -> list[PageView]:
+    """The pages [first, first + count) of a file, by default all of them."""
+    table = np.zeros((int(state.files[file].pages) - first if count is None else count, 5), dtype=np.int64)
+    measure.list_pages(state, file, first, table)
+    return [PageView(index, *row) for index, row in enumerate(table.tolist(), first)]
 
 
 def free_list(state: State, zone: int, migratetype: int, order: int) -> list[int]:

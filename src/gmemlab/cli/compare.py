@@ -1,0 +1,102 @@
+"""``gmemlab compare``: policies side by side on a host and a workload."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gmemlab.cli.options import (
+    FRAGMENTATION_HELP,
+    HOST_HELP,
+    LIVE,
+    SET_HELP,
+    Ticker,
+    chosen_policies,
+    host_factory,
+    listed,
+)
+from gmemlab.cli.output import console, print_json
+from gmemlab.errors import UsageError
+from gmemlab.policy import Policy
+
+DEFAULT_POLICIES = ("4k", "thp", "thp-inplace", "thp-strict-zero", "hugetlb-2m")
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help="Name of a shipped scenario, or a TOML file.")] = "demo",
+    host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
+    fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
+    policies: Annotated[str | None, typer.Option(help="Policies with commas between; by default the scenario's.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: raw bytes and ns, with the time series.")] = False,
+) -> int:
+    """Compare policies: a row for each, sentences that say what the table shows, details, assumptions.
+
+    Args:
+        scenario: name or file.
+        host: live, a size or a file.
+        fragmentation: of a host that is given by its size.
+        policies: names with commas between.
+        set: choices to set, for all of the policies.
+        seeds: how many.
+        seed: the first one.
+        json: whether to print JSON instead.
+
+    Raises:
+        UsageError: an unknown scenario, host, policy or choice, or a scenario that is larger than the host.
+        UnsupportedError: this machine's free memory cannot be read.
+    """
+    with Ticker() as ticker:
+        from gmemlab.lab.compare import Row, Setting, compare
+        from gmemlab.lab.findings import findings
+        from gmemlab.report.as_json import comparison_as_json
+        from gmemlab.report.details import print_details
+        from gmemlab.report.table import HeadlineTable, print_findings, print_legend, print_notes, print_setting
+        from gmemlab.workload.scenario import load
+
+        wanted = load(scenario)
+        chosen = _policies(scenario, wanted.policies, policies, set or ())
+        make_host = host_factory(host, fragmentation)
+        screen = console()
+        table = HeadlineTable(screen, chosen)
+
+        def begin(setting: Setting) -> None:
+            ticker.clear()
+            print_setting(screen, setting)
+            table.start()
+
+        def add(row: Row) -> None:
+            ticker.clear()
+            table.add(row)
+
+        comparison = compare(
+            make_host,
+            wanted,
+            chosen,
+            range(seed, seed + seeds),
+            on_row=None if json else add,
+            progress=ticker.show,
+            on_setting=None if json else begin,
+        )
+    sentences = findings(comparison.rows)
+    if json:
+        print_json(comparison_as_json(comparison, sentences))
+        return 0
+    print_legend(screen, comparison.setting, chosen)
+    print_findings(screen, sentences)
+    print_details(screen, comparison.rows)
+    print_notes(screen, comparison.notes, comparison.setting.assumptions)
+    return 0
+
+
+def _policies(scenario: str, proposed: Sequence[str], named: str | None, settings: Sequence[str]) -> list[Policy]:
+    """Return the policies that the user names, or else the scenario (whose mistakes are the scenario's)."""
+    if named is not None:
+        return chosen_policies(listed(named), settings)
+    try:
+        presets = chosen_policies(proposed or DEFAULT_POLICIES, ())
+    except UsageError as error:
+        raise error.at(file=scenario) from None
+    return chosen_policies([policy.name for policy in presets], settings)

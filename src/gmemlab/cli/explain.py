@@ -1,0 +1,167 @@
+"""``gmemlab explain``: what keeps a guest page from being mapped at 2M, and which event made it so."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gmemlab.cli.options import (
+    FRAGMENTATION_HELP,
+    HOST_HELP,
+    LIVE,
+    SET_HELP,
+    Ticker,
+    chosen_policies,
+    host_factory,
+)
+from gmemlab.cli.output import console, print_json
+from gmemlab.errors import UsageError
+from gmemlab.units import format_count, format_duration
+
+if TYPE_CHECKING:
+    from gmemlab.lab.explain import Explanation, Step
+
+LARGEST_GFN: Final = 1 << 40
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help="Name of a shipped scenario, or a TOML file.")],
+    policy: Annotated[str, typer.Option(help="The policy.")],
+    gfn: Annotated[str, typer.Option(help="Guest frame number of the page: 0x7d9d7, or decimal.")],
+    vm: Annotated[int, typer.Option(min=0, help="Which guest, in order of creation.")] = 0,
+    host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
+    fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
+    set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the host and of the events.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: stable keys, nanoseconds.")] = False,
+) -> int:
+    """Run a scenario under one policy and explain how one guest page ends up.
+
+    Args:
+        scenario: name or file.
+        policy: name of the policy.
+        gfn: guest frame number.
+        vm: number of the guest.
+        host: live, a size or a file.
+        fragmentation: of a host that is given by its size.
+        set: choices to set.
+        seed: of host and events.
+        json: whether to print JSON instead.
+
+    Raises:
+        UsageError: an unknown scenario, host, policy, guest or guest frame, or a scenario that is larger than the host.
+        UnsupportedError: this machine's free memory cannot be read.
+    """
+    frame = _frame(gfn)
+    with Ticker() as ticker:
+        from gmemlab.lab.explain import explain
+        from gmemlab.report.table import print_notes
+        from gmemlab.workload.scenario import load
+        from gmemlab.workload.trace import generate
+
+        wanted = load(scenario)
+        (chosen,) = chosen_policies([policy], set or ())
+        ticker.show("preparing the host", 0.0)
+        machine = host_factory(host, fragmentation)(seed)
+        trace = generate(wanted, machine.usable_bytes, seed)
+        found = explain(machine, trace, chosen, vm, frame, lambda share: ticker.show(chosen.name, share))
+    if json:
+        print_json(
+            {
+                "scenario": wanted.title,
+                "host": machine.description,
+                "policy": chosen.name,
+                "vm": vm,
+                **_as_json(found),
+                "assumptions": list(trace.assumptions),
+                "notes": list(machine.notes),
+            }
+        )
+        return 0
+    screen = console()
+    screen.print(Text(f"Guest frame {frame:#x} of {found.guest}", style="bold"), end="")
+    screen.print(f" (page {found.watch.page:#x} of its file), under {chosen.name}\n{wanted.title}, on {machine.description}\n")
+    _print_answer(screen, found)
+    _print_history(screen, found)
+    print_notes(screen, machine.notes, trace.assumptions)
+    return 0
+
+
+def _frame(text: str) -> int:
+    try:
+        frame = int(text, 0)
+    except ValueError:
+        frame = -1
+    if not 0 <= frame < LARGEST_GFN:
+        raise UsageError("not a guest frame number", key="--gfn", value=text, allowed="0x7d9d7, or decimal, below 2^40")
+    return frame
+
+
+def _as_json(found: "Explanation") -> dict[str, Any]:
+    return {
+        "guest": found.guest,
+        "gfn": found.gfn,
+        "page": found.watch.page,
+        "state": found.state,
+        "present": found.watch.present,
+        "shared": found.watch.shared,
+        "mapped": found.watch.mapped,
+        "folio_order": found.watch.folio_order,
+        "term": found.term.name,
+        "meaning": found.term.meaning,
+        "remedy": found.term.remedy,
+        "cause": asdict(found.cause) if found.cause else None,
+        "broken": asdict(found.broken) if found.broken else None,
+        "changes": len(found.watch.changes),
+        "first": [asdict(step) for step in found.first],
+        "repeats": [asdict(repeat) for repeat in found.repeats],
+        "last": [asdict(step) for step in found.last],
+    }
+
+
+def _print_answer(screen: Console, found: "Explanation") -> None:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column()
+    grid.add_row("at the end", found.state)
+    grid.add_row("limited by", Text(found.term.name, style="bold").append(f": {found.term.meaning}", style="not bold"))
+    if found.broken:
+        grid.add_row("2M lost by", _sentence(found.broken))
+    if found.cause != found.broken or found.cause is None:
+        grid.add_row("since", _sentence(found.cause) if found.cause else "the start")
+    grid.add_row("lifted by", found.term.remedy)
+    screen.print(grid)
+
+
+def _print_history(screen: Console, found: "Explanation") -> None:
+    count = len(found.watch.changes)
+    screen.print(f"\nWhat limited the page: {format_count(count)} change{'s' if count != 1 else ''}", style="bold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for header in ("time", "event", "operation", "limit", "at 2M"):
+        table.add_column(header, justify="right" if header in ("time", "event") else "left")
+    for step in found.first:
+        table.add_row(*_cells(step))
+    for repeat in found.repeats:
+        table.add_row("…", f"{format_count(repeat.count)} x", repeat.operation, f"{repeat.was} → {repeat.term}", style="dim")
+    for step in found.last:
+        table.add_row(*_cells(step))
+    screen.print(table)
+
+
+def _cells(step: "Step") -> tuple[str, ...]:
+    changed = step.term if step.was == step.term else f"{step.was} → {step.term}"
+    return format_duration(step.time_ns), f"{step.event:,}", _what(step), changed, "yes" if step.mapped_2m else ""
+
+
+def _sentence(step: "Step") -> str:
+    return f"{format_duration(step.time_ns)}, event {step.event:,}: {_what(step)}"
+
+
+def _what(step: "Step") -> str:
+    if not step.pages:
+        return step.operation
+    place = "outside all memslots" if step.first_gfn is None else f"at {step.first_gfn:#x}"
+    return f"{step.operation} of {step.pages:,} page{'s' if step.pages != 1 else ''} {place}"

@@ -1,0 +1,237 @@
+"""Policies side by side: the same events, on the same host, under each policy in turn."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from gmemlab.errors import UsageError
+from gmemlab.lab.figures import FIGURES, Figures, figures_of
+from gmemlab.lab.null_model import NULL_FIGURES, expect
+from gmemlab.lab.simulate import Run, simulate
+from gmemlab.model.host import Host
+from gmemlab.policy import PRESETS, Policy
+from gmemlab.workload.schema import Scenario
+from gmemlab.workload.trace import Trace, generate
+
+KEPT_TRACES: Final = 1 << 30  # bytes of events that are kept for the next policy; what exceeds it is generated anew
+HostFactory = Callable[[int], Host]
+OnRow = Callable[["Row"], None]
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure over all seeds: the median, the least and the largest value."""
+
+    median: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One policy with one seed.
+
+    Attributes:
+        run: what the simulation gave, with the time series.
+        figures: by the keys of ``FIGURES``.
+        null: what simple arithmetic says, by the keys of ``NULL_FIGURES``.
+    """
+
+    run: Run
+    figures: Figures
+    null: Figures
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One policy over all seeds; a figure that no seed has is None.
+
+    Attributes:
+        policy: the policy.
+        outcomes: one for each seed.
+        figures: spread of each figure.
+        null: spread of what simple arithmetic says.
+    """
+
+    policy: Policy
+    outcomes: tuple[Outcome, ...]
+    figures: Mapping[str, Spread | None]
+    null: Mapping[str, Spread | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all policies met.
+
+    Attributes:
+        title: the scenario's.
+        duration_ns: of the scenario.
+        seeds: one run of each policy for each of them.
+        host: one line.
+        total_bytes: memory of the host.
+        free_bytes: of this free at the start, before pools are filled.
+        assumptions: figures and assumptions that the events rest on, one line each.
+        notes: what else the reader must know.
+    """
+
+    title: str
+    duration_ns: int
+    seeds: tuple[int, ...]
+    host: str
+    total_bytes: int
+    free_bytes: int
+    assumptions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All rows, and what they have in common."""
+
+    setting: Setting
+    rows: tuple[Row, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader must know: of the setting, then of single policies; each once."""
+        own = (note for row in self.rows for outcome in row.outcomes for note in outcome.run.notes)
+        return tuple(dict.fromkeys((*self.setting.notes, *own)))
+
+
+@dataclass
+class _Traces:
+    """The events for each seed, generated from what that seed's host has free."""
+
+    scenario: Scenario
+    kept: dict[int, Trace] = field(default_factory=dict)
+    kept_bytes: int = 0
+
+    def get(self, seed: int, host: Host) -> Trace:
+        if seed in self.kept:
+            return self.kept[seed]
+        trace = generate(self.scenario, host.usable_bytes, seed)
+        if self.kept_bytes + trace.events.nbytes <= KEPT_TRACES:
+            self.kept[seed] = trace
+            self.kept_bytes += trace.events.nbytes
+        return trace
+
+
+def compare(
+    host_factory: HostFactory,
+    scenario: Scenario,
+    policies: Sequence[Policy],
+    seeds: Sequence[int],
+    on_row: OnRow | None = None,
+    progress: Progress | None = None,
+    on_setting: Callable[[Setting], None] | None = None,
+) -> Comparison:
+    """Run a scenario under each policy with each seed.
+
+    Args:
+        host_factory: makes a fresh host from a seed; equal seeds must give equal hosts.
+        scenario: what the guests do.
+        policies: for guest_memfd; one row each.
+        seeds: each gives one host and one stream of events, the same for all policies.
+        on_row: called with each row as soon as it is complete.
+        progress: called with what is being done, and the share of the policy's runs that is done.
+        on_setting: called before the first run.
+
+    Raises:
+        UsageError: no policy or no seed, a policy that confidential guests cannot use, or a scenario larger than the host.
+    """
+    _check(policies, seeds)
+    traces = _Traces(scenario)
+    _tell(progress, "preparing the host", 0.0)
+    host = host_factory(seeds[0])
+    setting = _setting(scenario, host, traces.get(seeds[0], host), seeds)
+    if on_setting:
+        on_setting(setting)
+    first = [host]
+    rows: list[Row] = []
+    for policy in policies:
+        outcomes: list[Outcome] = []
+        for number, seed in enumerate(seeds):
+            del host  # two hosts need not fit into memory
+            _tell(progress, f"{policy.name}: preparing the host", number / len(seeds))
+            host = first.pop() if first else host_factory(seed)
+            share = _share_of_all(policy.name, number, len(seeds), progress)
+            outcomes.append(run_one(host, traces.get(seed, host), policy, share))
+        rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes)))
+        if on_row:
+            on_row(rows[-1])
+    return Comparison(setting, tuple(rows))
+
+
+def run_one(host: Host, trace: Trace, policy: Policy, progress: Callable[[float], None] | None = None) -> Outcome:
+    """Run one trace under one policy, and return its figures with the null model's. The host is used up.
+
+    Args:
+        host: a fresh host.
+        trace: the events.
+        policy: how guests' memory is backed.
+        progress: called with the share of events done.
+    """
+    before = host.state.tally.copy()
+    free, usable = host.free_bytes, host.usable_bytes
+    run = simulate(host, trace, policy, progress)
+    null = expect(trace, policy, free, usable, run.pool_wanted_bytes if policy.source == "pool" else None)
+    return Outcome(run, figures_of(run, before), null)
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Return median, least and largest of the values that are there; None if none is."""
+    known = [value for value in values if value is not None]
+    return Spread(median(known), min(known), max(known)) if known else None
+
+
+def _spreads(outcomes: Sequence[Outcome]) -> tuple[dict[str, Spread | None], dict[str, Spread | None]]:
+    figures = {key: spread([outcome.figures[key] for outcome in outcomes]) for key in FIGURES}
+    return figures, {key: spread([outcome.null[key] for outcome in outcomes]) for key in NULL_FIGURES}
+
+
+def _check(policies: Sequence[Policy], seeds: Sequence[int]) -> None:
+    if not policies or not seeds:
+        raise UsageError("nothing to compare", allowed="at least one policy and one seed")
+    for policy in policies:
+        if policy.memory != "guest_memfd":
+            confidential = (name for name, preset in PRESETS.items() if preset.memory == "guest_memfd")
+            raise UsageError(
+                "a policy for ordinary memory, which confidential guests cannot have",
+                key="policies",
+                value=policy.name,
+                allowed=", ".join(confidential),
+            )
+
+
+def _setting(scenario: Scenario, host: Host, trace: Trace, seeds: Sequence[int]) -> Setting:
+    notes = list(host.notes)
+    if trace.not_admitted:
+        notes.append(f"{trace.not_admitted} guests found the host full by their sizes and were not started (seed {seeds[0]})")
+    return Setting(
+        title=scenario.title,
+        duration_ns=scenario.duration,
+        seeds=tuple(seeds),
+        host=host.description,
+        total_bytes=host.total_bytes,
+        free_bytes=host.free_bytes,
+        assumptions=trace.assumptions,
+        notes=tuple(notes),
+    )
+
+
+def _tell(progress: Progress | None, what: str, share: float) -> None:
+    if progress:
+        progress(what, share)
+
+
+def _share_of_all(name: str, number: int, runs: int, progress: Progress | None) -> Callable[[float], None] | None:
+    """Return a callback for the share of run `number` out of `runs`, which reports the share of all of them."""
+    if progress is None:
+        return None
+
+    def report(share: float) -> None:
+        progress(name, (number + share) / runs)
+
+    return report

@@ -1,0 +1,215 @@
+"""The headline figures of one run, each a plain number.
+
+A figure whose denominator is zero (the share mapped at 2M where nothing is mapped) is None.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import layout
+from gmemlab.core.layout import BLOCK_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
+from gmemlab.core.state import Records
+from gmemlab.lab.simulate import Run
+
+Tally = NDArray[np.int64]
+Figures = dict[str, float | None]
+
+
+class Figure(NamedTuple):
+    """What a figure means, and its unit: ``share`` (0 to 1), ``ratio``, ``bytes`` or ``count``."""
+
+    unit: str
+    meaning: str
+
+
+FIGURES: Final[Mapping[str, Figure]] = {
+    "mapped_2m_ready": Figure("share", "private memory mapped at 2M / mapped, when a guest became ready (all guests)"),
+    "mapped_2m_mean": Figure("share", "the same at the periodic samples, weighted by time"),
+    "mapped_2m_end": Figure("share", "the same at the end of the scenario"),
+    "huge_backed_end": Figure("share", "guests' frames, both sides, in folios of 2M and more, at the end"),
+    "shattered": Figure("count", "2M mappings of guests that fell to 4K (K6)"),
+    "shattered_by_punch": Figure("count", "of these, by a punch"),
+    "shattered_by_conversion": Figure("count", "of these, by a conversion"),
+    "shattered_by_accept": Figure("count", "of these, by a 4K accept"),
+    "mappings_healed": Figure("count", "2M of guest memory mapped at 2M again after that"),
+    "split_2m": Figure("count", "2M folios split"),
+    "split_1g": Figure("count", "1G folios split"),
+    "split_by_punch": Figure("count", "folios of 2M and 1G split by a punch"),
+    "split_by_conversion": Figure("count", "folios of 2M and 1G split by a conversion"),
+    "split_failed": Figure("count", "folios that could not be split: pinned, referenced, or no page structs (K3 to K5)"),
+    "backing_healed": Figure("count", "folios merged again (K6: that heals no mapping)"),
+    "peak_host_per_guest": Figure("ratio", "peak of the host's bytes for guests / peak of the guests' sizes"),
+    "peak_host": Figure("bytes", "that peak: frames of both sides, idle pool, page structs of splits, page tables"),
+    "peak_guest": Figure("bytes", "largest sum of live guests' sizes at a sample"),
+    "peak_mapped": Figure("bytes", "of the peak: mapped by guests as private"),
+    "peak_unmapped": Figure("bytes", "of the peak: guest_memfd not mapped as private, and not stranded: shared or spare"),
+    "peak_stranded": Figure("bytes", "of the peak: punched, but still charged"),
+    "peak_shared_side": Figure("bytes", "of the peak: ordinary memory beside two-source guests"),
+    "peak_pool_idle": Figure("bytes", "of the peak: idle in pools"),
+    "peak_structs": Figure("bytes", "of the peak: page structs restored for splits (K5), since the pool was filled"),
+    "peak_tables": Figure("bytes", "of the peak: page tables of 4K entries"),
+    "peak_backed_twice": Figure("bytes", "guest memory that had frames on both sides at the peak; contained in the above"),
+    "free_2m_start": Figure("count", "2M pages to be had by movable requesters at the start, after the pool was filled"),
+    "free_2m_end": Figure("count", "the same at the end"),
+    "free_2m_after": Figure("count", "the same after all guests have left"),
+    "free_2m_unmovable_start": Figure("count", "2M pages to be had by unmovable requesters (not in ZONE_MOVABLE), start"),
+    "free_2m_unmovable_end": Figure("count", "the same at the end"),
+    "free_2m_unmovable_after": Figure("count", "the same after all guests have left"),
+    "free_1g_start": Figure("count", "1G pages to be had at the start: aligned runs of free 2M blocks"),
+    "free_1g_end": Figure("count", "the same at the end"),
+    "free_1g_after": Figure("count", "the same after all guests have left"),
+    "clean_2m_start": Figure("count", "2M blocks without an unmovable page: what compaction could free at most, start"),
+    "clean_2m_end": Figure("count", "the same at the end"),
+    "clean_2m_after": Figure("count", "the same after all guests have left"),
+    "pool_idle_after": Figure("bytes", "idle in pools after all guests have left: for pool guests only"),
+    "launches": Figure("count", "guests that were started"),
+    "launches_failed": Figure("count", "guests that found no memory before they were ready"),
+    "runtime_failures": Figure("count", "operations of running guests that found no memory"),
+    "conversions": Figure("count", "conversions that changed something, or tried to"),
+    "conversions_refused": Figure("count", "conversions refused with EAGAIN: pins, references"),
+    "punches_refused": Figure("count", "punches refused by the policy (EINVAL)"),
+    "vmm_punches_failed": Figure("count", "punches by the VMM on conversion that failed"),
+    "memory_faults": Figure("count", "accesses that contradicted the page's attribute (G39)"),
+    "host_failures": Figure("count", "allocations of the host's own that found no memory"),
+    "entries_2m": Figure("count", "second-stage entries of 2M made: stands for page-state operations on 2M"),
+    "entries_4k": Figure("count", "second-stage entries of 4K made: stands for page-state operations on 4K"),
+    "fallbacks": Figure("count", "populations that wanted a larger folio and got a smaller one"),
+    "stale": Figure("bytes", "punched, but kept its contents after a failed split (K2)"),
+    "lost": Figure("bytes", "live guest memory dropped after a failed split (K2)"),
+    "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
+}
+
+
+def share_2m(samples: Records) -> NDArray[np.float64]:
+    """Return the share of the mapped private memory that is mapped at 2M, for each sample; NaN where none is mapped."""
+    huge = np.asarray(samples.private_mapped_2m, dtype=np.float64)
+    mapped = huge + np.asarray(samples.private_mapped_4k)
+    shares: NDArray[np.float64] = np.divide(huge, mapped, out=np.full(len(huge), np.nan), where=mapped > 0)
+    return shares
+
+
+def figures_of(run: Run, before: Tally) -> Figures:
+    """Return the figures of one run, by the keys of ``FIGURES``.
+
+    Args:
+        run: what the simulation gave.
+        before: the host's counters before it, since fragmenting a host also counts.
+    """
+    tally = run.tally - before
+    found = {**_mapping(run, tally), **_changes(tally), **_memory(run), **_free(run), **_operations(tally)}
+    return {key: found[key] for key in FIGURES}
+
+
+def _mapping(run: Run, tally: Tally) -> Figures:
+    shares = share_2m(run.samples)
+    lasted = np.diff(run.times, prepend=0).astype(np.float64)
+    known = ~np.isnan(shares)
+    last = run.samples[-1]
+    huge = int(tally[TALLY_PRESENT + BLOCK_ORDER : TALLY_PRESENT + NR_FOLIO_ORDERS].sum())
+    return {
+        "mapped_2m_ready": _ratio(
+            run.ready.private_mapped_2m.sum(), (run.ready.private_mapped_2m + run.ready.private_mapped_4k).sum()
+        ),
+        "mapped_2m_mean": _ratio((shares * lasted)[known].sum(), lasted[known].sum()),
+        "mapped_2m_end": None if np.isnan(shares[-1]) else float(shares[-1]),
+        "huge_backed_end": _ratio(huge, last.charged + last.charged_shared_side),
+    }
+
+
+def _changes(tally: Tally) -> Figures:
+    def causes(base: int) -> int:
+        return int(tally[base : base + NR_CAUSES].sum())
+
+    def split_by(cause: int) -> int:
+        return int(tally[layout.TALLY_SPLIT_2M + cause] + tally[layout.TALLY_SPLIT_1G + cause])
+
+    return {
+        "shattered": causes(layout.TALLY_SHATTERED),
+        "shattered_by_punch": int(tally[layout.TALLY_SHATTERED + layout.CAUSE_PUNCH]),
+        "shattered_by_conversion": int(tally[layout.TALLY_SHATTERED + layout.CAUSE_CONVERT]),
+        "shattered_by_accept": int(tally[layout.TALLY_SHATTERED + layout.CAUSE_ACCEPT]),
+        "mappings_healed": causes(layout.TALLY_HEALED_MAPPING),
+        "split_2m": causes(layout.TALLY_SPLIT_2M),
+        "split_1g": causes(layout.TALLY_SPLIT_1G),
+        "split_by_punch": split_by(layout.CAUSE_PUNCH),
+        "split_by_conversion": split_by(layout.CAUSE_CONVERT),
+        "split_failed": causes(layout.TALLY_SPLIT_FAILED),
+        "backing_healed": causes(layout.TALLY_HEALED_BACKING),
+    }
+
+
+def host_pages(samples: Records, start: Any) -> NDArray[np.int64]:
+    """Return the host's pages that guests cost, for each sample: the sum of the components that ``_memory`` lists."""
+    pages: NDArray[np.int64] = (
+        samples.charged
+        + samples.charged_shared_side
+        + samples.pool_idle
+        + (samples.structs_taken - start.structs_taken)
+        + samples.table_blocks
+    )
+    return pages
+
+
+def _memory(run: Run) -> Figures:
+    samples = np.concatenate([run.samples, run.ready]).view(np.recarray)
+    pages = host_pages(samples, run.start)
+    peak = samples[int(pages.argmax())]
+    mapped = peak.private_mapped_2m + peak.private_mapped_4k
+    components = {
+        "peak_mapped": mapped,
+        "peak_unmapped": peak.charged - mapped - peak.stranded,
+        "peak_stranded": peak.stranded,
+        "peak_shared_side": peak.charged_shared_side,
+        "peak_pool_idle": peak.pool_idle,
+        "peak_structs": peak.structs_taken - run.start.structs_taken,
+        "peak_tables": peak.table_blocks,
+        "peak_backed_twice": peak.backed_twice,
+    }
+    guests = samples.guest_pages.max()
+    return {
+        "peak_host_per_guest": _ratio(pages.max(), guests),
+        "peak_host": int(pages.max()) * PAGE_SIZE,
+        "peak_guest": int(guests) * PAGE_SIZE,
+        **{name: int(value) * PAGE_SIZE for name, value in components.items()},
+    }
+
+
+def _free(run: Run) -> Figures:
+    moments = {"start": run.start, "end": run.samples[-1], "after": run.after}
+    figures: Figures = {}
+    for moment, sample in moments.items():
+        figures[f"free_2m_{moment}"] = int(sample.free_2m)
+        figures[f"free_2m_unmovable_{moment}"] = int(sample.free_2m - sample.free_2m_movable_zone)
+        figures[f"free_1g_{moment}"] = int(sample.free_1g)
+        figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
+    figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
+    return figures
+
+
+def _operations(tally: Tally) -> Figures:
+    counts = {
+        "launches": layout.TALLY_LAUNCHED,
+        "launches_failed": layout.TALLY_LAUNCH_FAILED,
+        "runtime_failures": layout.TALLY_RUNTIME_FAILED,
+        "conversions": layout.TALLY_CONVERTED,
+        "conversions_refused": layout.TALLY_EAGAIN,
+        "punches_refused": layout.TALLY_PUNCH_REFUSED,
+        "vmm_punches_failed": layout.TALLY_VMM_PUNCH_FAILED,
+        "memory_faults": layout.TALLY_MEMORY_EXITS,
+        "host_failures": layout.TALLY_HOST_FAILED,
+        "entries_2m": layout.TALLY_MAPPED_2M,
+        "entries_4k": layout.TALLY_MAPPED_4K,
+        "fallbacks": layout.TALLY_HUGE_FALLBACK,
+        "blocks_stolen": layout.TALLY_BLOCKS_STOLEN,
+    }
+    figures: Figures = {name: int(tally[index]) for name, index in counts.items()}
+    figures["stale"] = int(tally[layout.TALLY_STALE_PAGES]) * PAGE_SIZE
+    figures["lost"] = int(tally[layout.TALLY_LOST_PAGES]) * PAGE_SIZE
+    return figures
+
+
+def _ratio(part: Any, whole: Any) -> float | None:
+    return float(part) / float(whole) if whole else None

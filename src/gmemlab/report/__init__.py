@@ -1,0 +1,1 @@
+"""How results are shown: tables for the terminal, and plain data for other programs."""

@@ -1,0 +1,108 @@
+"""The tables under the headline: what changed, what it cost, what is left. A column of nothing but zeros is left out."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from gmemlab.lab.compare import Row
+from gmemlab.report.table import NOTHING, Write, write_count, write_share
+from gmemlab.units import format_size
+
+
+class Detail(NamedTuple):
+    """A column: header, how it is written, and one figure, or several that are shown as a sequence."""
+
+    header: str
+    write: Write
+    keys: tuple[str, ...]
+
+
+def _moments(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{moment}" for moment in ("start", "end", "after"))
+
+
+DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
+    (
+        "What was broken and mended: 2M mappings of guests, and folios",
+        (
+            Detail("shat-\ntered", write_count, ("shattered",)),
+            Detail("by\npunch", write_count, ("shattered_by_punch",)),
+            Detail("by con-\nversion", write_count, ("shattered_by_conversion",)),
+            Detail("by 4K\naccept", write_count, ("shattered_by_accept",)),
+            Detail("\nhealed", write_count, ("mappings_healed",)),
+            Detail("split by\npunch", write_count, ("split_by_punch",)),
+            Detail("split by\nconv.", write_count, ("split_by_conversion",)),
+            Detail("\nmerged", write_count, ("backing_healed",)),
+            Detail("split\nfailed", write_count, ("split_failed",)),
+            Detail("in 2M+\nfolios", write_share, ("huge_backed_end",)),
+        ),
+    ),
+    (
+        "Host memory for guests at the peak",
+        (
+            Detail("all", format_size, ("peak_host",)),
+            Detail("mapped\nprivate", format_size, ("peak_mapped",)),
+            Detail("other\nbacked", format_size, ("peak_unmapped",)),
+            Detail("shared\nside", format_size, ("peak_shared_side",)),
+            Detail("stran-\nded", format_size, ("peak_stranded",)),
+            Detail("idle in\npool", format_size, ("peak_pool_idle",)),
+            Detail("page\nstructs", format_size, ("peak_structs",)),
+            Detail("page\ntables", format_size, ("peak_tables",)),
+            Detail("backed\ntwice", format_size, ("peak_backed_twice",)),
+        ),
+    ),
+    (
+        "Huge pages to be had: at the start, at the end, after all guests have left",
+        (
+            Detail("2M, movable", write_count, _moments("free_2m")),
+            Detail("2M, unmovable", write_count, _moments("free_2m_unmovable")),
+            Detail("2M if compacted", write_count, _moments("clean_2m")),
+            Detail("1G", write_count, _moments("free_1g")),
+            Detail("in pool", format_size, ("pool_idle_after",)),
+        ),
+    ),
+    (
+        "Operations that were made, and that failed",
+        (
+            Detail("2M entries\nmade", write_count, ("entries_2m",)),
+            Detail("4K entries\nmade", write_count, ("entries_4k",)),
+            Detail("conver-\nsions", write_count, ("conversions",)),
+            Detail("refused,\nEAGAIN", write_count, ("conversions_refused",)),
+            Detail("punches\nrefused", write_count, ("punches_refused",)),
+            Detail("no memory\nrunning", write_count, ("runtime_failures",)),
+            Detail("no memory\nhost", write_count, ("host_failures",)),
+            Detail("\nstale", format_size, ("stale",)),
+            Detail("\nlost", format_size, ("lost",)),
+        ),
+    ),
+)
+
+
+def print_details(console: Console, rows: Sequence[Row]) -> None:
+    """Print all detail tables, medians over the seeds."""
+    for title, details in DETAILS:
+        shown = [detail for detail in details if _tells(rows, detail)]
+        if not shown:
+            continue
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column("policy", vertical="bottom", overflow="fold")
+        for detail in shown:
+            table.add_column(detail.header, justify="right", vertical="bottom")
+        for row in rows:
+            table.add_row(row.policy.name, *(_cell(row, detail) for detail in shown))
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
+
+
+def _tells(rows: Sequence[Row], detail: Detail) -> bool:
+    """Whether any policy has something else than zero there; unmovable pages are shown if they are fewer than movable."""
+    if detail.keys == _moments("free_2m_unmovable"):
+        return any(row.figures[key] != row.figures[key.replace("_unmovable", "")] for row in rows for key in detail.keys)
+    return any(spread.median for row in rows for key in detail.keys if (spread := row.figures[key]) is not None)
+
+
+def _cell(row: Row, detail: Detail) -> str:
+    spreads = (row.figures[key] for key in detail.keys)
+    return " ".join(detail.write(spread.median).rjust(5 * (len(detail.keys) > 1)) if spread else NOTHING for spread in spreads)
