@@ -1,0 +1,127 @@
+"""Comparisons on a small host, with the real core."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmemlab.errors import UsageError
+from gmemlab.lab import compare as module
+from gmemlab.lab.compare import Comparison, Row, Setting, compare, spread
+from gmemlab.lab.figures import FIGURES
+from gmemlab.lab.null_model import NULL_FIGURES
+from gmemlab.model.host import Host
+from gmemlab.policy import find
+from gmemlab.workload.scenario import load
+from gmemlab.workload.schema import Scenario
+from lab_world import write_scenario
+
+NAMES = ("4k", "thp", "thp-strict-zero", "hugetlb-2m")
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    return load(write_scenario(tmp_path))
+
+
+def make_host(seed: int) -> Host:
+    return Host("1G", seed=seed)
+
+
+def run(scenario: Scenario, *names: str, seeds: tuple[int, ...] = (0,)) -> Comparison:
+    return compare(make_host, scenario, [find(name) for name in names], seeds)
+
+
+def test_every_policy_has_a_row_with_every_figure(scenario: Scenario) -> None:
+    rows: list[Row] = []
+    settings: list[Setting] = []
+    shown: list[tuple[str, float]] = []
+    comparison = compare(
+        make_host,
+        scenario,
+        [find(name) for name in NAMES],
+        (0, 1),
+        on_row=rows.append,
+        progress=lambda name, share: shown.append((name, share)),
+        on_setting=settings.append,
+    )
+    assert tuple(rows) == comparison.rows
+    assert settings == [comparison.setting]
+    assert comparison.setting.seeds == (0, 1)
+    assert [row.policy.name for row in rows] == list(NAMES)
+    for row in rows:
+        assert row.figures.keys() == FIGURES.keys()
+        assert row.null.keys() == set(NULL_FIGURES)
+        assert [outcome.run.seed for outcome in row.outcomes] == [0, 1]
+        values = [figure for key in FIGURES if (figure := row.figures[key]) is not None]
+        assert all(figure.least <= figure.median <= figure.most for figure in values)
+    assert {name for name, _ in shown} >= set(NAMES)
+    assert all(0 <= share <= 1 for _, share in shown)
+
+
+def test_huge_pages_are_mapped_where_they_are_had(scenario: Scenario) -> None:
+    four, thp, strict, pool = run(scenario, *NAMES).rows
+    assert four.outcomes[0].figures["mapped_2m_mean"] == 0.0
+    for row in (thp, strict, pool):
+        found = row.outcomes[0].figures
+        assert 0.5 < (found["mapped_2m_ready"] or 0) <= 1.0
+        assert (found["shattered_by_conversion"] or 0) > 0
+        assert found["launches"] == 2
+        assert found["launches_failed"] == 0
+    assert pool.outcomes[0].run.pool_bytes == 256 << 20
+    assert pool.outcomes[0].figures["pool_idle_after"] == 256 << 20
+
+
+def test_all_policies_of_one_seed_meet_the_same_events(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = run(scenario, "thp", "thp-inplace", seeds=(3, 4))
+    monkeypatch.setattr(module, "KEPT_TRACES", 0)  # generated anew for each policy
+    again = run(scenario, "thp", "thp-inplace", seeds=(3, 4))
+    for row, other in zip(comparison.rows, again.rows, strict=True):
+        for outcome, repeated in zip(row.outcomes, other.outcomes, strict=True):
+            assert outcome.figures == repeated.figures
+            assert outcome.null == repeated.null
+            assert np.array_equal(outcome.run.samples, repeated.run.samples)
+    thp, inplace = (row.outcomes for row in comparison.rows)
+    assert [outcome.figures["launches"] for outcome in thp] == [outcome.figures["launches"] for outcome in inplace]
+    assert thp[0].null["mapped_2m_end"] == inplace[0].null["mapped_2m_end"]
+    assert thp[0].figures != thp[1].figures
+
+
+def test_fragmentation_of_the_host_is_not_counted_as_the_guests(scenario: Scenario) -> None:
+    empty = compare(lambda seed: Host("1G", seed=seed), scenario, [find("4k")], (0,)).rows[0]
+    broken = compare(lambda seed: Host("1G", 0.4, seed), scenario, [find("4k")], (0,)).rows[0]
+    for key in ("launches", "conversions", "entries_4k", "entries_2m"):
+        assert broken.figures[key] == empty.figures[key]
+    assert broken.figures["huge_backed_end"] == empty.figures["huge_backed_end"]
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "message"),
+    [
+        ((), (0,), "nothing to compare"),
+        (("thp",), (), "nothing to compare"),
+        (("thp", "shmem-thp"), (0,), "a policy for ordinary memory"),
+    ],
+)
+def test_refusals(scenario: Scenario, names: tuple[str, ...], seeds: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(scenario, *names, seeds=seeds)
+
+
+def test_scenario_larger_than_the_host(tmp_path: Path) -> None:
+    scenario = load(write_scenario(tmp_path, fixed='["2G"]'))
+    with pytest.raises(UsageError, match="larger than the host"):
+        run(scenario, "thp")
+
+
+def test_spread() -> None:
+    found = spread([3.0, None, 1.0, 2.0])
+    assert found is not None
+    assert (found.median, found.least, found.most) == (2.0, 1.0, 3.0)
+    assert spread([None, None]) is None
+
+
+def test_notes_come_once(scenario: Scenario) -> None:
+    policy = find("hugetlb-2m").with_choices({"pool": "4G"})
+    comparison = compare(make_host, scenario, [policy], (0, 1))
+    assert len([note for note in comparison.notes if "the pool was to have 4G" in note]) == 1

@@ -1,0 +1,143 @@
+"""Figures of runs that were put together by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmemlab.core import layout
+from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, MEASURE, NR_TALLIES, TALLY_PRESENT
+from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
+from gmemlab.lab.simulate import Run
+from gmemlab.policy import find
+
+PAGE = 4096
+
+
+def records(*rows: dict[str, int]) -> Any:
+    table = np.zeros(len(rows), MEASURE).view(np.recarray)
+    for place, row in enumerate(rows):
+        for field, value in row.items():
+            table[place][field] = value
+    return table
+
+
+def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
+    values: dict[str, Any] = {
+        "policy": find("thp"),
+        "seed": 0,
+        "times": np.arange(1, len(samples) + 1) * 10,
+        "samples": records(*samples),
+        "ready": records(),
+        "tally": np.zeros(NR_TALLIES, np.int64),
+        "after": records({})[0],
+        "start": records({})[0],
+        "pool_bytes": 0,
+        "pool_wanted_bytes": 0,
+        "notes": (),
+        "seconds": 0.0,
+    }
+    return Run(**{**values, **changes})
+
+
+def figures(run: Run, before: Any = None) -> dict[str, float | None]:
+    found = figures_of(run, np.zeros(NR_TALLIES, np.int64) if before is None else before)
+    assert list(found) == list(FIGURES)
+    return found
+
+
+def test_shares_are_weighted_by_time() -> None:
+    run = make_run(
+        [
+            {"private_mapped_2m": 512, "private_mapped_4k": 512},
+            {"private_mapped_2m": 512, "private_mapped_4k": 0},
+            {"private_mapped_2m": 0, "private_mapped_4k": 100},
+        ],
+        times=np.array([10, 40, 50]),
+        ready=records({"private_mapped_2m": 512, "private_mapped_4k": 0}, {"private_mapped_4k": 1536}),
+    )
+    found = figures(run)
+    assert found["mapped_2m_mean"] == pytest.approx((10 * 0.5 + 30 * 1.0 + 10 * 0.0) / 50)
+    assert found["mapped_2m_end"] == 0.0
+    assert found["mapped_2m_ready"] == 0.25
+
+
+def test_zero_denominators_have_no_figure() -> None:
+    found = figures(make_run([{}, {}]))
+    none = {key for key, value in found.items() if value is None}
+    assert none == {"mapped_2m_ready", "mapped_2m_mean", "mapped_2m_end", "huge_backed_end", "peak_host_per_guest"}
+    assert np.isnan(share_2m(records({}))).all()
+
+
+def test_samples_without_mapped_memory_have_no_weight() -> None:
+    run = make_run([{}, {"private_mapped_2m": 512}, {}])
+    assert figures(run)["mapped_2m_mean"] == 1.0
+
+
+def test_components_add_up_to_the_peak() -> None:
+    run = make_run(
+        [
+            {"guest_pages": 100},
+            {
+                "guest_pages": 1000,
+                "private_mapped_2m": 512,
+                "private_mapped_4k": 100,
+                "charged": 700,
+                "charged_shared_side": 50,
+                "backed_twice": 7,
+                "stranded": 20,
+                "pool_idle": 30,
+                "structs_taken": -10,
+                "table_blocks": 3,
+            },
+        ],
+        start=records({"structs_taken": -15})[0],
+    )
+    found = figures(run)
+    pages = 700 + 50 + 30 + 5 + 3
+    assert found["peak_host"] == pages * PAGE
+    assert found["peak_host_per_guest"] == pages / 1000
+    parts = ("mapped", "unmapped", "stranded", "shared_side", "pool_idle", "structs", "tables")
+    assert sum(found[f"peak_{part}"] or 0 for part in parts) == pages * PAGE
+    assert found["peak_unmapped"] == (700 - 612 - 20) * PAGE
+    assert found["peak_backed_twice"] == 7 * PAGE
+    assert host_pages(run.samples, run.start).tolist() == [15, pages]
+
+
+def test_the_peak_may_come_when_a_guest_is_ready() -> None:
+    run = make_run([{"guest_pages": 10, "charged": 5}], ready=records({"guest_pages": 20, "charged": 15}))
+    assert figures(run)["peak_host_per_guest"] == 0.75
+
+
+def test_free_pages_of_three_moments() -> None:
+    moments = [{"free_2m": n, "free_2m_movable_zone": 1, "free_1g": n - 5, "clean_2m": n + 5} for n in (30, 20, 10)]
+    run = make_run([{}, moments[1]], start=records(moments[0])[0], after=records({**moments[2], "pool_idle": 4})[0])
+    found = figures(run)
+    assert [found[f"free_2m_{moment}"] for moment in ("start", "end", "after")] == [30, 20, 10]
+    assert [found[f"free_2m_unmovable_{moment}"] for moment in ("start", "end", "after")] == [29, 19, 9]
+    assert [found[f"free_1g_{moment}"] for moment in ("start", "end", "after")] == [25, 15, 5]
+    assert [found[f"clean_2m_{moment}"] for moment in ("start", "end", "after")] == [35, 25, 15]
+    assert found["pool_idle_after"] == 4 * PAGE
+
+
+def test_counters_are_those_of_the_run_alone() -> None:
+    before = np.arange(NR_TALLIES, dtype=np.int64)
+    tally = before.copy()
+    tally[layout.TALLY_SHATTERED + CAUSE_PUNCH] += 1
+    tally[layout.TALLY_SHATTERED + CAUSE_CONVERT] += 2
+    tally[layout.TALLY_SHATTERED + CAUSE_ACCEPT] += 4
+    tally[layout.TALLY_SPLIT_2M + CAUSE_PUNCH] += 8
+    tally[layout.TALLY_SPLIT_1G + CAUSE_PUNCH] += 16
+    tally[layout.TALLY_LAUNCHED] += 32
+    tally[layout.TALLY_LOST_PAGES] += 64
+    tally[TALLY_PRESENT] += 1000
+    tally[TALLY_PRESENT + 9] += 512
+    tally[TALLY_PRESENT + 18] += 1 << 18
+    run = make_run([{"charged": 1 << 18, "charged_shared_side": 1 << 18}], tally=tally)
+    found = figures(run, before)
+    assert found["shattered"] == 7
+    assert found["shattered_by_conversion"] == 2
+    assert (found["split_2m"], found["split_1g"], found["split_by_punch"]) == (8, 16, 24)
+    assert (found["launches"], found["launches_failed"]) == (32, 0)
+    assert found["lost"] == 64 * PAGE
+    assert found["huge_backed_end"] == ((1 << 18) + 512) / (1 << 19)

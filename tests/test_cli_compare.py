@@ -1,0 +1,243 @@
+"""``gmemlab compare``: output, JSON, bad input, interruption."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gmemlab import snapshot
+from gmemlab.cli import main as cli
+from gmemlab.cli import options
+from gmemlab.lab.figures import FIGURES
+from gmemlab.policy import find
+from gmemlab.snapshot import capture
+from gmemlab.workload.scenario import load
+from hosts import LAZY, TWO_NODES, changed
+from lab_world import write_scenario
+
+COMMAND = [sys.executable, "-m", "gmemlab.cli.main"]
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    return str(write_scenario(tmp_path))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_table_sentences_and_assumptions(
+    width: int, scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main(["compare", scenario, "--host", "1G"]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    lines = output.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0] == "Two small guests"
+    assert lines[1].startswith("1h on 1G, empty: ")
+    rows = [line for line in lines if re.match(r"(4k|thp) +\d", line)]
+    assert [row.split()[0] for row in rows[:2]] == ["4k", "thp"]
+    assert any(line.startswith("thp keeps the most at 2M: ") for line in lines)
+    assert "P9 (assumption): shared pages are scattered" in output
+    assert "assumptions P1 P4 P5 P8 P9 below" in " ".join(output.split())
+
+
+def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", scenario, "--host", "1G", "--policies", "thp,hugetlb-2m", "--seeds", "2", "--seed", "5", "--json"]
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    data = json.loads(text)
+    assert list(data) == [
+        "format", "scenario", "host", "seeds", "figures", "policies", "findings", "assumptions", "notes",
+    ]  # fmt: skip
+    assert data["seeds"] == [5, 6]
+    assert data["scenario"]["duration_ns"] == 3600 * 10**9
+    assert set(data["figures"]) == set(FIGURES)
+    assert 2 <= len(data["findings"]) <= 3
+    thp, pool = data["policies"]
+    assert (thp["policy"]["name"], pool["policy"]["name"]) == ("thp", "hugetlb-2m")
+    assert list(thp["figures"]) == list(FIGURES)
+    assert set(thp["figures"]["mapped_2m_mean"]) == {"median", "min", "max"}
+    assert [run["seed"] for run in thp["runs"]] == [5, 6]
+    series = thp["runs"][0]["series"]
+    assert series["time_ns"] == [600 * 10**9 * (step + 1) for step in range(6)]
+    assert {len(values) for values in series.values()} == {6}
+    assert series["guest_pages_bytes"][-1] == 256 << 20
+    assert series["guests"][-1] == 2
+    assert pool["runs"][0]["pool_bytes"] == 256 << 20
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_choices_are_set_for_all_policies(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", scenario, "--host", "1G", "--json", "--set", "shared=thp", "--set", "vmm_punch=none"]
+    assert cli.main(words) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [entry["policy"]["name"] for entry in data["policies"]] == [
+        "4k[shared=thp,vmm_punch=none]",
+        "thp[shared=thp,vmm_punch=none]",
+    ]
+    assert all(entry["policy"]["extrapolation"] for entry in data["policies"])
+    assert data["policies"][0]["figures"]["peak_backed_twice"]["median"] > 0
+
+
+def test_hosts(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "host.json"
+    capture(TWO_NODES).save(path)
+    monkeypatch.setattr(snapshot, "capture", lambda: capture(LAZY))
+    for words, description in (
+        (["--host", str(path)], "host.json, Linux 6.18.2"),
+        (["--host", "1G", "--fragmentation", "0.3"], "1G, fragmented to 0.3"),
+        (["--host", "live"], f"this machine, Linux {capture(LAZY).release}"),
+        ([], f"this machine, Linux {capture(LAZY).release}"),
+    ):
+        assert cli.main(["compare", scenario, "--policies", "thp", "--json", *words]) == 0
+        assert json.loads(capsys.readouterr().out)["host"]["description"] == description
+
+
+def test_shipped_scenarios_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "--host", "4G", "--policies", "thp", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scenario"]["title"] == load("demo").title
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["--policies", "thp,huge"], ["'huge'", "allowed: 4k, 4k-inplace, thp"]),
+        (["--policies", ","], ["--policies", "allowed: 4k"]),
+        (["--policies", "anon-thp"], ["ordinary memory", "'anon-thp'"]),
+        (["--host", "16Q"], ["--host", "'16Q'", "64G"]),
+        (["--host", "-1G"], ["--host", "'-1G'"]),
+        (["--host", "3M"], ["'3M'", "multiples of 2M"]),
+        (["--host", "128M"], ["the scenario is larger than the host", "allowed: up to"]),
+        (["--host", "1G", "--fragmentation", "2"], ["fragmentation", "0 to 0.95"]),
+        (["--fragmentation", "0.4"], ["--fragmentation", "only a host that is given by its size"]),
+        (["--set", "punch"], ["--set", "choice=value"]),
+        (["--set", "punsh=zero"], ["punsh", "allowed: sizes, source"]),
+        (["--set", "punch=zeros"], ["punch", "'zeros'", "split, zero, refuse"]),
+        (["--set", "sizes=3M"], ["sizes"]),
+        (["--set", "pool=x%"], ["pool", "80%"]),
+        (["--set", "source=pool"], ["policy 4k[source=pool]: a pool holds pages of one huge size"]),
+        (["--seeds", "0"], ["--seeds"]),
+        (["--seed", "-1"], ["--seed"]),
+    ],
+)
+def test_bad_words(words: list[str], messages: list[str], scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    host = [] if "--host" in words or "--fragmentation" in words else ["--host", "1G"]
+    assert cli.main(["compare", scenario, *host, *words]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("\n") == 1
+    assert errors.startswith("gmemlab: ")
+    assert all(message in errors for message in messages), errors
+
+
+def test_bad_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        "duration": ('"1 fortnight"', "small.toml:3: duration: not a duration (value '1 fortnight'; allowed: "),
+        "policies": ('["4k", "huge"]', "small.toml: policy: no such policy (value 'huge'; allowed: 4k, "),
+        "count": ("-2", "small.toml:11: guests.count: out of range (value -2; allowed: >= 1)"),
+    }
+    for key, (value, message) in cases.items():
+        path = write_scenario(tmp_path, **{key: value})
+        assert cli.main(["compare", str(path), "--host", "1G"]) == 2
+        output, errors = capsys.readouterr()
+        assert (output, errors.count("\n")) == ("", 1)
+        assert message in errors
+    assert cli.main(["compare", "nights", "--host", "1G"]) == 2
+    assert "allowed: boot, day, day-reporting, demo, or a TOML file" in capsys.readouterr().err
+
+
+def test_unreadable_proc(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = changed(TWO_NODES, tmp_path / "host", zoneinfo=None)
+    monkeypatch.setattr(snapshot, "capture", lambda: capture(root))
+    assert cli.main(["compare", scenario]) == 3
+    assert capsys.readouterr() == ("", "gmemlab: /proc/zoneinfo: cannot be read: No such file or directory\n")
+
+
+def test_truncated_snapshot(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "host.json"
+    capture(TWO_NODES).save(path)
+    path.write_text(path.read_text()[:1000])
+    assert cli.main(["compare", scenario, "--host", str(path)]) == 2
+    output, errors = capsys.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert f"{path}:" in errors
+    assert "gmemlab host --save" in errors
+
+
+def test_help_is_quick() -> None:
+    durations = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([*COMMAND, "compare", "--help"], capture_output=True, check=True)
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 0.5  # 0.3 s are promised for `gmemlab --help`
+
+
+def test_policies_are_named_once() -> None:
+    assert options.listed(" thp, 4k ,,thp") == ["thp", "4k", "thp"]
+    assert options.chosen_policies(["thp", "4k", "thp"], []) == [find("thp"), find("4k")]
+
+
+def test_no_bar_where_nobody_watches(scenario: str) -> None:
+    result = subprocess.run(
+        [*COMMAND, "compare", scenario, "--host", "1G", "--policies", "thp"], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.8, 2.5])
+def test_interrupt_is_quick_and_quiet(delay: float) -> None:
+    """At any time, also with a progress bar on the screen: exit code 130, no traceback, the cursor is back."""
+    terminal, inside = pty.openpty()
+    words = [*COMMAND, "compare", "day", "--host", "512G", "--policies", "4k,4k-inplace,thp", "--seeds", "9"]
+    process = subprocess.Popen(words, stdout=inside, stderr=inside, start_new_session=True)
+    os.close(inside)
+    output = b""
+    due = time.monotonic() + delay
+    while (left := due - time.monotonic()) > 0:
+        if select.select([terminal], [], [], left)[0]:
+            output += os.read(terminal, 65_536)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert time.monotonic() - sent < 0.5
+    while select.select([terminal], [], [], 0)[0]:
+        try:
+            output += os.read(terminal, 65_536)
+        except OSError:  # the other side is closed
+            break
+    os.close(terminal)
+    assert b"Traceback" not in output
+    assert output.count(b"\x1b[?25l") == output.count(b"\x1b[?25h")
+
+
+def test_progress_is_shown_on_terminals_and_taken_away() -> None:
+    terminal, inside = pty.openpty()
+    code = (
+        "import time; from gmemlab.cli import options; options.QUIET_SECONDS = 0.1;"
+        "ticker = options.Ticker(); ticker.__enter__(); ticker.show('thp', 0.25); time.sleep(0.5);"
+        "ticker.show('thp', 0.5); ticker.clear(); print('row', flush=True); ticker.show('4k', 0.1);"
+        "ticker.__exit__(None, None, None)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=inside, stderr=inside)
+    assert process.wait(20) == 0
+    os.close(inside)
+    output = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert "thp" in output
+    assert "4k" in output
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 2
+    assert output.index("thp") < output.index("row") < output.index("4k")
