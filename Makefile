@@ -14,8 +14,9 @@ PYTEST_FLAGS ?= -q -n auto
 
 # All tests with the compiled core; these again without the compiler, under coverage; these again with bounds checks.
 TESTS ?= tests
-INTERPRETED_TESTS ?= tests/core tests/model tests/test_oracle.py tests/test_oracle_conversion.py tests/test_oracle_hugetlb.py
-BOUNDS_TESTS ?= tests/core
+ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
+INTERPRETED_TESTS ?= tests/core $(ORACLE_TESTS)
+BOUNDS_TESTS ?= tests/core/test_against_oracle.py tests/core/test_audit.py $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py
 

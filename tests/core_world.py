@@ -136,6 +136,8 @@ class CoreWorld:
         assert code == 0, f"{describe(code)} (at {place})"
 
     def observe(self) -> Observation:
+        deferred = self.observe_deferred()
+        assert self.state.tally[layout.TALLY_DEFERRED] == len(deferred)
         return {
             "free": self.observe_free(),
             "blocktypes": [int(self.state.blocks[block].migratetype) for block in range(self.nr_blocks + 1)],
@@ -143,7 +145,7 @@ class CoreWorld:
             "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
             "pools": {order: self.observe_pool(order) for order in (BLOCK_ORDER, GIGA_ORDER)},
             "orphans": self.observe_orphans(),
-            "deferred": self.observe_deferred(),
+            "deferred": deferred,
             "counters": self.observe_counters(),
         }
 

@@ -170,6 +170,8 @@ class Players:
 
     def let_go(self, random: Random, operation: str) -> None:
         """Undo a pin or reference, or one that was never taken."""
+        if not any(hold[0] == operation for hold in self.holds) and random.randint(0, 2):
+            self.operate(random, operation.removeprefix("un"))
         mine = [hold for hold in self.holds if hold[0] == operation]
         if mine and random.randint(0, 4):
             hold = random.choice(mine)

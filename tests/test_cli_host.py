@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,19 +155,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("gmemlab ")
 
 
-def test_help_is_quick_and_loads_no_heavy_module() -> None:
+def test_help_loads_no_heavy_module() -> None:
     code = (
         "import sys; from gmemlab.cli.main import main; main(['--help']);"
         "heavy = {'numpy', 'numba', 'pydantic', 'gmemlab.core', 'gmemlab.cli.host'};"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
-    durations = []
-    for _ in range(5):
-        start = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        durations.append(time.perf_counter() - start)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stderr == "[]\n"
-    assert min(durations) < 0.3
 
 
 def test_reader_that_goes_away() -> None:

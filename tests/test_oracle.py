@@ -362,3 +362,20 @@ def test_pinned_page_is_taken_out_of_the_file(world: MakeWorld) -> None:
     assert frames(model, file) == [1024, 1028, 1026, 1027]
     model.unpin(file, 1, 1)
     assert model.observe()["free"][0, UNMOVABLE, 0][0] == 1025
+
+
+def test_first_use_of_a_piece_uses_all_of_it_and_nothing_else(world: MakeWorld) -> None:
+    """G27 for folios between 4K and 2M: after a split, and where an anonymous folio lost a page to another."""
+    model = world(8)
+    file = new(model, 512, SHMEM_THP)
+    model.allocate(file, 0, 512)
+    model.punch(file, 511, 1)
+    model.allocate(file, 511, 1)
+    model.access(file, 171, 1, HOST)
+    assert contents(model, file)[USED] == list(range(256))
+    other = new(model, 512, ANON_THP)
+    model.allocate(other, 0, 512)
+    model.punch(other, 5, 2)
+    model.allocate(other, 5, 2)
+    model.access(other, 9, 1, HOST)
+    assert contents(model, other)[FRESH] == [5, 6]

@@ -254,9 +254,11 @@ def defer_page(state: State, pfn: int) -> None:
     """Unmap one page of an anonymous folio: the folio is freed only when all its pages are unmapped (L16)."""
     block = pfn >> BLOCK_ORDER
     record = state.blocks[block]
+    state.tally[layout.TALLY_DEFERRED] += 1
     if record.kind == WHOLE:
         record.deferred += 1
         if record.deferred == BLOCK_PAGES:
+            state.tally[layout.TALLY_DEFERRED] -= BLOCK_PAGES
             leave_folio(state, pfn, BLOCK_ORDER)
         return
     slot = slot_of(state, pfn)
@@ -266,6 +268,7 @@ def defer_page(state: State, pfn: int) -> None:
     for member in range(head, head + (1 << order)):
         if state.frames[member].kind != FRAME_DEFERRED:
             return
+    state.tally[layout.TALLY_DEFERRED] -= 1 << order
     leave_folio(state, folio_head(pfn, order), order)
 
 

@@ -305,7 +305,8 @@ TALLY_LAUNCH_FAILED: Final = 47  # guests that could not be created, or ran out 
 TALLY_RUNTIME_FAILED: Final = 48  # operations of running guests that found no memory
 TALLY_PUNCH_REFUSED: Final = 49  # punches refused by the policy (EINVAL)
 TALLY_LAUNCHED_PAGES: Final = 50
-TALLY_PRESENT: Final = 51  # + order: pages of files in folios of this order, now
+TALLY_DEFERRED: Final = 51  # unmapped pages of anonymous folios that are still charged, now (L16)
+TALLY_PRESENT: Final = 52  # + order: pages of files in folios of this order, now
 NR_TALLIES: Final = TALLY_PRESENT + NR_FOLIO_ORDERS
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
@@ -330,6 +331,7 @@ MEASURE: Final = np.dtype(
             "shared_pages",  # pages with the attribute shared
             "charged",  # frames of guest_memfd files
             "charged_shared_side",  # frames of the ordinary memory beside two-source guests
+            "deferred",  # frames of anonymous folios that are unmapped, and freed only with their folio (L16)
             "backed_twice",  # guest pages with a frame on both sides
             "stranded",  # charged though punched
             "table_blocks",  # 2 MiB of guest memory that need a page table of 4 KiB entries

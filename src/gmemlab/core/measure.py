@@ -101,6 +101,7 @@ def measure_host(state: State, out: Records) -> None:
     for k in range(2):
         order = BLOCK_ORDER if k == 0 else layout.GIGA_ORDER
         out.pool_idle += state.pools[k].free << order
+    out.deferred = state.tally[layout.TALLY_DEFERRED]
     out.structs_taken = state.tally[layout.TALLY_VMEMMAP_TAKEN] - state.tally[layout.TALLY_VMEMMAP_RETURNED]
 
 

@@ -71,13 +71,15 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         if block.content == FRESH and order >= layout.BLOCK_ORDER:
             use_fresh_blocks(state, row, begin, order)
             return
-        set_content(state, row, begin - first, end - first, USED)
-        settle(state, file, begin)
-        return
+        if block.content != FRESH or state.blocks[block.block].kind == layout.UNIFORM:
+            set_content(state, row, begin - first, end - first, USED)
+            settle(state, file, begin)
+            return
     base = open_details(state, row)
     index = begin
     while index < end:
-        order = folio_order(state, frame_of(state, row, index))
+        pfn = frame_of(state, row, index)
+        order = folio_order(state, pfn)
         if order == 0:
             set_content(state, row, index - first, index - first + 1, USED)
             index += 1
@@ -87,9 +89,10 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         order = min(order, layout.BLOCK_ORDER)
         head = folio_head(index, order)
         after = head + (1 << order)
-        for offset in range(head - first, after - first):
-            if state.pages[base + offset].content == FRESH and state.pages[base + offset].frame:
-                state.pages[base + offset].content = USED
+        for member in range(head, after):  # of anonymous folios, pages may have left, and others taken their places
+            page = state.pages[base + member - first]
+            if page.content == FRESH and page.frame == pfn + member - index:
+                page.content = USED
         set_content(state, row, index - first, min(after, end) - first, USED)
         index = min(after, end)
 
