@@ -16,7 +16,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from gmemlab.core.state import Records
+from gmemlab.core.state import Records, records
 from oracle_memory import OraclePolicy
 from world import HUGE_2M, THP, synthetic
 
@@ -25,7 +25,7 @@ def sample(world: CoreWorld) -> Records:
     """One MEASURE record."""
     out = np.zeros(1, layout.MEASURE).view(np.recarray)
     measure.measure(world.state, out)
-    return out[0]
+    return records(out)[0]  # type: ignore[no-any-return]
 
 
 def test_guests_and_what_they_cost() -> None:

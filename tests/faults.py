@@ -1,0 +1,157 @@
+"""Faults to seed into core/, one at a time, and the short tests that notice them.
+
+`test_seeded_faults.py` applies them to copies of the package. To add one, add a row to `FAULTS`. The games below are collected
+only where they are named.
+"""
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+import pytest
+
+from players import OPERATIONS, POLICIES, Players
+
+STEPS: Final = 20
+ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
+ORACLE: Final = "tests/test_oracle.py::test_"
+CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
+HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
+GAME: Final = "tests/faults.py::test_short_game"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong, the file of core/ and the text that is replaced in it, and tests of which one must fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    caught_by: tuple[str, ...]
+
+    def seed(self, source: str) -> str:
+        """The file's text with the fault."""
+        assert source.count(self.before) == 1, f"{self.name}: {self.file} must hold exactly once: {self.before}"
+        return source.replace(self.before, self.after)
+
+
+FAULTS: Final = (
+    Fault(
+        "a buddy of another order is merged",
+        "buddy.py",
+        "if frame.kind != FRAME_FREE or frame.order != order:",
+        "if frame.kind != FRAME_FREE:",
+        (f"{ALLOCATOR}only_buddies_of_one_order_merge[core]", f"{GAME}[4k-1]"),
+    ),
+    Fault(
+        "a block is claimed for its free pages only",
+        "buddy.py",
+        "if free + alike >= BLOCK_PAGES // 2:",
+        "if free >= BLOCK_PAGES // 2:",
+        (f"{ALLOCATOR}block_is_claimed_with_the_help_of_pages_alike[core]",),
+    ),
+    Fault(
+        "only the first type to fall back to is tried",
+        "buddy.py",
+        "for choice in range(2):",
+        "for choice in range(1):",
+        (f"{ORACLE}fresh_blocks_ascend_and_turn_unmovable[core]",),
+    ),
+    Fault(
+        "a chunk that may merge soon goes to the head",
+        "buddy.py",
+        "order, merge_likely(state, block, offset, order))",
+        "order, False)",
+        (f"{ORACLE}chunk_whose_buddy_may_merge_soon_goes_to_the_tail[core]",),
+    ),
+    Fault(
+        "a busy folio is split by a punch",
+        "decisions.py",
+        "if busy == 0:",
+        "if busy >= 0:",
+        (f"{ORACLE}pinned_shmem_folio_is_zeroed_piece_by_piece[core]",),
+    ),
+    Fault(
+        "stale pages are not counted",
+        "operations/punch.py",
+        "state.tally[layout.TALLY_STALE_PAGES] += end - begin",
+        "state.tally[layout.TALLY_STALE_PAGES] += 0",
+        (f"{ORACLE}failed_split_of_a_dirty_private_folio_leaves_stale_pages[core]",),
+    ),
+    Fault(
+        "a file's end does not limit its folios",
+        "operations/populate.py",
+        "base + (1 << order) <= state.files[file].pages and ",
+        "",
+        (f"{ORACLE}huge_range_past_the_end_falls_back[core]",),
+    ),
+    Fault(
+        "pinned pages become private",
+        "operations/convert.py",
+        "if busy < stop:",
+        "if busy < index:",
+        (f"{CONVERSION}pinned_page_stops_the_conversion_to_private[core]",),
+    ),
+    Fault(
+        "a folio is not split before it is shared",
+        "operations/convert.py",
+        "split_folio(state, file, index, index, stop, CAUSE_CONVERT)",
+        "pass",
+        (f"{CONVERSION}held_folio_is_not_split_for_sharing[core]",),
+    ),
+    Fault(
+        "a shattered mapping leaves no history",
+        "guestmap.py",
+        "| HISTORY | SHATTERED",
+        "| SHATTERED",
+        (f"{CONVERSION}merged_backing_does_not_heal_the_mapping[core]",),
+    ),
+    Fault(
+        "HVO saves one frame too few",
+        "vmemmap.py",
+        "(STRUCT_FRAMES << (order - BLOCK_ORDER)) - 1",
+        "(STRUCT_FRAMES << (order - BLOCK_ORDER)) - 2",
+        (f"{HUGETLB}split_restores_page_structs_of_2m[core]",),
+    ),
+    Fault(
+        "a punched huge page is not promised to its file again",
+        "pools.py",
+        "state.pools[pool_of(order)].reserved += 1",
+        "state.pools[pool_of(order)].reserved += 0",
+        (f"{GAME}[hugetlb-2m-2]",),
+    ),
+    Fault(
+        "movable frames are not counted",
+        "frames.py",
+        "state.blocks[block].nr_movable += 1 << order",
+        "state.blocks[block].nr_movable += 0",
+        (f"{GAME}[4k-1]", f"{GAME}[ladder-2]"),
+    ),
+    Fault(
+        "the last pin does not free an orphan",
+        "operations/pin.py",
+        "if record.kind == ORPHAN:",
+        "if record.kind < 0:",
+        (f"{ORACLE}exact_punch_removes_a_pinned_folio[core]",),
+    ),
+    Fault(
+        "two chunks of 2 MiB merge across a zone's border",
+        "buddy.py",
+        "other.order == BLOCK_ORDER and other.zone == zone:",
+        "other.order == BLOCK_ORDER:",
+        (f"{ALLOCATOR}chunks_do_not_merge_across_zones[core]",),
+    ),
+)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("4k", 1), ("ladder", 2), ("hugetlb-2m", 2)])
+def test_short_game(name: str, seed: int) -> None:
+    """The core and the oracle take the same few random operations."""
+    random = Random(f"{name} {seed}")
+    players = Players(POLICIES[name])
+    players.create(random)
+    for _ in range(STEPS):
+        players.step(random, random.choice(OPERATIONS))
+    players.compare()
+    players.leave()
