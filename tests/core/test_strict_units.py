@@ -1,8 +1,10 @@
 """Files that work in 2M units from the buddy allocator, and blocks that were in use at boot."""
 
 import errno
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from core_world import CoreWorld
 from gmemlab.core import boot, layout
@@ -14,11 +16,13 @@ from gmemlab.core.layout import (
     PRIVATE,
     PUNCH_ZERO,
     SHARED,
+    SPLIT_2M_FIRST,
+    SPLIT_UNIFORM,
     UNMOVABLE,
     ZEROED,
 )
 from oracle_memory import OraclePolicy
-from world import contents, free_pages, present, synthetic
+from world import HUGE_1G, contents, free_pages, present, synthetic
 from world import layout as folios
 
 STRICT = OraclePolicy(sizes=(9,), conversion=CONVERT_IN_PLACE, punch=PUNCH_ZERO, merge=MERGE_EAGER)
@@ -74,3 +78,19 @@ def test_boot_memory_is_owned_and_can_be_punched() -> None:
     assert free_pages(world) == before + 8 + 1 + 512
     assert world.observe()["free"][0, UNMOVABLE, 3] == [9 * 512 + 8]
     assert world.allocate(1, 17 * BLOCK_PAGES, 1) == (errno.EINVAL, 0)
+
+
+@pytest.mark.parametrize("split", [SPLIT_UNIFORM, SPLIT_2M_FIRST])
+def test_giant_page_from_pool_to_pool(split: int) -> None:
+    """K5, G72: 4095 frames of page structs, or 511 and 7, are taken by the split and come back with the merge."""
+    world = CoreWorld(*synthetic(1100))
+    assert world.grow_pool(18, 2, True) == (errno.ENOMEM, 1)
+    free = int(world.state.zones[0].free)
+    world.create(1 << 18, replace(HUGE_1G, split=split))
+    world.access(1, 1000, 3, PRIVATE)
+    assert world.convert(1, 1000, 1, True) == (0, 1)
+    assert int(world.state.zones[0].free) == free - (4095 if split == SPLIT_UNIFORM else 511 + 7)
+    assert world.convert(1, 1000, 1, False) == (0, 1)
+    assert int(world.state.zones[0].free) == free
+    assert world.destroy(1) == (0, 1 << 18)
+    assert world.observe_pool(18) == (1, 1, 0, [512 * 512])
