@@ -46,7 +46,7 @@ BACKGROUND_PAGES: Final = 3072
 GUESTS: Final = 8
 SIZES: Final = (512, 1024, 1536, 2048)
 ODD_SIZES: Final = (512, 700, 1300, 2048)
-POLICY_NAMES: Final = [name for name, policy in POLICIES.items() if policy.unit < 1 << 30]
+POLICY_NAMES: Final = [name for name, policy in POLICIES.items() if policy.orders[-1] < layout.GIGA_ORDER]
 RUNNER_POLICY: Final = "thp-inplace[merge=eager]"
 ACCESSES: Final = [PRIVATE, PRIVATE, SHARED, HOST, PRIVATE + 4 * ACCEPT_4K, PRIVATE + 4 * ACCEPT_2M, PRIVATE + 4 * TOUCH]
 HELD: Final = {OP_PIN: OP_UNPIN, OP_REFERENCE: OP_UNREFERENCE}  # what undoes it
@@ -65,6 +65,25 @@ def pages_of(random: Random, size: int, huge: int = BLOCK_PAGES) -> tuple[int, i
     if shape == "beyond":
         return first, size
     return first, random.randint(1, min({"some": 700, "few": 20, "one": 1}[shape], size - first))
+
+
+def stream(random: Random, count: int) -> NDArray[Any]:
+    """Events for the runner: guests come, boot, work and go; the background takes and gives."""
+    table = np.zeros(count, layout.EVENT)
+    for row in range(count):
+        op = random.choice([layout.OP_CREATE, OP_READY, OP_DESTROY, *GUEST_OPERATIONS, *GUEST_OPERATIONS])
+        vm = random.randrange(GUESTS)
+        first, pages = pages_of(random, max(SIZES))
+        if row < GUESTS:
+            op, vm = layout.OP_CREATE, row
+        elif random.randrange(6) == 0:
+            op = random.choice((layout.OP_HOST_ALLOCATE, layout.OP_HOST_FREE))
+            vm = random.choice((layout.HOST_UNMOVABLE, layout.HOST_MOVABLE))
+        if op in HOLDS:
+            first, pages = first % 16, 2
+        arg = random.choice(ACCESSES) if op == OP_ACCESS else 0
+        table[row] = (row, vm, op, arg, first, pages)
+    return table
 
 
 class Trace:
@@ -157,24 +176,6 @@ class Trace:
         ):
             self.call(op, file, first, count, arg)
 
-    def events(self, count: int) -> NDArray[Any]:
-        """A stream for the event runner: guests come, boot, work and go; the background takes and gives."""
-        table = np.zeros(count, layout.EVENT)
-        for row in range(count):
-            op = self.random.choice([layout.OP_CREATE, OP_READY, OP_DESTROY, *GUEST_OPERATIONS, *GUEST_OPERATIONS])
-            vm = self.random.randrange(GUESTS)
-            first, pages = pages_of(self.random, 2048)
-            if row < GUESTS:
-                op, vm = layout.OP_CREATE, row
-            elif self.random.randrange(6) == 0:
-                op = self.random.choice((layout.OP_HOST_ALLOCATE, layout.OP_HOST_FREE))
-                vm = self.random.choice((layout.HOST_UNMOVABLE, layout.HOST_MOVABLE))
-            if op in HOLDS:
-                first, pages = first % 16, 2
-            arg = self.random.choice(ACCESSES) if op == OP_ACCESS else 0
-            table[row] = (row, vm, op, arg, first, pages)
-        return table
-
     def run(self, events: NDArray[Any], budget: int) -> None:
         """Hand a stream to the event runner in slices."""
         state = self.world.state
@@ -211,7 +212,7 @@ def digests(steps: int, audited: bool) -> dict[str, str]:
         if step == steps // 2:
             trace.giga()
         trace.step()
-    trace.run(trace.events(steps // 2), 3000)
+    trace.run(stream(trace.random, steps // 2), 3000)
     if audited:
         trace.world.check()
     state = trace.world.state

@@ -126,7 +126,7 @@ def structs_for_split(file: File, folio: Folio) -> int:
     if folio.huge is None or not file.policy.hvo:
         return 0
     if file.policy.split == SPLIT_2M_FIRST:
-        return {GIGA_ORDER: 511, BLOCK_ORDER: 7}.get(folio.order, 0)
+        return {GIGA_ORDER: (1 << GIGA_ORDER) // BLOCK_PAGES - 1, BLOCK_ORDER: 7}.get(folio.order, 0)
     return all_structs(folio.huge) if folio.order == folio.huge.order else 0
 
 

@@ -7,7 +7,19 @@ from random import Random
 from typing import Any, Final
 
 from core_world import CoreWorld
-from gmemlab.core.layout import ACCEPT_2M, ACCEPT_4K, HOST, KIND_HOST, PRIVATE, SHARED, TOUCH, ZONE_MOVABLE, ZONE_NORMAL
+from gmemlab.core.layout import (
+    ACCEPT_2M,
+    ACCEPT_4K,
+    GIGA_BLOCKS,
+    GIGA_ORDER,
+    HOST,
+    KIND_HOST,
+    PRIVATE,
+    SHARED,
+    TOUCH,
+    ZONE_MOVABLE,
+    ZONE_NORMAL,
+)
 from gmemlab.model.policies import CODES, KINDS
 from gmemlab.policy import PRESETS, Policy
 from oracle import OracleHost
@@ -40,7 +52,7 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("hugetlb-2m", conversion="two-sources", merge="never", vmm_punch="both"),
     ]
 )
-SMALL: Final = [name for name, policy in POLICIES.items() if policy.unit < 1 << 30]
+SMALL: Final = [name for name, policy in POLICIES.items() if policy.orders[-1] < GIGA_ORDER]
 GIGA: Final = [name for name in POLICIES if name not in SMALL]
 OPERATIONS: Final = (
     "create",
@@ -94,8 +106,11 @@ def setting_for(policy: Policy) -> Setting:
 
     Guests end within a 2 MiB block where the policy has smaller pages.
     """
-    if policy.unit == 1 << 30:
-        return Setting([(1, 1101, ZONE_NORMAL, 0)], set(range(1, 19)), 1100, (1 << 18,), (18, 1))
+    if policy.orders == (GIGA_ORDER,):
+        blocks = 2 * GIGA_BLOCKS + 76
+        structs = -(-8 * (blocks + 1) // 512)
+        zones = [(1, blocks + 1, ZONE_NORMAL, 0)]
+        return Setting(zones, set(range(1, 1 + structs)), blocks, (1 << GIGA_ORDER,), (GIGA_ORDER, 1))
     zones = [(14, 17, ZONE_MOVABLE, 0), (1, 14, ZONE_NORMAL, 100)]
     sizes = (512, 1024, 1536) if policy.unit > 4096 else (512, 700, 1300)
     return Setting(zones, {1}, 16, sizes, (9, 4) if policy.source == "pool" else (9, 0))
@@ -199,7 +214,7 @@ class Players:
 
     def holdable(self, random: Random, file: int, operation: str, first: int, count: int) -> tuple[int, int]:
         """Often a page that can be held: present, and for pins shared; else a few pages of the range."""
-        if random.randint(0, 2) == 0 or (self.policy.unit == 1 << 30 and operation == "reference"):
+        if random.randint(0, 2) == 0 or (self.policy.orders == (GIGA_ORDER,) and operation == "reference"):
             return first, min(count, 3)
         target = self.oracle.files[file]
         pages = target.pages

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numba
 import pytest
 
 from core_world import CoreWorld
@@ -42,6 +43,7 @@ from world import (
 from world import layout as folios
 
 MakeHost = Callable[[int], CoreWorld]
+INTERPRETED = bool(numba.config.DISABLE_JIT)  # 1 GiB takes its time
 EOF_OF_10 = [(9, 2), (10, 1), (100, 5)]
 
 
@@ -69,7 +71,7 @@ def host_fixture() -> Iterator[MakeHost]:
 
     yield make
     for model, before in made:
-        model.check()
+        model.check()  # with what is there after the errors
         for file in [file for file in model.files if file > 0]:
             model.destroy(file)
         model.check()
@@ -89,12 +91,23 @@ def nothing_changes(model: CoreWorld) -> Iterator[None]:
     assert after == before
 
 
-def fill(model: CoreWorld, leave: int) -> int:
-    """The host's own memory takes all free pages but so many. Returns its file."""
-    pages = free_of(model) - leave
-    file = new(model, pages, Policy(kind=KIND_HOST))
-    assert model.allocate(file, 0, pages) == (0, pages)
-    return file
+def fill(model: CoreWorld, leave: int) -> list[int]:
+    """The host's own memory takes all free pages but so many: first what is in pieces, then whole blocks. Returns its files."""
+    total = free_of(model) - leave
+    listed = model.state.free_lists.count.reshape(-1, layout.NR_ORDERS).sum(axis=0)
+    pieces = min(total, sum(int(listed[order]) << order for order in range(BLOCK_ORDER)))
+    files = []
+    for pages in (pieces, total - pieces):
+        if pages:
+            files.append(new(model, pages, Policy(kind=KIND_HOST, movable=True)))
+            assert model.allocate(files[-1], 0, pages) == (0, pages)
+    return files
+
+
+def release(model: CoreWorld, files: list[int]) -> None:
+    """The host's own memory is free again."""
+    for file in files:
+        model.destroy(file)
 
 
 def call(model: CoreWorld, name: str, file: int, first: int, count: int) -> tuple[int, int]:
@@ -222,7 +235,7 @@ def test_hugetlbfs_fails_with_another_number(host: MakeHost) -> None:
         assert model.access(file, 500, 100, HOST) == (errno.ENOSPC, 12)
 
 
-@pytest.mark.parametrize("split", [HUGE_1G.split, SPLIT_2M_FIRST])
+@pytest.mark.parametrize("split", [SPLIT_2M_FIRST] if INTERPRETED else [HUGE_1G.split, SPLIT_2M_FIRST])
 def test_huge_page_born_split_needs_page_structs(host: MakeHost, split: int) -> None:
     """G71, G74: without memory for them the page goes back to the pool, and is still promised."""
     model = host(1100)
@@ -230,14 +243,13 @@ def test_huge_page_born_split_needs_page_structs(host: MakeHost, split: int) -> 
     file = new(model, GIGA, replace(HUGE_1G, split=split))
     model.convert(file, 3, 1, True)
     before = free_of(model)
-    for leave in (0, 510, 513):
+    for leave in (510, 513):
         rest = fill(model, leave)
         assert model.access(file, 3, 1, SHARED) == (errno.ENOMEM, 0)
-        model.check()
         pool = model.state.pools[1]
         assert (pool.free, pool.reserved, free_of(model)) == (1, 1, leave)
         assert model.state.tally[layout.TALLY_PRESENT + GIGA_ORDER] == 0
-        model.destroy(rest)
+        release(model, rest)
         assert free_of(model) == before
     assert model.access(file, 3, 1, SHARED) == (0, 1)
     assert free_of(model) == before - (518 if split == SPLIT_2M_FIRST else 4095)
@@ -253,7 +265,7 @@ def test_small_huge_page_born_split_needs_page_structs(host: MakeHost) -> None:
     with nothing_changes(model):
         assert model.access(file, 3, 2, SHARED) == (errno.ENOMEM, 0)
         assert model.allocate(file, 0, 512) == (errno.ENOMEM, 0)
-    model.destroy(rest)
+    release(model, rest)
     assert model.access(file, 3, 1, SHARED) == (0, 1)
 
 
@@ -392,7 +404,7 @@ def test_split_for_sharing_needs_page_structs(host: MakeHost) -> None:
     assert (folios(model, file)[-1], mapped(model, file)) == ((512, 512), (512, 500))
     with nothing_changes(model):
         assert model.convert(file, 512, 1, True) == (errno.ENOMEM, 0)
-    model.destroy(rest)
+    release(model, rest)
     assert model.convert(file, 500, 524, True) == (0, 524)
 
 
@@ -410,7 +422,7 @@ def test_giga_split_needs_page_structs(host: MakeHost, split: int, leave: int, l
     tally = model.state.tally
     assert tally[layout.TALLY_PRESENT + (GIGA_ORDER if split == HUGE_1G.split else BLOCK_ORDER)] == GIGA
     assert free_of(model) == left
-    model.destroy(rest)
+    release(model, rest)
     assert model.convert(file, 1000, 1, True) == (0, 1)
     assert free_of(model) == before - (4095 if split == HUGE_1G.split else 518)
 
@@ -446,14 +458,16 @@ def test_what_is_not_held_is_not_released(host: MakeHost) -> None:
     assert model.unpin(file, 2, 3) == (errno.EINVAL, 0)
 
 
-def test_page_is_not_held_too_often(host: MakeHost) -> None:
+def test_folio_is_not_held_too_often(host: MakeHost) -> None:
+    """Every page of a call counts on its folio."""
     model = host(8)
-    file = new(model, 2, SHMEM_THP)
-    model.allocate(file, 0, 2)
-    for _ in range(MAX_BUSY):
-        assert model.pin(file, 1, 1) == (0, 1)
+    file = new(model, 260, replace(SHMEM_THP, sizes=(8, 0)))
+    model.allocate(file, 0, 260)
+    for _ in range(MAX_BUSY // 256):
+        assert model.pin(file, 0, 256) == (0, 256)
     with nothing_changes(model):
-        assert model.pin(file, 0, 2) == (errno.ENOMEM, 1)
-        assert model.reference(file, 1, 1) == (errno.ENOMEM, 0)
-    assert model.unpin(file, 1, 1) == (0, 1)
-    assert model.reference(file, 1, 1) == (0, 1)
+        assert model.pin(file, 255, 2) == (errno.ENOMEM, 0)
+        assert model.reference(file, 0, 1) == (errno.ENOMEM, 0)
+    assert model.pin(file, 256, 2) == (0, 2)
+    assert model.unpin(file, 0, 256) == (0, 256)
+    assert model.reference(file, 0, 1) == (0, 1)

@@ -87,6 +87,24 @@ def test_all_policies_of_one_seed_meet_the_same_events(scenario: Scenario, monke
     assert thp[0].figures != thp[1].figures
 
 
+def test_hosts_are_made_once_and_copied(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the originals fit into memory; and copies give what fresh hosts give."""
+    made: list[int] = []
+
+    def factory(seed: int) -> Host:
+        made.append(seed)
+        return Host("1G", 0.4, seed)
+
+    policies = [find(name) for name in ("thp", "4k", "hugetlb-2m")]
+    copied = compare(factory, scenario, policies, (3, 4))
+    assert made == [3, 4]
+    monkeypatch.setattr(module, "KEPT_HOSTS", 0)
+    fresh = compare(factory, scenario, policies, (3, 4))
+    assert made == [3, 4, 3, 4, 3, 4, 3, 4]
+    for row, other in zip(copied.rows, fresh.rows, strict=True):
+        assert row.figures == other.figures
+
+
 def test_fragmentation_of_the_host_is_not_counted_as_the_guests(scenario: Scenario) -> None:
     empty = compare(lambda seed: Host("1G", seed=seed), scenario, [find("4k")], (0,)).rows[0]
     broken = compare(lambda seed: Host("1G", 0.4, seed), scenario, [find("4k")], (0,)).rows[0]

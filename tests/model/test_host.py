@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import gmemlab
@@ -212,3 +213,38 @@ def test_every_preset_runs(name: str) -> None:
     host.audit()
     vm.close()
     host.audit()
+
+
+def used(host: Host, policy: str) -> None:
+    """Guests come and go, pages are pinned, a pool grows."""
+    gone = host.guest_memfd("6M", policy)
+    gone.allocate()
+    guest = host.guest_memfd("20M", policy)
+    guest.allocate()
+    guest.punch_hole("2M", "4K")
+    guest.convert("8M", "64K", to="shared")
+    guest.access("8M", "4K", by="guest-shared")
+    guest.pin("8M", "4K")
+    host.grow_pool("2M", 3)
+    gone.close()
+
+
+@pytest.mark.parametrize("policy", ["4k", "thp", "thp-inplace"])
+def test_copy_is_the_same_host_and_has_a_life_of_its_own(policy: str) -> None:
+    host = Host("128M", fragmentation=0.2)
+    used(host, policy)
+    copy = host.copy()
+    assert_equal_states(copy, host)
+    for same in (copy, host):  # one after the other: what the first does must not reach the second
+        used(same, policy)
+        same.audit()
+    assert_equal_states(copy, host)
+    host.memory("2M").allocate()
+    assert copy.free_bytes - host.free_bytes == 2 << 20
+
+
+def assert_equal_states(one: Host, other: Host) -> None:
+    """Every byte of every table, also beyond what is known to be used."""
+    for name, table in one.state._asdict().items():
+        if name != "table":
+            assert np.array_equal(table.view(np.uint8), getattr(other.state, name).view(np.uint8)), name

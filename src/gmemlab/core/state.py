@@ -92,3 +92,34 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
         host[name] = 1
     return state
+
+
+def used_rows(state: State) -> dict[str, int]:
+    """How many rows of each table were ever written, from row 0 on."""
+    host = state.host[0]
+    frame_slabs, page_slabs, files = int(host.next_frame_slab), int(host.next_page_slab), int(host.next_file)
+    bounds = {
+        "blocks": int(host.nr_blocks) + 1,
+        "frames": frame_slabs * layout.BLOCK_PAGES,
+        "frame_slabs": frame_slabs,
+        "files": files,
+        "file_blocks": int(host.next_extent),
+        "pages": page_slabs * layout.BLOCK_PAGES,
+        "page_slabs": page_slabs,
+        "slots": files * layout.MAX_SLOTS,
+        "pins": int(host.next_pin),
+    }
+    return {name: min(bounds.get(name, len(array)), len(array)) for name, array in state._asdict().items() if name != "table"}
+
+
+def copy_state(state: State) -> State:
+    """The same state once more, in tables of its own; costs what was written."""
+    copy = reserve_state(int(state.host[0].nr_blocks), int(state.host[0].nr_zones))
+    for name, rows in used_rows(state).items():
+        getattr(copy, name)[:rows] = getattr(state, name)[:rows]
+    return copy
+
+
+def written_bytes(state: State) -> int:
+    """Bytes of the rows that were ever written."""
+    return sum(rows * int(getattr(state, name).itemsize) for name, rows in used_rows(state).items())

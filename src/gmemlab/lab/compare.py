@@ -15,6 +15,7 @@ from gmemlab.workload.schema import Scenario
 from gmemlab.workload.trace import Trace, generate
 
 KEPT_TRACES: Final = 1 << 30  # bytes of events that are kept for the next policy; what exceeds it is generated anew
+KEPT_HOSTS: Final = 4 << 30  # bytes of fresh hosts that are kept for the next policy; what exceeds it is made anew
 HostFactory = Callable[[int], Host]
 OnRow = Callable[["Row"], None]
 Progress = Callable[[str, float], None]
@@ -118,6 +119,26 @@ class _Traces:
         return trace
 
 
+@dataclass
+class _Hosts:
+    """A fresh host for each seed; copied rather than made again, as long as the originals fit into memory."""
+
+    factory: HostFactory
+    keep: bool
+    kept: dict[int, Host] = field(default_factory=dict)
+    kept_bytes: int = 0
+
+    def get(self, seed: int) -> Host:
+        if seed in self.kept:
+            return self.kept[seed].copy()
+        host = self.factory(seed)
+        if not self.keep or self.kept_bytes + host.model_bytes > KEPT_HOSTS:
+            return host
+        self.kept[seed] = host
+        self.kept_bytes += host.model_bytes
+        return host.copy()
+
+
 def compare(
     host_factory: HostFactory,
     scenario: Scenario,
@@ -143,8 +164,9 @@ def compare(
     """
     _check(policies, seeds)
     traces = _Traces(scenario)
+    hosts = _Hosts(host_factory, keep=len(policies) > 1)
     _tell(progress, "preparing the host", 0.0)
-    host = host_factory(seeds[0])
+    host = hosts.get(seeds[0])
     setting = _setting(scenario, host, traces.get(seeds[0], host), seeds)
     if on_setting:
         on_setting(setting)
@@ -153,9 +175,9 @@ def compare(
     for policy in policies:
         outcomes: list[Outcome] = []
         for number, seed in enumerate(seeds):
-            del host  # two hosts need not fit into memory
+            del host  # two used hosts need not fit into memory
             _tell(progress, f"{policy.name}: preparing the host", number / len(seeds))
-            host = first.pop() if first else host_factory(seed)
+            host = first.pop() if first else hosts.get(seed)
             share = _share_of_all(policy.name, number, len(seeds), progress)
             outcomes.append(run_one(host, traces.get(seed, host), policy, share))
         rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes)))

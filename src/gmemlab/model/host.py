@@ -8,7 +8,7 @@ import numpy as np
 from gmemlab.core import execute, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
-from gmemlab.core.state import State
+from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
 from gmemlab.model.guest import GuestMemory
@@ -78,6 +78,13 @@ class Host:
         snapshot = Snapshot.load(path)
         return cls.from_snapshot(snapshot, seed, f"{Path(path).name}, Linux {snapshot.release}")
 
+    def copy(self) -> "Host":
+        """The same host once more, as it is now; memory objects of this one do not belong to the copy."""
+        host = type(self).__new__(type(self))
+        host._adopt(copy_state(self.state), self.description, self.notes)
+        host._policies = self._policies.copy_to(host.state)
+        return host
+
     def guest_memfd(self, size: int | str, policy: Policy | str = "4k") -> GuestMemory:
         """Private memory of a confidential guest, all private and empty, bound at guest address 0.
 
@@ -124,6 +131,11 @@ class Host:
     def total_bytes(self) -> int:
         """Memory of the zones."""
         return sum(int(zone.end - zone.start) for zone in self.state.zones) * BLOCK_SIZE
+
+    @property
+    def model_bytes(self) -> int:
+        """Memory that the model itself takes for this host, about."""
+        return written_bytes(self.state)
 
     @property
     def free_bytes(self) -> int:

@@ -57,6 +57,12 @@ class PolicyTable:
             self._write(row, policy, beside)
         return self._rows[policy]
 
+    def copy_to(self, state: State) -> "PolicyTable":
+        """The table of a copied state, which has the same rows."""
+        table = PolicyTable(state)
+        table._rows = dict(self._rows)
+        return table
+
     def _write(self, row: int, policy: Policy, beside: int) -> None:
         record = self._state.policies[row]
         record.sizes = sum(1 << order for order in policy.orders)
