@@ -1,7 +1,8 @@
 # make demo    compare policies on the free memory of this machine (needs Python >= 3.11, pip and make)
 # make test    install what the tests need and run all of them
 # make check   style, types, import contracts, docstrings
-# make bench   speed and size, printed
+# make bench   speed and size, and speed against this kernel, printed
+# make vmtest  the suites of `gmemlab conform` on another Debian kernel under software emulation: KERNEL=7.3
 # make setup   what demo does before its run: .venv, dependencies, the compiled core
 #
 # Variables: PYTHON (the interpreter for .venv), VENV, SCENARIO, PYTEST_FLAGS, and the test selections below.
@@ -20,6 +21,9 @@ INTERPRETED_TESTS ?= $(addprefix tests/core/test_,against_oracle.py audit.py mea
 BOUNDS_TESTS ?= tests/core/test_against_oracle.py tests/core/test_audit.py $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py
+KERNEL_BENCH ?= bench/kernel_bench.py
+KERNEL ?= 7.3
+VMTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,7 +31,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 WARM := $(VENV)/.warm
 CORE := $(wildcard src/gmemlab/core/*.py src/gmemlab/core/*/*.py)
 
-.PHONY: demo setup test test-compiled test-interpreted test-bounds check bench clean
+.PHONY: demo setup test test-compiled test-interpreted test-bounds check bench vmtest clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -56,6 +60,10 @@ check: $(INSTALLED_DEV)
 
 bench: $(INSTALLED_DEV) $(WARM)
 	@$(BIN)/python $(BENCH)
+	@$(BIN)/python $(KERNEL_BENCH)
+
+vmtest: $(WARM)
+	@$(BIN)/python -m tools.vmtest $(KERNEL) $(VMTEST_FLAGS)
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

@@ -21,6 +21,7 @@ from gmemlab.core.layout import (
     NR_MIGRATETYPES,
     NR_ORDERS,
     ORPHAN,
+    PROMISED,
     PUNCH_DEFER,
     SPLIT,
     TOUCH,
@@ -66,7 +67,7 @@ class CoreWorld:
             record = self.state.policies[row]
             record.sizes = sum(1 << order for order in policy.sizes)
             record.unit = min(policy.sizes)
-            record.largest = max(policy.sizes)
+            record.fallocate_sizes = sum(1 << order for order in policy.fallocate_sizes or policy.sizes)
             for name in ("source", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
                 record[name] = getattr(policy, name)
             if policy.conversion == layout.CONVERT_TWO_SOURCES:
@@ -75,7 +76,7 @@ class CoreWorld:
         return self.policies[policy]
 
     def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> Result:
-        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy))
+        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy), 0)
         if error:
             return error, 0
         self.created += 1
@@ -105,6 +106,18 @@ class CoreWorld:
 
     def allocate(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_ALLOCATE, file, first, count)
+
+    def collapse(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_COLLAPSE, file, first, count)
+
+    def free_lazily(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_FREE_LAZILY, file, first, count)
+
+    def split_deferred(self, file: int) -> Result:
+        return self.run(layout.OP_SPLIT_DEFERRED, file, 0, 0)
+
+    def reserve(self, file: int, first: int, count: int) -> Result:
+        return self.run(layout.OP_RESERVE, file, first, count)
 
     def punch(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_PUNCH, file, first, count)
@@ -144,6 +157,7 @@ class CoreWorld:
             "files": {name: self.observe_file(file) for name, file in self.files.items()},
             "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
             "pools": {order: self.observe_pool(order) for order in (BLOCK_ORDER, GIGA_ORDER)},
+            "promised": {name: self.observe_promised(file) for name, file in self.files.items()},
             "orphans": self.observe_orphans(),
             "deferred": deferred,
             "counters": self.observe_counters(),
@@ -182,6 +196,12 @@ class CoreWorld:
             idle.append(block * BLOCK_PAGES)
             block = int(self.state.blocks[block].next)
         return int(pool.nr), int(pool.free), int(pool.reserved), idle
+
+    def observe_promised(self, file: int) -> list[int]:
+        record = self.state.files[file]
+        blocks = max(1, (1 << int(self.state.policies[record.policy].unit)) // BLOCK_PAGES)  # of one huge page
+        marks = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
+        return [block // blocks for block, mark in enumerate(marks) if mark & PROMISED]
 
     def frames_of_kind(self, kind: int) -> list[int]:
         found = []

@@ -25,6 +25,7 @@ from gmemlab.core.layout import (
 from oracle_audit import check
 from oracle_mapping import map_private
 from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
+from oracle_repair import collapse, free_lazily, split_deferred
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
 
 __all__ = ["OracleHost", "OraclePolicy"]
@@ -51,7 +52,7 @@ class OracleHost:
         if policy.conversion == CONVERT_TWO_SOURCES and pages % (1 << min(policy.shared_sizes or (0,))) != 0:
             return errno.EINVAL, 0
         file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)])
-        if file.from_pool():
+        if file.from_pool() and file.confidential():
             pool = self.memory.pools[policy.sizes[0]]
             wanted = pages // file.unit()
             if len(pool.idle) - pool.reserved < wanted:
@@ -90,8 +91,9 @@ class OracleHost:
         error, _ = punch(self.memory, file, 0, file.size)
         assert not error, "a whole file without holds can always be punched"
         if file.from_pool():
-            self.memory.pools[file.policy.sizes[0]].reserved -= file.reservation
+            self.memory.pools[file.policy.sizes[0]].reserved -= file.outstanding()
             file.reservation = 0
+            file.promised = set()
 
     def in_range(self, file: int, first: int, count: int) -> int:
         """The checks that come before granularity and the end of the file, in their order."""
@@ -117,9 +119,49 @@ class OracleHost:
         if target.policy.kind == KIND_HUGETLB:
             a, b = a - a % unit, -(-b // unit) * unit
         for index in range(a, b):
-            error = populate(self.memory, target, index)
+            error = populate(self.memory, target, index, by_fallocate=True)
             if error:
                 return error, max(0, index - first)
+        return 0, count
+
+    def collapse(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """MADV_COLLAPSE (L15)."""
+        error = self.in_range(file, first, count)
+        if error == 0 and first + count > self.files[file].size:
+            error = errno.EINVAL
+        return (error, 0) if error else collapse(self.memory, self.files[file], first, count)
+
+    def free_lazily(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """MADV_FREE (L16): asked for the kind of memory first."""
+        if self.files[file].policy.kind != KIND_ANON:
+            return errno.EINVAL, 0
+        error = self.in_range(file, first, count)
+        if error == 0 and first + count > self.files[file].size:
+            error = errno.EINVAL
+        return (error, 0) if error else free_lazily(self.memory, self.files[file], first, count)
+
+    def split_deferred(self, file: int) -> tuple[int, int]:
+        """The deferred-split shrinker (L16)."""
+        return split_deferred(self.memory, self.files[file])
+
+    def reserve(self, file: int, first: int, count: int) -> tuple[int, int]:
+        """A shared mmap of hugetlb memory: each huge page of the range is promised to it, or none (L19)."""
+        error = self.in_range(file, first, count)
+        if error == errno.EBADF:
+            return error, 0
+        target = self.files[file]
+        if target.policy.kind != KIND_HUGETLB:
+            return errno.EOPNOTSUPP, 0
+        if error:
+            return errno.EOVERFLOW if error == errno.EFBIG else error, 0
+        if first % target.unit() or first + count > target.size:
+            return errno.EINVAL, 0
+        pool = self.memory.pools[target.policy.sizes[0]]
+        wanted = {index // target.unit() for index in range(first, first + count)} - target.promised
+        if len(wanted) > len(pool.idle) - pool.reserved:
+            return errno.ENOMEM, 0
+        target.promised |= wanted
+        pool.reserved += len(wanted)
         return 0, count
 
     def punch(self, file: int, first: int, count: int) -> tuple[int, int]:
@@ -137,10 +179,11 @@ class OracleHost:
         error = self.in_range(file, first, count)
         if error:
             return error, 0
-        if first + count > self.files[file].size:
+        size = self.files[file].size
+        if first + count > size and kind != HOST:
             return errno.EINVAL, 0
         for index in range(first, first + count):
-            error = self.touch(self.files[file], index, kind, accept)
+            error = self.touch(self.files[file], index, kind, accept) if index < size else errno.EACCES  # SIGBUS (G26)
             if error:
                 return error, index - first
         return 0, count
@@ -198,14 +241,18 @@ class OracleHost:
         if error:
             return error, 0
         target = self.files[file]
-        if first + count > target.size:
+        if first + count > target.size and not pin:
             return errno.EINVAL, 0
         backing = target.other if pin and target.other is not None else target
         for index in range(first, first + count):
-            if pin and target.confidential() and index not in target.shared:
-                return errno.EFAULT, index - first
-            if index not in backing.pages:
-                return errno.EFAULT if pin else errno.ENOENT, index - first
+            if pin:  # faults the page in; a private one cannot be mapped (G25), nor one beyond the end
+                error = self.touch(target, index, SHARED, TOUCH) if index < target.size else errno.EFAULT
+                if error == errno.ENOSPC:  # a hugetlb page that the pool cannot give: SIGBUS for an access
+                    error = errno.EFAULT
+                if error:
+                    return error, index - first
+            elif index not in backing.pages:
+                return errno.ENOENT, index - first
         folios = [backing.pages[index].folio for index in range(first, first + count)]
         for folio in folios:
             if pin:
@@ -256,6 +303,7 @@ class OracleHost:
             "files": {file.id: observe_pages(file) for file in self.files.values()},
             "blocks": {file.id: observe_blocks(file) for file in self.files.values()},
             "pools": {o: (p.nr, len(p.idle), p.reserved, list(p.idle)) for o, p in memory.pools.items()},
+            "promised": {file.id: sorted(file.promised) for file in self.files.values()},
             "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
             "deferred": sorted(deferred),
             "counters": dict(memory.counters),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gmemlab.core.layout import BLOCK_PAGES, FRESH
+from gmemlab.core.layout import BLOCK_PAGES, FRESH, KIND_HUGETLB
 from oracle_mapping import block_pages
 from oracle_memory import File, Folio, Memory
 
@@ -82,5 +82,8 @@ def check_pools(memory: Memory, files: dict[int, File], folios: list[Folio]) -> 
     in_use = {folio.huge: None for folio in folios + memory.orphans if folio.huge is not None}
     for order, pool in memory.pools.items():
         assert pool.nr == len(pool.idle) + sum(1 for huge in in_use if huge.order == order)
-        promised = [f.reservation for f in files.values() if f.from_pool() and f.policy.sizes[0] == order]
-        assert pool.reserved == sum(promised) <= len(pool.idle)
+        mine = [file for file in files.values() if file.from_pool() and file.policy.sizes[0] == order]
+        assert pool.reserved == sum(file.outstanding() for file in mine) <= len(pool.idle)
+    for file in files.values():
+        present = {index // file.unit() for index in file.pages}
+        assert present <= file.promised if file.policy.kind == KIND_HUGETLB else not file.promised

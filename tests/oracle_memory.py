@@ -59,6 +59,7 @@ class OraclePolicy:
     vmm_punch: int = 0
     hvo: bool = False
     shared_sizes: tuple[int, ...] | None = None
+    fallocate_sizes: tuple[int, ...] = ()  # where they differ from those that faults try
 
 
 class Observation(TypedDict):
@@ -69,6 +70,7 @@ class Observation(TypedDict):
     files: dict[int, dict[int, tuple[int, int, int, int, int]]]
     blocks: dict[int, dict[int, tuple[int, int, int]]]
     pools: dict[int, tuple[int, int, int, list[int]]]
+    promised: dict[int, list[int]]
     orphans: list[int]
     deferred: list[int]
     counters: dict[str, int]
@@ -145,7 +147,8 @@ class File:
     inhibit: set[int] = field(default_factory=set)
     shattered: set[int] = field(default_factory=set)
     holds: list[Hold] = field(default_factory=list)
-    reservation: int = 0
+    reservation: int = 0  # guest_memfd: pool pages that are still its own (G70)
+    promised: set[int] = field(default_factory=set)  # hugetlb: numbers of the huge pages in its reservation map (L19)
     other: "File | None" = None  # the ordinary memory of a two-source guest
 
     def from_pool(self) -> bool:
@@ -167,6 +170,11 @@ class File:
     def in_units(self) -> bool:
         """Does it allocate and free in huge pages only?"""
         return min(self.policy.sizes) >= BLOCK_ORDER
+
+    def outstanding(self) -> int:
+        """Pool pages that are promised to it and that it has not taken yet."""
+        present = {index // self.unit() for index in self.pages}
+        return self.reservation + len(self.promised - present)
 
     def folios(self, first: int, end: int) -> list[Folio]:
         """The folios with a present page in [first, end), ascending."""
@@ -255,14 +263,19 @@ class Memory:
                 self.release(folio)
 
     # -- pools --------------------------------------------------------------------------------------------------------
-    def take_huge(self, file: File) -> HugePage | None:
-        """An idle page for the file, on its reservation (G70), else, hugetlbfs only, an unreserved one (L19)."""
+    def take_huge(self, file: File, index: int) -> HugePage | None:
+        """An idle page for the file: one promised to it (G70), to this place of it (L19), or, hugetlb only, to nobody."""
         pool = self.pools[file.policy.sizes[0]]
+        number = index // file.unit()
         if file.reservation > 0:
             file.reservation -= 1
             pool.reserved -= 1
+        elif number in file.promised:
+            pool.reserved -= 1
         elif file.confidential() or len(pool.idle) <= pool.reserved:
             return None
+        if not file.confidential():
+            file.promised.add(number)
         return HugePage(pool.order, pool.idle.pop(0))
 
     def give_back(self, file: File, huge: HugePage) -> None:

@@ -31,13 +31,13 @@ from oracle_memory import File, Folio, HugePage, Memory
 
 
 # -- population -------------------------------------------------------------------------------------------------------
-def populate(memory: Memory, file: File, index: int) -> int:
+def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False) -> int:
     """Make one page present: the largest size that fits, never over a present page (G58, G71)."""
     if index in file.pages:
         return 0
     if file.from_pool():
         return populate_huge(memory, file, index)
-    for order in file.policy.sizes:
+    for order in (by_fallocate and file.policy.fallocate_sizes) or file.policy.sizes:
         base = index & ~((1 << order) - 1)
         pages = range(base, base + (1 << order))
         if base + (1 << order) > file.size or any(i in file.pages for i in pages):
@@ -56,7 +56,7 @@ def populate(memory: Memory, file: File, index: int) -> int:
 
 def populate_huge(memory: Memory, file: File, index: int) -> int:
     """A pool page; split to 4 KiB at once where a page of its range is shared (G71)."""
-    huge = memory.take_huge(file)
+    huge = memory.take_huge(file, index)
     if huge is None:
         return errno.ENOSPC if file.policy.kind == KIND_HUGETLB else errno.ENOMEM
     base = index & ~((1 << huge.order) - 1)
@@ -99,12 +99,22 @@ def use(file: File, index: int) -> None:
 
 
 # -- splitting --------------------------------------------------------------------------------------------------------
-def pieces(index: int, order: int, a: int, b: int) -> list[tuple[int, int]]:
-    """Non-uniform split (L13): whole pieces outside [a, b), 4 KiB pages inside."""
-    if order == 0 or index >= b or index + (1 << order) <= a:
+def around(index: int, order: int, page: int) -> list[tuple[int, int]]:
+    """Non-uniform split around a page: halves, and halves of the half that holds it, until it stands alone (L13)."""
+    if order == 0 or not index <= page < index + (1 << order):
         return [(index, order)]
     half = 1 << (order - 1)
-    return pieces(index, order - 1, a, b) + pieces(index + half, order - 1, a, b)
+    return around(index, order - 1, page) + around(index + half, order - 1, page)
+
+
+def pieces(index: int, order: int, a: int, b: int) -> list[tuple[int, int]]:
+    """Split around the first page of [a, b), then the piece that holds the page after its last around that; 4 KiB inside."""
+    found: list[tuple[int, int]] = []
+    for first, piece in around(index, order, a):
+        for start, small in around(first, piece, b):
+            inside = a <= start < b
+            found += [(start + step, 0) for step in range(1 << small)] if inside else [(start, small)]
+    return found
 
 
 def split_into(file: File, folio: Folio, a: int, b: int) -> list[tuple[int, int]]:
@@ -167,6 +177,7 @@ def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
     if huge is not None and split and any(folio.busy() for folio in folios):
         return False
     unmap(file, range(a, b), "shattered_punch", memory.counters)
+    file.promised.discard(base // file.unit())  # hugetlb: the promise goes with the page, that of an absent one stays (L19)
     if not split or huge is None:
         for folio in folios:
             memory.leave(folio)

@@ -49,7 +49,7 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("hugetlb-2m", merge="lazy", hvo="off"),
         _variant("hugetlb-2m", punch="zero"),
         _variant("hugetlb-2m", punch="no-op"),
-        _variant("hugetlb-2m", conversion="two-sources", merge="never", vmm_punch="both"),
+        _variant("hugetlb-2m", conversion="two-sources", merge="lazy", vmm_punch="both"),
     ]
 )
 SMALL: Final = [name for name, policy in POLICIES.items() if policy.orders[-1] < GIGA_ORDER]
@@ -60,6 +60,10 @@ OPERATIONS: Final = (
     "private",
     "shared",
     "host",
+    "reserve",
+    "collapse",
+    "free_lazily",
+    "split_deferred",
     "punch",
     "to_shared",
     "to_private",
@@ -74,6 +78,11 @@ OPERATIONS: Final = (
 IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("to_shared", "ok"): lambda policy: policy.conversion == "none",  # EOPNOTSUPP
     ("to_private", "ok"): lambda policy: policy.conversion == "none",
+    ("reserve", "ok"): lambda policy: policy.memory != "hugetlb",
+    ("collapse", "ok"): lambda policy: policy.memory not in ("shmem", "anon"),
+    ("free_lazily", "ok"): lambda policy: policy.memory != "anon",
+    ("split_deferred", "ok"): lambda policy: policy.memory != "anon",
+    ("split_deferred", "fail"): lambda policy: policy.memory == "anon",
 }
 
 
@@ -83,6 +92,7 @@ def oracle_policy(policy: Policy) -> OraclePolicy:
     return OraclePolicy(
         kind=KINDS[policy.memory],
         sizes=policy.orders,
+        fallocate_sizes=policy.fallocate_orders,
         movable=policy.zone == "movable",
         hvo=policy.hvo == "on",
         shared_sizes=shared,
@@ -172,8 +182,12 @@ class Players:
             self.operate(random, operation)
 
     def create(self, random: Random) -> None:
-        """Create a guest, of a size that fits the policy or not; where there are several, one leaves first."""
-        if len(self.guests) >= 3 or (self.guests and (self.policy.source == "pool" or random.randint(0, 1))):
+        """Create a guest, of a size that fits the policy or not; where there are several, one leaves first.
+
+        The pool promises all of its memory to a guest_memfd (G70), so that there is room for one.
+        """
+        alone = self.policy.source == "pool" and self.policy.memory == "guest_memfd"
+        if len(self.guests) >= 3 or (self.guests and (alone or random.randint(0, 1))):
             file = random.choice(sorted(self.guests))
             self.both("destroy", file)
             del self.guests[file]
@@ -199,7 +213,9 @@ class Players:
         """One operation on a range of one guest."""
         file = random.choice(sorted(self.guests))
         first, count = self.range(random, self.guests[file], max(512, self.policy.unit // 4096))
-        if operation in ("pin", "reference"):
+        if operation == "split_deferred":
+            self.counted(operation, operation, file)
+        elif operation in ("pin", "reference"):
             first, count = self.holdable(random, file, operation, first, count)
             if self.counted(operation, operation, file, first, count) == 0:
                 self.holds.append(("un" + operation, file, first, count))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gmemlab.core.layout import (
+    HOST,
     KIND_HOST,
     PRIVATE,
     PUNCH_KEEP,
@@ -15,6 +16,8 @@ from gmemlab.core.layout import (
     USED,
     ZEROED,
 )
+from gmemlab.errors import NotSupported, OperationError, OutOfMemory
+from gmemlab.model.host import Host
 from world import (
     FREE_OF_8,
     GIGA,
@@ -30,12 +33,13 @@ from world import (
     layout,
     mapped,
     new,
+    pool,
     present,
 )
 from world import world_fixture as world_fixture
 
 
-# -- hugetlb ----------------------------------------------------------------------------------------------------------
+# -- hugetlb: ranges --------------------------------------------------------------------------------------------------
 def test_hugetlbfs_rounds_outward_and_inward(world: MakeWorld) -> None:
     """L18."""
     model = world(8)
@@ -50,26 +54,184 @@ def test_hugetlbfs_rounds_outward_and_inward(world: MakeWorld) -> None:
     assert contents(model, file)[ZEROED] == list(range(10, 512))
 
 
-def test_hugetlbfs_pool_accounting(world: MakeWorld) -> None:
-    """L19: free and reserved are consumed; a punch raises free, not reserved; L18: a pinned page waits."""
+# -- hugetlb: what is promised (all of L19, and all seen on a live 6.18 with eight pages) ---------------------------------
+def test_mapping_promises_what_was_not_promised_yet(world: MakeWorld) -> None:
+    """A file of six pages: mapped from 1 to 4, from 3 to 6, and as a whole, twice; a fault uses a promise up."""
+    model = world(16)
+    model.grow_pool(9, 8, False)
+    file = new(model, 6 * 512, HUGETLBFS)
+    assert pool(model) == (8, 8, 0)
+    for first, pages, promised in ((512, 3 * 512, 3), (3 * 512, 3 * 512, 5), (0, 6 * 512, 6), (0, 6 * 512, 6)):
+        assert model.reserve(file, first, pages) == (0, pages)
+        assert pool(model) == (8, 8, promised)
+    assert model.access(file, 1200, 1, HOST) == (0, 1)
+    assert pool(model) == (8, 7, 5)
+    assert model.observe()["promised"][file] == [0, 1, 2, 3, 4, 5]
+    model.destroy(file)
+    assert pool(model) == (8, 8, 0)
+
+
+def test_mapping_promises_only_what_is_absent(world: MakeWorld) -> None:
+    """fallocate first: its three pages are in the map already."""
+    model = world(16)
+    model.grow_pool(9, 8, False)
+    file = new(model, 6 * 512, HUGETLBFS)
+    assert model.allocate(file, 0, 3 * 512) == (0, 3 * 512)
+    assert pool(model) == (8, 5, 0)
+    assert model.reserve(file, 0, 5 * 512) == (0, 5 * 512)
+    assert pool(model) == (8, 5, 2)
+    assert model.allocate(file, 2 * 512, 4 * 512) == (0, 4 * 512)
+    assert pool(model) == (8, 2, 0)
+
+
+def test_punch_keeps_only_the_promises_of_absent_pages(world: MakeWorld) -> None:
+    """A punched page is promised no more: its refault takes from what is left over, the fault of a promised page does not."""
+    model = world(16)
+    model.grow_pool(9, 8, False)
+    file = new(model, 4 * 512, HUGETLBFS)
+    model.reserve(file, 0, 4 * 512)
+    model.allocate(file, 0, 2 * 512)
+    assert pool(model) == (8, 6, 2)
+    for first, pages, free in ((0, 512, 7), (2 * 512, 2 * 512, 7), (512, 3 * 512, 8), (2 * 512, 1, 8)):
+        assert model.punch(file, first, pages) == (0, pages)
+        assert pool(model) == (8, free, 2)
+    assert model.observe()["promised"][file] == [2, 3]
+    model.access(file, 0, 1, HOST)
+    assert pool(model) == (8, 7, 2)
+    model.access(file, 2 * 512, 1, HOST)
+    assert pool(model) == (8, 6, 1)
+    assert model.reserve(file, 0, 4 * 512) == (0, 4 * 512)
+    assert pool(model) == (8, 6, 2)
+    model.destroy(file)
+    assert pool(model) == (8, 8, 0)
+
+
+def test_two_files_compete_for_a_pool(world: MakeWorld) -> None:
+    """A is promised six pages of eight, B two; what B was not promised it gets only when A has given a page back."""
+    model = world(16)
+    model.grow_pool(9, 8, False)
+    a, b = new(model, 6 * 512, HUGETLBFS), new(model, 6 * 512, HUGETLBFS)
+    assert model.reserve(a, 0, 6 * 512) == (0, 6 * 512)
+    assert model.reserve(b, 0, 3 * 512) == (errno.ENOMEM, 0)
+    assert model.observe()["promised"] == {a: [0, 1, 2, 3, 4, 5], b: []}
+    assert model.reserve(b, 0, 2 * 512) == (0, 2 * 512)
+    assert model.allocate(b, 0, 4 * 512) == (errno.ENOSPC, 2 * 512)
+    assert pool(model) == (8, 6, 6)
+    assert model.access(b, 2 * 512, 1, HOST) == (errno.ENOSPC, 0)
+    assert model.allocate(a, 0, 6 * 512) == (0, 6 * 512)
+    assert pool(model) == (8, 0, 0)
+    model.punch(a, 0, 512)
+    assert model.access(b, 2 * 512, 1, HOST) == (0, 1)
+    assert model.access(a, 0, 1, HOST) == (errno.ENOSPC, 0)
+    assert model.reserve(a, 0, 6 * 512) == (errno.ENOMEM, 0)
+    model.punch(b, 2 * 512, 512)
+    assert pool(model) == (8, 1, 0)
+    assert model.access(a, 0, 1, HOST) == (0, 1)
+    assert pool(model) == (8, 0, 0)
+
+
+def test_mapping_is_all_or_nothing_and_fallocate_is_not(world: MakeWorld) -> None:
+    """A has three pages, B is promised four, one is left."""
+    model = world(16)
+    model.grow_pool(9, 8, False)
+    a, b = new(model, 8 * 512, HUGETLBFS), new(model, 8 * 512, HUGETLBFS)
+    model.allocate(a, 0, 3 * 512)
+    model.reserve(b, 0, 4 * 512)
+    assert model.reserve(a, 0, 5 * 512) == (errno.ENOMEM, 0)
+    assert pool(model) == (8, 5, 4)
+    assert model.reserve(a, 0, 4 * 512) == (0, 4 * 512)
+    assert pool(model) == (8, 5, 5)
+    assert model.allocate(a, 0, 8 * 512) == (errno.ENOSPC, 4 * 512)
+    assert pool(model) == (8, 4, 4)
+    assert model.allocate(b, 0, 8 * 512) == (errno.ENOSPC, 4 * 512)
+    assert pool(model) == (8, 0, 0)
+
+
+def test_mapping_starts_at_a_huge_page_and_is_rounded_up(world: MakeWorld) -> None:
     model = world(8)
-    assert model.grow_pool(9, 2, False) == (0, 2)
-    file = new(model, 1024, HUGETLBFS)
-    assert model.observe()["pools"][9][:3] == (2, 2, 2)
-    assert model.create(512, HUGETLBFS) == (errno.ENOMEM, 0)
-    model.allocate(file, 0, 1024)
-    assert model.observe()["pools"][9][:3] == (2, 0, 0)
-    model.pin(file, 0, 1)
+    model.grow_pool(9, 4, False)
+    file = new(model, 4 * 512, HUGETLBFS)
+    assert model.reserve(file, 1, 512) == (errno.EINVAL, 0)
+    assert model.reserve(file, 512, 1) == (0, 1)
+    assert model.observe()["promised"][file] == [1]
+    assert model.reserve(file, 0, 513) == (0, 513)
+    assert model.observe()["promised"][file] == [0, 1]
+    assert pool(model) == (4, 4, 2)
+
+
+def test_pinned_page_is_missing_from_the_pool_until_it_is_let_go(world: MakeWorld) -> None:
+    """L18: a full punch of it raises Free only then; meanwhile the page is absent, and promised to nobody."""
+    model = world(8)
+    model.grow_pool(9, 4, False)
+    file = new(model, 2 * 512, HUGETLBFS)
+    model.reserve(file, 0, 2 * 512)
+    assert model.pin(file, 0, 1) == (0, 1)
+    assert pool(model) == (4, 3, 1)
     model.punch(file, 0, 512)
-    assert model.observe()["pools"][9][:3] == (2, 0, 0)
+    assert pool(model) == (4, 3, 1)
+    model.access(file, 0, 1, HOST)
+    assert pool(model) == (4, 2, 1)
+    model.punch(file, 0, 512)
+    assert pool(model) == (4, 3, 1)
     model.unpin(file, 0, 1)
-    assert model.observe()["pools"][9][:3] == (2, 1, 0)
-    other = new(model, 512, HUGETLBFS)
-    assert model.allocate(file, 0, 1024) == (errno.ENOSPC, 0)
-    model.destroy(other)
-    assert model.allocate(file, 0, 1024) == (0, 1024)
+    assert pool(model) == (4, 4, 1)
+    model.pin(file, 512, 1)
+    model.destroy(file)
+    assert pool(model) == (4, 4, 0)
 
 
+def test_hugetlb_beside_a_guest_memfd(world: MakeWorld) -> None:
+    """G70: what one was promised at its creation is not to be had by the other, and stays promised when it is punched."""
+    model = world(8)
+    model.grow_pool(9, 3, False)
+    guest, file = new(model, 2 * 512, replace(HUGE_2M, hvo=False)), new(model, 3 * 512, HUGETLBFS)
+    assert model.reserve(guest, 0, 512) == (errno.EOPNOTSUPP, 0)
+    assert model.reserve(file, 0, 2 * 512) == (errno.ENOMEM, 0)
+    assert model.allocate(file, 0, 3 * 512) == (errno.ENOSPC, 512)
+    assert pool(model) == (3, 2, 2)
+    model.allocate(guest, 0, 2 * 512)
+    model.punch(guest, 0, 512)
+    assert pool(model) == (3, 1, 1)
+    assert model.allocate(file, 512, 512) == (errno.ENOSPC, 0)
+
+
+def test_giga_page_of_hugetlb_memory_is_promised_as_one(world: MakeWorld) -> None:
+    model = world(1100)
+    model.grow_pool(18, 1, False)
+    giga = replace(HUGETLBFS, sizes=(18,))
+    file, other = new(model, GIGA, giga), new(model, GIGA, giga)
+    assert model.reserve(file, 512, 512) == (errno.EINVAL, 0)
+    assert model.reserve(file, 0, 1) == (0, 1)
+    assert model.observe()["promised"] == {file: [0], other: []}
+    assert model.allocate(other, 7, 1) == (errno.ENOSPC, 0)
+    assert pool(model, 18) == (1, 1, 1)
+    assert model.allocate(file, 7, 1) == (0, 1)
+    assert pool(model, 18) == (1, 0, 0)
+    model.punch(file, 0, GIGA)
+    assert pool(model, 18) == (1, 1, 0)
+    assert model.allocate(other, 7, 1) == (0, 1)
+
+
+def test_object_api_promises() -> None:
+    """By default all of the memory; with the kernel's errors."""
+    host = Host("1G")
+    host.grow_pool("2M", 4)
+    with host.memory("8M", "hugetlbfs") as memory, host.memory("2M", "shmem-thp") as other:
+        memory.reserve("2M", "2M")
+        with pytest.raises(NotSupported):
+            other.reserve()
+        with pytest.raises(OperationError) as beyond:
+            memory.reserve(1 << 62, 1 << 62)
+        assert beyond.value.errno == errno.EOVERFLOW
+        memory.reserve()
+        assert host.state.pools[0].reserved == 4
+        with host.memory("2M", "hugetlbfs") as late, pytest.raises(OutOfMemory, match="reserve 2097152 at 0"):
+            late.reserve()
+    assert host.state.pools[0].reserved == 0
+    host.audit()
+
+
+# -- pools, and guest_memfd from them ---------------------------------------------------------------------------------
 def test_pool_is_a_stack(world: MakeWorld) -> None:
     model = world(8)
     model.grow_pool(9, 2, False)

@@ -13,6 +13,7 @@ from gmemlab.units import format_size, parse_size
 PAGE: Final = 4096
 ORDER_2M: Final = 9
 ORDER_1G: Final = 18
+LARGEST_POOL: Final = 64 << 40  # bytes: as much as the largest host has
 
 # Each choice with what it may be; `sizes` and `pool` are checked on their own.
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
@@ -39,6 +40,7 @@ class Policy:
         name: what it is called in tables.
         memory: which kernel object holds it: guest_memfd, or ordinary memory (shmem, anon, hugetlb; host: the background).
         sizes: bytes of the folios that are tried, largest first.
+        fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
         effort: how hard a huge allocation tries (K14). Recorded; compaction and reclaim are not modelled yet, so that huge
             pages come from the free lists only: a lower bound for every effort above `none`.
@@ -48,7 +50,8 @@ class Policy:
         conversion: private and shared from two sources of memory, or in place.
         split: a split leaves the largest aligned pieces (L13), 4K pages, or 2M pages first (Q6).
         shared: backing of the shared side of a two-source guest (K13).
-        merge: after a conversion back to private at once (G72), when the page is freed (G65), or never.
+        merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
+            pieces of buddy pages merge in the buddy allocator, if at all.
         repair: daemons that mend what was split; none are modelled yet.
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
@@ -61,6 +64,7 @@ class Policy:
     name: str
     memory: str = "guest_memfd"
     sizes: tuple[int, ...] = (PAGE,)
+    fallocate_sizes: tuple[int, ...] = ()
     source: str = "buddy"
     effort: str = "none"
     zone: str = "unmovable"
@@ -84,8 +88,10 @@ class Policy:
                 raise UsageError(
                     _no_such_value(choice), key=choice, value=str(getattr(self, choice)), allowed=", ".join(allowed)
                 )
-        _check_sizes(self.sizes)
-        _check_pool(self.pool)
+        _check_sizes("sizes", self.sizes)
+        if self.fallocate_sizes != ():
+            _check_sizes("fallocate_sizes", self.fallocate_sizes)
+        _check_pool(self.pool, self.unit)
         for impossible, reason in _impossible(self):
             if impossible:
                 raise UsageError(f"policy {self.name}: {reason}")
@@ -94,6 +100,11 @@ class Policy:
     def orders(self) -> tuple[int, ...]:
         """Folio orders that are tried, largest first."""
         return tuple((size // PAGE).bit_length() - 1 for size in self.sizes)
+
+    @property
+    def fallocate_orders(self) -> tuple[int, ...]:
+        """Folio orders that fallocate tries, largest first."""
+        return tuple((size // PAGE).bit_length() - 1 for size in self.fallocate_sizes or self.sizes)
 
     @property
     def unit(self) -> int:
@@ -106,7 +117,10 @@ class Policy:
         for choice, value in choices.items():
             if choice not in CHOICES:
                 raise UsageError("unknown choice", key=choice, value=value, allowed=", ".join(CHOICES))
-            changed[choice] = _parse_sizes(value) if choice == "sizes" else value
+            try:
+                changed[choice] = _parse_sizes(value) if choice in ("sizes", "fallocate_sizes") else value
+            except UsageError as error:
+                raise error.at(key=choice) from error
         suffix = ",".join(f"{choice}={value}" for choice, value in choices.items())
         name = f"{self.name}[{suffix}]" if suffix else self.name
         return replace(self, **changed, name=name, status="custom" if choices else self.status)
@@ -124,35 +138,35 @@ def _no_such_value(choice: str) -> str:
     return "not one of the choices"
 
 
-def _check_sizes(sizes: tuple[int, ...]) -> None:
+def _check_sizes(key: str, sizes: tuple[int, ...]) -> None:
     """Sizes must be powers of two from 4K to 2M, or 1G alone, largest first."""
     allowed = "powers of two from 4K to 2M, largest first; or 1G alone"
+    if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
+        raise UsageError("not a tuple of bytes", key=key, value=sizes, allowed=f"{allowed}: (2097152, 4096)")
     shown = ",".join(format_size(size) for size in sizes)
     powers = all(size >= PAGE and size & (size - 1) == 0 for size in sizes)
     if not sizes or not powers or list(sizes) != sorted(set(sizes), reverse=True):
-        raise UsageError("not a ladder of page sizes", key="sizes", value=shown, allowed=allowed)
+        raise UsageError("not a ladder of page sizes", key=key, value=shown, allowed=allowed)
     if any(size > PAGE << ORDER_2M for size in sizes) and sizes != (PAGE << ORDER_1G,):
         raise UsageError(
-            "the buddy allocator hands out at most 4M, and no THP is larger than 2M",
-            key="sizes",
-            value=shown,
-            allowed=allowed,
+            "the buddy allocator hands out at most 4M, and no THP is larger than 2M", key=key, value=shown, allowed=allowed
         )
 
 
-def _check_pool(pool: str) -> None:
-    """A pool's size: auto, bytes, or a share of free memory."""
-    allowed = "auto, a size such as 64G, or a share of free memory such as 80%"
+def _check_pool(pool: str, page: int) -> None:
+    """A pool's size: auto, a share of free memory, or bytes: at least one of its pages, at most what the largest host has."""
+    allowed = f"auto, a size from {format_size(page)} to {format_size(LARGEST_POOL)}, or a share of free memory such as 80%"
     if pool == "auto":
         return
-    if pool.endswith("%"):
-        if not (pool[:-1].isascii() and pool[:-1].isdigit() and 0 < int(pool[:-1]) <= 100):
-            raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed)
-        return
     try:
-        parse_size(pool)
-    except UsageError as error:
-        raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed) from error
+        if isinstance(pool, str) and pool.endswith("%"):
+            good = pool[:-1].isascii() and pool[:-1].isdigit() and 0 < int(pool[:-1]) <= 100
+        else:
+            good = isinstance(pool, str) and page <= parse_size(pool) <= LARGEST_POOL
+    except (UsageError, ValueError):
+        good = False
+    if not good:
+        raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed)
 
 
 def _parse_sizes(text: str) -> tuple[int, ...]:
@@ -180,6 +194,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
             policy.punch == "defer" and policy.memory != "anon",
             "punch=defer is how anonymous memory works; files free by punching",
         ),
+        (
+            bool(policy.fallocate_sizes) and policy.memory != "shmem",
+            "fallocate_sizes is for shmem: only there do fallocate and faults follow different settings (L12)",
+        ),
         (policy.punch == "refuse" and not confidential, "ordinary memory never refuses a punch"),
         (confidential != (policy.conversion != "none"), "conversion is for guest_memfd, and guest_memfd needs one"),
         (policy.split == "2m-first" and not giga, "split=2m-first is for 1G pages"),
@@ -189,9 +207,19 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         ),
         (policy.hvo == "on" and not pooled, "HVO works on hugetlb pages only (set source=pool)"),
         (
-            policy.merge != "never" and policy.conversion == "two-sources",
-            "merging needs in-place conversion: with two sources the punched pages are gone",
+            policy.merge == "eager" and policy.conversion != "in-place",
+            "merge=eager needs in-place conversion: with two sources the punched pages are gone, ordinary memory converts nothing",
         ),
+        (policy.merge == "never" and pooled, "a pool takes back whole pages only: merge is eager or lazy"),
+        (
+            policy.merge == "lazy" and not pooled,
+            "what is left of buddy pages merges in the buddy allocator when it is freed: merge is eager or never",
+        ),
+        (
+            policy.shared != "4k" and policy.conversion != "two-sources",
+            "shared=thp backs the shared side of a two-source guest, and there is none (set conversion=two-sources)",
+        ),
+        (policy.pool != "auto" and not pooled, "there is no pool whose size could be set (set source=pool)"),
         (
             policy.merge == "eager" and PAGE << ORDER_2M not in policy.sizes and not giga,
             "there is nothing to merge to below 2M",
@@ -200,8 +228,8 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         (policy.memory == "hugetlb" and policy.punch != "zero", "a partial punch of hugetlb memory zeroes (L18)"),
         (policy.memory == "anon" and policy.punch != "defer", "a partial punch of anonymous memory is deferred (L16)"),
         (
-            policy.conversion == "in-place" and policy.vmm_punch != "none",
-            "with in-place conversion there is no second side to punch",
+            policy.conversion != "two-sources" and policy.vmm_punch != "none",
+            "without two sources there is no second side to punch",
         ),
         (
             pooled and policy.zone == "movable",
@@ -210,8 +238,13 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
     ]
 
 
-def _preset(name: str, sizes: str, summary: str, status: str, origin: str, **choices: str) -> Policy:
-    return Policy(name=name, sizes=_parse_sizes(sizes), summary=summary, status=status, origin=origin, **choices)
+def _preset(
+    name: str, sizes: str, summary: str, status: str, origin: str, fallocate_sizes: str = "", **choices: str
+) -> Policy:
+    fallocate = _parse_sizes(fallocate_sizes) if fallocate_sizes else ()
+    return Policy(
+        name=name, sizes=_parse_sizes(sizes), fallocate_sizes=fallocate, summary=summary, status=status, origin=origin, **choices
+    )  # fmt: skip
 
 
 _IN_PLACE: Final = {"conversion": "in-place", "split": "4k", "vmm_punch": "none"}
@@ -254,7 +287,7 @@ PRESETS: Final[dict[str, Policy]] = {
         ),
         _preset(
             "shmem-thp", "2M,4K", "ordinary shared memory with THP: live stand-in", "merged", "L12 to L15",
-            memory="shmem", effort="direct-once", **_ORDINARY,
+            memory="shmem", effort="direct-once", fallocate_sizes="2M,1M,512K,256K,128K,64K,32K,16K,8K,4K", **_ORDINARY,
         ),
         _preset(
             "anon-thp", "2M,4K", "ordinary anonymous memory with THP: live stand-in", "merged", "L16, L17",
@@ -262,7 +295,7 @@ PRESETS: Final[dict[str, Policy]] = {
         ),
         _preset(
             "hugetlbfs", "2M", "ordinary hugetlb memory: live stand-in", "merged", "L18 to L20", memory="hugetlb",
-            source="pool", punch="zero", split="4k", conversion="none", vmm_punch="none", effort="retry",
+            source="pool", punch="zero", split="4k", merge="lazy", conversion="none", vmm_punch="none", effort="retry",
         ),
     )
 }  # fmt: skip
@@ -273,6 +306,25 @@ def find(name: str) -> Policy:
     if name not in PRESETS:
         raise UsageError("no such policy", key="policy", value=name, allowed=", ".join(PRESETS))
     return PRESETS[name]
+
+
+def for_guest(policy: Policy) -> Policy:
+    """The policy, if a guest_memfd can be backed by it. UsageError for one of ordinary memory."""
+    return _of_kind(policy, True, "a policy for ordinary memory, which confidential guests cannot have")
+
+
+def for_ordinary_memory(policy: Policy) -> Policy:
+    """The policy, if it is one of shmem, anonymous or hugetlb memory. UsageError for one of guest_memfd."""
+    return _of_kind(policy, False, "a policy for guest_memfd, which is no ordinary memory")
+
+
+def _of_kind(policy: Policy, confidential: bool, refusal: str) -> Policy:
+    if not isinstance(policy, Policy):
+        raise UsageError("not a policy", key="policy", value=policy, allowed="a Policy, or the name of one")
+    if (policy.memory == "guest_memfd") is not confidential:
+        names = (name for name, preset in PRESETS.items() if (preset.memory == "guest_memfd") is confidential)
+        raise UsageError(refusal, key="policy", value=policy.name, allowed=", ".join(names))
+    return policy
 
 
 def background(movable: bool) -> Policy:

@@ -9,7 +9,7 @@ from gmemlab.core import layout
 from gmemlab.core.audit import RULES, audit
 from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER
 from oracle_memory import OraclePolicy
-from world import HUGE_2M, SMALL_IN_PLACE, THP, synthetic
+from world import HUGE_2M, HUGETLBFS, SMALL_IN_PLACE, THP, synthetic
 
 
 @pytest.fixture
@@ -36,6 +36,9 @@ def sound() -> CoreWorld:
     world.create(512, OraclePolicy(kind=KIND_ANON, sizes=(4, 0), movable=True, punch=PUNCH_DEFER))
     world.allocate(5, 0, 64)
     world.punch(5, 3, 2)
+    world.create(1536, HUGETLBFS)  # file 6: one huge page there, another promised, the third neither
+    world.reserve(6, 0, 1024)
+    world.allocate(6, 0, 1)
     world.check()
     return world
 
@@ -82,6 +85,13 @@ def _tally(world: CoreWorld) -> None:
     world.state.tally[layout.TALLY_PRESENT] += 1
 
 
+def _overpromise(world: CoreWorld) -> None:
+    """Promise the third page of file 6 too, consistently, where only one page is idle."""
+    world.state.file_blocks[file_row(world, 6, 2)].marks = layout.PROMISED
+    world.state.files[world.files[6]].reserved += 1
+    world.state.pools[0].reserved += 1
+
+
 def _lonely_chunk(world: CoreWorld) -> None:
     """Take a chunk off its list's count and links, but leave it free."""
     row = free_row(world)
@@ -121,6 +131,12 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (13, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: n + 1)),
     (14, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "busy", lambda n: 0)),
     (14, _set("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "busy", lambda n: 0)),
+    (15, _set("pools", lambda w: 0, "reserved", lambda n: n + 1)),
+    (15, _set("files", lambda w: w.files[6], "reserved", lambda n: n + 1)),
+    (15, _set("file_blocks", lambda w: file_row(w, 6), "marks", lambda n: 0)),
+    (15, _set("file_blocks", lambda w: file_row(w, 6, 1), "marks", lambda n: 0)),
+    (15, _set("file_blocks", lambda w: file_row(w, 6, 2), "marks", lambda n: layout.PROMISED)),
+    (15, _overpromise),
     (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_present", lambda n: n + 1)),
     (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_stranded", lambda n: n + 1)),
     (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),

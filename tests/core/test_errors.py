@@ -137,13 +137,13 @@ def test_ranges_that_are_none(host: MakeHost, name: str) -> None:
 
 @pytest.mark.parametrize("name", RANGED)
 def test_ranges_beyond_the_end(host: MakeHost, name: str) -> None:
-    """L2: EINVAL; but a punch is clipped (L6)."""
+    """L2: EINVAL; but a punch is clipped (L6), and a pin faults."""
     model = host(8)
     file = new(model, 10, SMALL_IN_PLACE)
     model.allocate(file, 0, 9)
     with nothing_changes(model):
         for first, count in EOF_OF_10:
-            expected = (0, count) if name == "punch" else (errno.EINVAL, 0)
+            expected = {"punch": (0, count), "pin": (errno.EFAULT, 0)}.get(name, (errno.EINVAL, 0))
             assert call(model, name, file, first, count) == expected
 
 
@@ -168,21 +168,40 @@ def test_sizes_that_cannot_be(host: MakeHost) -> None:
 
 
 def test_pool_promises_no_more_than_it_has(host: MakeHost) -> None:
-    """G70, L19."""
+    """G70 at creation, L19 at a mapping: all or nothing."""
     model = host(8)
     model.grow_pool(9, 2, False)
     new(model, 512, HUGE_2M)
+    file = new(model, 1024, HUGETLBFS)
     with nothing_changes(model):
         assert model.create(1024, HUGE_2M) == (errno.ENOMEM, 0)
-        assert model.create(1024, HUGETLBFS) == (errno.ENOMEM, 0)
-    assert model.create(512, HUGETLBFS)[0] == 0
+        assert model.reserve(file, 0, 1024) == (errno.ENOMEM, 0)
+    assert model.reserve(file, 512, 512) == (0, 512)
+    with nothing_changes(model):
+        assert model.create(512, HUGE_2M) == (errno.ENOMEM, 0)
+        assert model.reserve(file, 0, 1024) == (errno.ENOMEM, 0)
+
+
+def test_reservations_that_cannot_be(host: MakeHost) -> None:
+    """L19: hugetlb memory alone has them, in ranges that start at a huge page and lie within the file."""
+    model = host(8)
+    model.grow_pool(9, 2, False)
+    file, guest, small = new(model, 1024, HUGETLBFS), new(model, 512, HUGE_2M), new(model, 10, SMALL)
+    with nothing_changes(model):
+        for other in (guest, small):
+            for first, count in ((0, 512), (-1, 5), (1 << 51, 1)):
+                assert model.reserve(other, first, count) == (errno.EOPNOTSUPP, 0)
+        for first, count in ((-1, 5), (0, 0), (-512, 512), (1, 511), (511, 1), (1024, 1), (512, 513), (1 << 50, 512)):
+            assert model.reserve(file, first, count) == (errno.EINVAL, 0)
+        for first, count in ((1 << 51, 1), (1, 1 << 51), (1 << 62, 1 << 62)):
+            assert model.reserve(file, first, count) == (errno.EOVERFLOW, 0)
 
 
 def test_tables_of_the_model_run_out(host: MakeHost) -> None:
     """Not memory of the host: the state says that it is exhausted, and stays sound."""
     model = host(8)
     file = new(model, 10, SMALL)
-    assert execute.open_guest(model.state, 1 << 50, KIND_HOST, model.policy(Policy(kind=KIND_HOST))) == (errno.ENFILE, 0)
+    assert execute.open_guest(model.state, 1 << 50, KIND_HOST, model.policy(Policy(kind=KIND_HOST)), 0) == (errno.ENFILE, 0)
     assert model.state.host[0].exhausted == 1
     assert model.allocate(file, 0, 10) == (0, 10)
 
@@ -223,16 +242,18 @@ def test_allocation_in_units_only(host: MakeHost) -> None:
 
 
 def test_hugetlbfs_fails_with_another_number(host: MakeHost) -> None:
-    """L19: a hole of a file that was punched is promised to nobody."""
+    """L19: a hole of a file that was punched is promised to nobody, and then to another."""
     model = host(8)
     model.grow_pool(9, 2, False)
     file = new(model, 1024, HUGETLBFS)
+    model.reserve(file, 0, 1024)
     model.access(file, 0, 1024, HOST)
     model.punch(file, 512, 512)
-    new(model, 512, HUGETLBFS)
+    assert model.reserve(new(model, 512, HUGETLBFS), 0, 512) == (0, 512)
     with nothing_changes(model):
         assert model.allocate(file, 500, 100) == (errno.ENOSPC, 12)
         assert model.access(file, 500, 100, HOST) == (errno.ENOSPC, 12)
+        assert model.pin(file, 600, 1) == (errno.EFAULT, 0)  # what a pin makes of SIGBUS
 
 
 @pytest.mark.parametrize("split", [SPLIT_2M_FIRST] if INTERPRETED else [HUGE_1G.split, SPLIT_2M_FIRST])
@@ -429,11 +450,11 @@ def test_giga_split_needs_page_structs(host: MakeHost, split: int, leave: int, l
 
 # -- pins and references ----------------------------------------------------------------------------------------------
 def test_what_cannot_be_held(host: MakeHost) -> None:
-    """G25, K3: absent or private pages for a pin, absent ones for a reference; nothing of the call stays held."""
+    """G25, K3: private pages for a pin, absent ones for a reference; nothing of the call stays held."""
     model = host(8)
     for policy in (SMALL, SMALL_IN_PLACE):
         file = new(model, 10, policy)
-        model.convert(file, 0, 6, True)
+        model.convert(file, 0, 4, True)
         model.access(file, 0, 4, SHARED)
         model.access(file, 6, 2, PRIVATE)
         with nothing_changes(model):
@@ -442,6 +463,18 @@ def test_what_cannot_be_held(host: MakeHost) -> None:
             assert model.reference(file, 6, 3) == (errno.ENOENT, 2)
             assert model.unpin(file, 0, 4) == (errno.EINVAL, 0)
             assert model.unreference(file, 6, 2) == (errno.EINVAL, 0)
+
+
+def test_pin_that_finds_no_memory(host: MakeHost) -> None:
+    """What was faulted in before stays, and nothing is held."""
+    model = host(8)
+    file = new(model, 10, SHMEM_THP)
+    rest = fill(model, 3)
+    assert model.pin(file, 0, 10) == (errno.ENOMEM, 3)
+    assert model.unpin(file, 0, 10) == (errno.EINVAL, 0)
+    assert free_of(model) == 0
+    release(model, rest)
+    assert model.pin(file, 0, 10) == (0, 10)
 
 
 def test_what_is_not_held_is_not_released(host: MakeHost) -> None:
@@ -462,7 +495,7 @@ def test_folio_is_not_held_too_often(host: MakeHost) -> None:
     """Every page of a call counts on its folio."""
     model = host(8)
     file = new(model, 260, replace(SHMEM_THP, sizes=(8, 0)))
-    model.allocate(file, 0, 260)
+    model.access(file, 0, 260, HOST)
     for _ in range(MAX_BUSY // 256):
         assert model.pin(file, 0, 256) == (0, 256)
     with nothing_changes(model):

@@ -19,6 +19,7 @@ from gmemlab.cli.output import console, print_json
 from gmemlab.errors import UsageError
 from gmemlab.policy import Policy
 
+COSTS_HELP = "Add host time, by a profile of `gmemlab calibrate -o FILE`, or live-6.18."
 DEFAULT_POLICIES = ("4k", "thp", "thp-inplace", "thp-strict-zero", "hugetlb-2m")
 
 
@@ -30,6 +31,7 @@ def run(
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    costs: Annotated[str | None, typer.Option(help=COSTS_HELP)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: raw bytes and ns, with the time series.")] = False,
 ) -> int:
     """Compare policies: a row for each, sentences that say what the table shows, details, assumptions.
@@ -42,21 +44,25 @@ def run(
         set: choices to set, for all of the policies.
         seeds: how many.
         seed: the first one.
+        costs: of operations of the host: a cost profile.
         json: whether to print JSON instead.
 
     Raises:
-        UsageError: an unknown scenario, host, policy or choice, or a scenario that is larger than the host.
+        UsageError: an unknown scenario, host, policy, choice or cost profile, or a scenario that is larger than the host.
         UnsupportedError: this machine's free memory cannot be read.
     """
     with Ticker() as ticker:
+        from gmemlab.costs import Profile
         from gmemlab.lab.compare import Row, Setting, compare
         from gmemlab.lab.findings import findings
         from gmemlab.report.as_json import comparison_as_json
         from gmemlab.report.details import print_details
+        from gmemlab.report.host_time import host_time_as_json, print_host_time
         from gmemlab.report.table import HeadlineTable, print_findings, print_legend, print_notes, print_setting
         from gmemlab.workload.scenario import load
 
         wanted = load(scenario)
+        profile = None if costs is None else Profile.load(costs)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
         make_host = host_factory(host, fragmentation)
         screen = console()
@@ -82,11 +88,14 @@ def run(
         )
     sentences = findings(comparison.rows)
     if json:
-        print_json(comparison_as_json(comparison, sentences))
+        times = {} if profile is None else {"host_time": host_time_as_json(comparison.rows, profile)}
+        print_json({**comparison_as_json(comparison, sentences), **times})
         return 0
     print_legend(screen, comparison.setting, chosen)
     print_findings(screen, sentences)
     print_details(screen, comparison.rows)
+    if profile is not None:
+        print_host_time(screen, comparison.rows, profile, str(costs))
     print_notes(screen, comparison.notes, comparison.setting.assumptions)
     return 0
 

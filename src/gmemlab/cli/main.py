@@ -1,9 +1,10 @@
 """The ``gmemlab`` command: runs the sub-command, and turns whatever goes wrong into one line and an exit code.
 
-Exit codes: 0, 1 (a finding or a mismatch), 2 (usage), 3 (this machine lacks something), 130 (interrupted), 141 (the
-reader of the output went away).
+Exit codes: 0, 1 (a finding or a mismatch), 2 (usage), 3 (this machine lacks something, such as room for the output), 130
+(interrupted), 141 (the reader of the output went away).
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,14 @@ from typing import Annotated, Final
 import typer
 
 import gmemlab
-from gmemlab.errors import GmemlabError
+from gmemlab.cli.entry import INTERRUPTED
+from gmemlab.errors import GmemlabError, UnsupportedError
 
 # Sub-command: the module whose function `run` it is, and its line in --help. Modules are imported when called for.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "calibrate": ("gmemlab.cli.calibrate", "Measure what operations on guest memory cost on this kernel."),
     "compare": ("gmemlab.cli.compare", "Compare policies on a host and a workload."),
+    "conform": ("gmemlab.cli.conform", "Compare the model with the running kernel, operation by operation."),
     "explain": (
         "gmemlab.cli.explain",
         "Say what keeps a guest page from being mapped at 2M, and which event made it so.",
@@ -29,8 +33,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 
-INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+CANNOT_WRITE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _put_back()
         code: int | None = _build(words)(args=words or ["--help"], prog_name="gmemlab", standalone_mode=False)
         sys.stdout.flush()
     except GmemlabError as error:
@@ -52,13 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except OSError as error:
-        return _fail(str(error), GmemlabError.exit_code)
+        return _fail(_system_error(error), UnsupportedError.exit_code)
     except SystemExit as stop:
         # The libraries turn a broken pipe into SystemExit(1), which would look like a finding.
         if isinstance(stop.__context__, BrokenPipeError):
             return _reader_gone()
         raise
     return code or 0
+
+
+def _put_back() -> None:
+    """Put back settings of the machine that a killed gmemlab left changed, and say so."""
+    from gmemlab.kernel.settings import recover
+
+    for restored in recover():
+        print(f"gmemlab: {restored}", file=sys.stderr)
 
 
 def _build(words: Sequence[str]) -> typer.Typer:
@@ -95,9 +108,27 @@ def _fail(message: str, code: int) -> int:
 
 
 def _reader_gone() -> int:
+    _drop_output()
+    return BROKEN_PIPE
+
+
+def _system_error(error: OSError) -> str:
+    """Say what failed; and if the output cannot be written, try no more."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    if error.errno not in CANNOT_WRITE:
+        return reason
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return f"the output cannot be written: {reason}"
+
+
+def _drop_output() -> None:
     """Send what is still buffered nowhere, so that the interpreter does not complain at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from gmemlab.cli.main import INTERRUPTED
+from gmemlab.cli.entry import INTERRUPTED
 from gmemlab.errors import UsageError
-from gmemlab.policy import PRESETS, Policy, find
+from gmemlab.policy import PRESETS, Policy, find, for_guest
 from gmemlab.units import SIZE_FORMS, parse_size
 
 if TYPE_CHECKING:
@@ -59,19 +59,24 @@ def host_factory(host: str, fragmentation: float | None) -> "Callable[[int], Hos
 
 
 def chosen_policies(names: Sequence[str], settings: Sequence[str]) -> list[Policy]:
-    """Return presets by name, each once, with single choices set.
+    """Return presets for confidential guests by name, each once, with single choices set.
 
     Args:
         names: of presets.
         settings: ``choice=value`` each.
 
     Raises:
-        UsageError: no policy, an unknown policy, choice or value, or choices that do not go together.
+        UsageError: no policy, an unknown one or one for ordinary memory, an unknown choice or value, a choice that is set
+            twice, or choices that do not go together.
     """
     if not names:
         raise UsageError("no policy named", key="--policies", allowed=", ".join(PRESETS))
-    choices = dict(_setting(text) for text in settings)
-    presets = (find(name) for name in dict.fromkeys(names))
+    choices: dict[str, str] = {}
+    for choice, value in map(_setting, settings):
+        if choice in choices:
+            raise UsageError("set more than once", key=f"--set {choice}", value=value, allowed="each choice once")
+        choices[choice] = value
+    presets = [for_guest(find(name)) for name in dict.fromkeys(names)]
     return [preset.with_choices(choices) if choices else preset for preset in presets]
 
 
@@ -81,10 +86,10 @@ def listed(text: str) -> list[str]:
 
 
 def _setting(text: str) -> tuple[str, str]:
-    choice, equals, value = text.partition("=")
-    if not equals:
+    choice, _, value = (part.strip() for part in text.partition("="))
+    if not choice or not value:
         raise UsageError("not a choice and its value", key="--set", value=text, allowed="choice=value, such as punch=zero")
-    return choice.strip(), value.strip()
+    return choice, value
 
 
 def _is_size(host: str) -> bool:
@@ -100,11 +105,17 @@ class Ticker:
 
     What it is doing is a line with a progress bar on standard error: if that is a terminal, and after two seconds. While
     it is entered, Ctrl-C leaves the process from the signal handler: a KeyboardInterrupt would be lost inside the
-    callbacks of the compiler's libraries. So nothing may be half-written meanwhile but the lines of a table.
+    callbacks of the compiler's libraries. The handler runs only between two steps of the interpreter, so a thread watches
+    as well: it leaves while the main thread loads machine code or copies tables. So nothing may be half-written
+    meanwhile but the lines of a table.
+
+    Args:
+        unwind: let Ctrl-C raise KeyboardInterrupt all the same: for commands that change the machine and must put it back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unwind: bool = False) -> None:
         """Start counting the two seconds when it is entered."""
+        self._unwind = unwind
         self._lock = threading.RLock()
         self._doing: tuple[str, float] | None = None
         self._bar: Progress | None = None
@@ -113,15 +124,24 @@ class Ticker:
         self._timer = threading.Timer(QUIET_SECONDS, self._open)
         self._timer.daemon = True
         self._previous: Handler = signal.SIG_DFL
+        self._wakeup = -1  # where the interpreter's own handler, in C, writes the number of a signal at once
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._interrupted)
+        if not self._unwind:
+            self._previous = signal.signal(signal.SIGINT, self._interrupted)
+            watched, self._wakeup = os.pipe()
+            os.set_blocking(self._wakeup, False)
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=(watched,), daemon=True).start()
         if sys.stderr.isatty():
             self._timer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        if not self._unwind:
+            signal.set_wakeup_fd(-1)
+            os.close(self._wakeup)
+            signal.signal(signal.SIGINT, self._previous)
         self._timer.cancel()
         self.clear()
 
@@ -154,6 +174,13 @@ class Ticker:
             self._task = self._bar.add_task(name, total=1)
             self._bar.update(self._task, completed=share)
             self._bar.start()
+
+    def _watch(self, watched: int) -> None:
+        """Leave the process on Ctrl-C, until the other end of the pipe is closed."""
+        while numbers := os.read(watched, 64):
+            if signal.SIGINT in numbers:
+                self._interrupted(signal.SIGINT, None)
+        os.close(watched)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         self.clear()

@@ -15,11 +15,13 @@ from gmemlab.units import format_size
 # The choices that are not one of a list of words.
 FORMS: Final = {
     "sizes": "powers of two from 4K to 2M, largest first (2M,64K,4K); or 1G alone",
+    "fallocate_sizes": "the same as sizes, for shmem only",
     "pool": "auto (what the guests hold at once), a size, or a share of free memory (80%)",
 }
 WIDE: Final = 100  # columns from which there is room for more of a policy
 MEANINGS: Final = {
     "sizes": "folios that are tried, largest first",
+    "fallocate_sizes": "the same for fallocate, where it differs (L12)",
     "source": "where pages come from",
     "effort": "how hard a huge allocation tries (K14)",
     "zone": "unmovable or movable memory (K15)",
@@ -64,8 +66,13 @@ def _allowed(choice: str) -> str:
     return FORMS[choice] if choice in FORMS else ", ".join(ALLOWED[choice])
 
 
-def _sizes(policy: Policy) -> str:
-    return ",".join(format_size(size) for size in policy.sizes)
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return ",".join(format_size(size) for size in sizes)
+
+
+def _value(policy: Policy, choice: str) -> str:
+    value = getattr(policy, choice)
+    return _sizes(value) if isinstance(value, tuple) else str(value)
 
 
 def _print_presets(screen: Console) -> None:
@@ -78,8 +85,7 @@ def _print_presets(screen: Console) -> None:
             table.add_column(header, no_wrap=True)
         for policy in PRESETS.values():
             if (policy.memory == "guest_memfd") is confidential:
-                words = (_sizes(policy) if header == "sizes" else str(getattr(policy, header)) for header in headers[1:])
-                table.add_row(Text(policy.name, style="bold"), *words)
+                table.add_row(Text(policy.name, style="bold"), *(_value(policy, header) for header in headers[1:]))
         screen.print(title, style="bold")
         screen.print(table)
         screen.print()
@@ -99,6 +105,5 @@ def _print_choices(screen: Console, policy: Policy) -> None:
     table.add_column("allowed")
     table.add_column("meaning")
     for choice in CHOICES:
-        value = _sizes(policy) if choice == "sizes" else str(getattr(policy, choice))
-        table.add_row(choice, value, _allowed(choice), MEANINGS[choice])
+        table.add_row(choice, _value(policy, choice), _allowed(choice), MEANINGS[choice])
     screen.print(table)

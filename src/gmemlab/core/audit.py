@@ -6,7 +6,7 @@
 from typing import Final
 
 from gmemlab.core import layout
-from gmemlab.core.audit_files import audit_files
+from gmemlab.core.audit_files import audit_files, audit_promises
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
@@ -46,6 +46,7 @@ RULES: Final = {
     12: "a pool's stack, counts or pages are broken",
     13: "pins and references differ from what their calls hold",
     14: "an orphan that nobody holds was not freed",
+    15: "what a pool has promised differs from what files have of it, or is more than it has",
     20: "a file block's counts differ from its pages",
     21: "a page's frame belongs to somebody else",
     22: "a shared page is mapped as private, or a mapped page is absent",
@@ -287,6 +288,10 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_pool(state, BLOCK_ORDER)
     if code == 0:
         code, place = audit_pool(state, layout.GIGA_ORDER)
+    if code == 0:
+        code, place = audit_promises(state, BLOCK_ORDER)
+    if code == 0:
+        code, place = audit_promises(state, layout.GIGA_ORDER)
     if code == 0:
         code, place = audit_holds(state)
     if code == 0:

@@ -8,7 +8,10 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     FRAME_USED,
     HUGE_MAPPED,
+    KIND_HUGETLB,
     NR_FOLIO_ORDERS,
+    PROMISED,
+    SOURCE_POOL,
     SPLIT,
     STALE,
     TALLY_PRESENT,
@@ -17,6 +20,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
+from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
 
 
@@ -127,6 +131,36 @@ def audit_file(state: State, file: int) -> int:
             if block.nr_mapped != BLOCK_PAGES or block.nr_present != BLOCK_PAGES or block.nr_shared:
                 return 23
     return 0
+
+
+@jit
+def count_promises(state: State, file: int, order: int) -> int:
+    """Huge pages in the reservation map of hugetlb memory that are absent; -1 if a present one is not in it (L19)."""
+    record = state.files[file]
+    absent = 0
+    for base in range(0, int(record.pages), 1 << order):
+        block = state.file_blocks[int(record.first_block) + (base >> BLOCK_ORDER)]
+        promised = block.marks & PROMISED
+        if block.nr_present and not promised:
+            return -1
+        if promised and block.nr_present == 0:
+            absent += 1
+    return absent
+
+
+@jit
+def audit_promises(state: State, order: int) -> tuple[int, int]:
+    """Hold what a pool has promised against its files: by page to hugetlb memory (L19), by number to others (G70)."""
+    promised = 0
+    for file in range(1, int(state.host[0].next_file)):
+        record = state.files[file]
+        policy = state.policies[record.policy]
+        if record.alive and policy.source == SOURCE_POOL and policy.unit == order:
+            if record.kind == KIND_HUGETLB and count_promises(state, file, order) != record.reserved:
+                return 15, file
+            promised += int(record.reserved)
+    pool = state.pools[pool_of(order)]
+    return (15, order) if promised != pool.reserved or promised > pool.free else (0, 0)
 
 
 @jit

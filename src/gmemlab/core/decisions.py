@@ -28,15 +28,14 @@ PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
 
 
 @jit
-def largest_order(policy: Records) -> int:
-    """The first folio order that a population tries."""
-    return int(policy.largest)
+def sizes_tried(policy: Records, by_fallocate: bool) -> int:
+    """Folio orders that a population tries, as bits. shmem has more of them for fallocate than for faults (L12)."""
+    return int(policy.fallocate_sizes) if by_fallocate else int(policy.sizes)
 
 
 @jit
-def next_order(policy: Records, order: int) -> int:
-    """The order to fall back to after `order` could not be had; -1 when the policy gives up."""
-    sizes = int(policy.sizes)
+def next_order(sizes: int, order: int) -> int:
+    """The order to try after `order` could not be had, first of all when that is 19; -1 when the policy gives up."""
     for smaller in range(order - 1, -1, -1):
         if sizes >> smaller & 1:
             return smaller

@@ -6,11 +6,14 @@ from gmemlab.core import layout
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.operations.access import access
-from gmemlab.core.operations.convert import convert
+from gmemlab.core.operations.collapse import collapse
+from gmemlab.core.operations.convert import convert, set_attributes
+from gmemlab.core.operations.deferred import free_lazily, split_deferred
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
 from gmemlab.core.operations.pin import hold, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
+from gmemlab.core.operations.reserve import reserve
 from gmemlab.core.pools import grow_pool
 from gmemlab.core.state import State
 
@@ -30,6 +33,14 @@ def operate(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return hold(state, file, first, count, PIN if op == layout.OP_PIN else REFERENCE)
     if op == layout.OP_UNPIN or op == layout.OP_UNREFERENCE:
         return unhold(state, file, first, count, PIN if op == layout.OP_UNPIN else REFERENCE)
+    if op == layout.OP_COLLAPSE:
+        return collapse(state, file, first, count)
+    if op == layout.OP_FREE_LAZILY:
+        return free_lazily(state, file, first, count)
+    if op == layout.OP_SPLIT_DEFERRED:
+        return split_deferred(state, file)
+    if op == layout.OP_RESERVE:
+        return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:
         return destroy(state, file)
     return errno.EOPNOTSUPP, 0
@@ -42,9 +53,12 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
 
 
 @entry
-def open_guest(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
-    """`create`, for callers in Python. Returns (errno, file)."""
-    return create(state, pages, kind, policy)
+def open_guest(state: State, pages: int, kind: int, policy: int, shared: int) -> tuple[int, int]:
+    """`create`, for callers in Python; with `shared`, all pages start with that attribute (G14). Returns (errno, file)."""
+    error, file = create(state, pages, kind, policy)
+    if error == 0 and shared:
+        set_attributes(state, file, 0, pages, 1)
+    return error, file
 
 
 @entry

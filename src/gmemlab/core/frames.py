@@ -171,27 +171,39 @@ def open_whole(state: State, block: int, owner: int, index: int) -> None:
 
 
 @jit
+def cut_around(state: State, at: int) -> None:
+    """Halve the idle folio around frame slot `at`, and the half that holds it, until it stands alone (`folio_split`, L13)."""
+    order = int(state.frames[at].order)
+    base = folio_head(at, order)
+    while order > 0:
+        order -= 1
+        half = 1 << order
+        other = base + half if at < base + half else base
+        for step in range(half):
+            state.frames[other + step].order = order
+        if other == base:
+            base += half
+    state.frames[at].order = 0
+
+
+@jit
 def recut(state: State, head: int, order: int, begin: int, end: int, keep_pieces: bool) -> None:
     """Split an idle folio of a split block so that frames [begin, end) become base pages.
 
-    The rest stays in the largest aligned pieces, as halving towards both ends leaves them (L13), or becomes base pages too.
+    With `keep_pieces`, the rest is what `truncate_inode_partial_folio` leaves in 6.18: the folio is split around `begin`,
+    then the piece that holds `end` around that, also where `end` is a border of pieces already.
     """
     slot = slot_of(state, head)
+    first, after = slot + begin - head, slot + end - head
     state.tally[layout.TALLY_PRESENT + order] -= 1 << order
-    offset = 0
-    while offset < 1 << order:
-        piece = order if keep_pieces else 0
-        while piece > 0:
-            first = head + offset
-            aligned = (offset & ((1 << piece) - 1)) == 0
-            outside = first >= end or first + (1 << piece) <= begin
-            if aligned and outside:
-                break
-            piece -= 1
-        for step in range(1 << piece):
-            state.frames[slot + offset + step].order = piece
-        state.tally[layout.TALLY_PRESENT + piece] += 1 << piece
-        offset += 1 << piece
+    if keep_pieces:
+        cut_around(state, first)
+        if after < slot + (1 << order):
+            cut_around(state, after)
+    for frame in range(slot, slot + (1 << order)):
+        if not keep_pieces or first <= frame < after:
+            state.frames[frame].order = 0
+        state.tally[layout.TALLY_PRESENT + int(state.frames[frame].order)] += 1
 
 
 @jit

@@ -58,6 +58,7 @@ HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
 HISTORY: Final = 2  # some page was mapped at 4 KiB, and the block never left the guest as a whole since (K6)
 INHIBIT: Final = 4  # a 4 KiB accept forbade 2 MiB here for good (G79)
 SHATTERED: Final = 8  # was mapped at 2 MiB once, then lost it
+PROMISED: Final = 16  # hugetlb memory: the huge page that starts here is in the file's reservation map (L19)
 
 # -- content of a file's page -----------------------------------------------------------------------------------------------
 FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date
@@ -126,6 +127,10 @@ OP_UNREFERENCE: Final = 12
 OP_HOST_ALLOCATE: Final = 13  # vm = HOST_UNMOVABLE or HOST_MOVABLE; first, count in pages of the background file
 OP_HOST_FREE: Final = 14
 OP_SAMPLE: Final = 15
+OP_COLLAPSE: Final = 17  # MADV_COLLAPSE (L15)
+OP_FREE_LAZILY: Final = 18  # MADV_FREE (L16)
+OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16)
+OP_RESERVE: Final = 16  # hugetlb memory: what a shared mmap does (L19)
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 
@@ -222,7 +227,7 @@ POLICY: Final = np.dtype(
     [
         ("sizes", "i4"),  # bit o: folios of order o are tried
         ("unit", "i4"),  # the smallest of them
-        ("largest", "i4"),
+        ("fallocate_sizes", "i4"),  # the same for fallocate, where it differs (L12)
         ("source", "i2"),
         ("movable", "i2"),
         ("punch", "i2"),
@@ -306,7 +311,8 @@ TALLY_RUNTIME_FAILED: Final = 48  # operations of running guests that found no m
 TALLY_PUNCH_REFUSED: Final = 49  # punches refused by the policy (EINVAL)
 TALLY_LAUNCHED_PAGES: Final = 50
 TALLY_DEFERRED: Final = 51  # unmapped pages of anonymous folios that are still charged, now (L16)
-TALLY_PRESENT: Final = 52  # + order: pages of files in folios of this order, now
+TALLY_COLLAPSED: Final = 52  # blocks that MADV_COLLAPSE made one folio
+TALLY_PRESENT: Final = 53  # + order: pages of files in folios of this order, now
 NR_TALLIES: Final = TALLY_PRESENT + NR_FOLIO_ORDERS
 
 # -- the event runner -------------------------------------------------------------------------------------------------------

@@ -78,13 +78,12 @@ def put_page(state: State, block: int, order: int) -> None:
 
 @jit
 def take_page(state: State, order: int) -> int:
-    """Take the idle huge page on top of a pool's stack. Returns its first block, or 0."""
+    """Take the idle huge page on top of a pool's stack, which must not be empty. Returns its first block."""
     pool = state.pools[pool_of(order)]
     block = int(pool.head)
-    if block:
-        pool.head = state.blocks[block].next
-        pool.free -= 1
-        state.blocks[block].next = 0
+    pool.head = state.blocks[block].next
+    pool.free -= 1
+    state.blocks[block].next = 0
     return block
 
 
@@ -108,7 +107,8 @@ def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]
 def return_page(state: State, block: int, order: int, pooled: bool, file: int) -> None:
     """A whole huge page left its file for good: back to its pool, or block by block to the buddy allocator.
 
-    The sub-pool of a guest_memfd keeps what was reserved at its creation (G70); hugetlbfs does not (L19).
+    The sub-pool of a guest_memfd keeps what was reserved at its creation (G70); for hugetlb memory a promise is used up with
+    its page (L19).
     """
     if pooled:
         put_page(state, block, order)

@@ -25,7 +25,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
     return [
         ("zones", lambda: boot.set_zone(state, 0, 1, 65, layout.ZONE_NORMAL, 0)),
         ("free memory", lambda: boot.free_range(state, 3, 65)),
-        ("files", lambda: execute.open_guest(state, 512, layout.KIND_HOST, 1)),
+        ("files", lambda: execute.open_guest(state, 512, layout.KIND_HOST, 1, 0)),
         ("memslots", lambda: execute.bind(state, 1, 0, 0, 512, 0)),
         ("operations", lambda: execute.execute(state, layout.OP_ALLOCATE, 1, 0, 512, 0)),
         ("pools", lambda: execute.fill_pool(state, layout.BLOCK_ORDER, 0, 0)),

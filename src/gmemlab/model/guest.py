@@ -18,6 +18,7 @@ from gmemlab.units import format_size, parse_size
 if TYPE_CHECKING:
     from gmemlab.model.host import Host
 
+LARGEST_OFFSET: Final = (1 << 63) - 1  # of a loff_t
 _ACCESS: Final = {"guest": layout.PRIVATE, "guest-shared": layout.SHARED, "host": layout.HOST}
 _ACCEPT: Final = {None: layout.TOUCH, "4K": layout.ACCEPT_4K, "2M": layout.ACCEPT_2M}
 TERMS: Final = {
@@ -46,6 +47,7 @@ class GuestMemory:
         self._file: int | None = file
         self.size = size
         self.policy = policy
+        self.mappable = True
 
     def __enter__(self) -> "GuestMemory":
         """Use the memory in a `with` block."""
@@ -66,9 +68,39 @@ class GuestMemory:
         """Back a range, by default all of it (fallocate; G17 to G21)."""
         self._run(layout.OP_ALLOCATE, offset, self.size if size is None else size)
 
+    def reserve(self, offset: int | str = 0, size: int | str | None = None) -> None:
+        """Promise a range, by default all of it: what a shared mmap does to hugetlb memory (L19).
+
+        What is promised already or present costs nothing; the rest is promised as a whole, or OutOfMemory. `close` ends it.
+
+        Args:
+            offset: first byte, a multiple of the huge page size.
+            size: bytes, rounded up to huge pages. InvalidArgument beyond the end: unlike the kernel's, the file does not grow.
+                NotSupported for memory that is not hugetlb.
+        """
+        self._run(layout.OP_RESERVE, offset, self.size if size is None else size)
+
     def punch_hole(self, offset: int | str, size: int | str) -> None:
         """Give a range back by the policy's rule (G22, G60, G66, G69)."""
         self._run(layout.OP_PUNCH, offset, size)
+
+    def collapse(self, offset: int | str = 0, size: int | str | None = None) -> None:
+        """Make every aligned 2M of a range one folio (MADV_COLLAPSE, L15): ordinary memory only, holes become zero pages.
+
+        Raises:
+            InvalidArgument: nothing there, no whole 2M in the range, or memory that has no such operation.
+            TryAgain: a page is pinned.
+            OutOfMemory: no free 2M page.
+        """
+        self._run(layout.OP_COLLAPSE, offset, self.size if size is None else size)
+
+    def free_lazily(self, offset: int | str, size: int | str) -> None:
+        """Say that the contents of a range are not needed (MADV_FREE, L16): anonymous folios covered in part are split."""
+        self._run(layout.OP_FREE_LAZILY, offset, size)
+
+    def split_deferred(self) -> None:
+        """Split folios that are mapped in part, and free their rest, as the deferred-split shrinker does (L16)."""
+        self._run(layout.OP_SPLIT_DEFERRED, 0, self.size)
 
     def access(self, offset: int | str, size: int | str, by: str = "guest", accept: str | None = None) -> None:
         """Touch a range for writing.
@@ -77,13 +109,16 @@ class GuestMemory:
             offset: first byte.
             size: bytes.
             by: `guest` (private), `guest-shared` or `host`. MemoryFault if the attribute differs, HostAccessFault (SIGBUS) if
-                the host touches private memory.
+                the host touches private memory or beyond the end, ENODEV if the file was created without MMAP (G25),
+                PoolExhausted (SIGBUS) if hugetlb memory finds no page that is promised to it or to nobody (L19).
             accept: `4K` or `2M` if the guest accepts the memory with this size (G79), else it just touches it.
         """
         if by not in _ACCESS:
             raise UsageError("no such kind of access", key="by", value=by, allowed=", ".join(_ACCESS))
         if accept not in _ACCEPT:
             raise UsageError("no such accept size", key="accept", value=str(accept), allowed="4K, 2M")
+        if by == "host":
+            self._check_mappable()
         self._run(layout.OP_ACCESS, offset, size, _ACCESS[by] + 4 * _ACCEPT[accept])
 
     def convert(self, offset: int | str, size: int | str, to: str) -> None:
@@ -93,7 +128,8 @@ class GuestMemory:
         self._run(layout.OP_TO_SHARED if to == "shared" else layout.OP_TO_PRIVATE, offset, size)
 
     def pin(self, offset: int | str, size: int | str) -> None:
-        """Pin a range for I/O. MemoryFault for private or absent pages (K3, G25)."""
+        """Pin a range for I/O, which faults its pages in. MemoryFault for private pages (K3, G25)."""
+        self._check_mappable()
         self._run(layout.OP_PIN, offset, size)
 
     def unpin(self, offset: int | str, size: int | str) -> None:
@@ -137,7 +173,10 @@ class GuestMemory:
 
     def limit(self, offset: int | str) -> str:
         """What keeps the page at `offset` from being mapped at 2M: the first term of K8 that fails."""
-        return TERMS[measure.limit(self._host.state, self.file, self._pages(offset, "offset"))]
+        place = _bytes(offset)
+        if not 0 <= place < self.size:
+            raise UsageError("not an offset in this memory", key="offset", value=str(offset), allowed=f"0 to {self.size - 1}")
+        return TERMS[measure.limit(self._host.state, self.file, place // PAGE_SIZE)]
 
     def bind(self, slots: Sequence[tuple[int, int, int]]) -> None:
         """Set the memslots: (guest address, size, file offset) in bytes, at most four (K10). UsageError if they overlap."""
@@ -160,21 +199,41 @@ class GuestMemory:
             execute.execute(self._host.state, layout.OP_DESTROY, self._file, 0, 0, 0)
             self._file = None
 
-    def _pages(self, value: int | str, what: str) -> int:
-        size = value if isinstance(value, int) else parse_size(value)
-        if size % PAGE_SIZE:
-            raise operation_error(errno.EINVAL, 0, f"{what} {value} is not a multiple of 4K")
-        return size // PAGE_SIZE
+    def _check_mappable(self) -> None:
+        if not self.mappable:
+            raise operation_error(errno.ENODEV, 0, "map a guest_memfd that was created without MMAP")
 
     def _run(self, op: int, offset: int | str, size: int | str, arg: int = 0) -> None:
-        first, count = self._pages(offset, "offset"), self._pages(size, "size")
+        start, length = _bytes(offset), _bytes(size)
+        what = f"{_NAMES[op]} {size} at {offset} ({self.policy.name})"
+        _check(op, start, length, what)
+        first, count = start // PAGE_SIZE, length // PAGE_SIZE
         error, done = execute.execute(self._host.state, op, self.file, first, count, arg)
         self._host.check_capacity()
         if error:
-            raise operation_error(error, done, f"{_NAMES[op]} {size} at {offset} ({self.policy.name})")
+            raise operation_error(error, done, what)
 
 
+def _bytes(value: int | str) -> int:
+    return value if isinstance(value, int) else parse_size(value)
+
+
+def _check(op: int, offset: int, size: int, what: str) -> None:
+    """Refuse a range whose bytes are wrong, in the kernel's order (L2); conversions know EINVAL only (G42)."""
+    if offset < 0 or size <= 0:
+        raise operation_error(errno.EINVAL, 0, what)
+    if offset + size > LARGEST_OFFSET:
+        raise operation_error(_TOO_BIG.get(op, errno.EFBIG), 0, what)
+    if (offset | size) % PAGE_SIZE:
+        raise operation_error(errno.EINVAL, 0, f"{what}: not a multiple of 4K")
+
+
+_TOO_BIG: Final = {layout.OP_TO_SHARED: errno.EINVAL, layout.OP_TO_PRIVATE: errno.EINVAL, layout.OP_RESERVE: errno.EOVERFLOW}
 _NAMES: Final = {
+    layout.OP_RESERVE: "reserve",
+    layout.OP_COLLAPSE: "collapse",
+    layout.OP_FREE_LAZILY: "free lazily",
+    layout.OP_SPLIT_DEFERRED: "split deferred",
     layout.OP_ALLOCATE: "allocate",
     layout.OP_PUNCH: "punch",
     layout.OP_ACCESS: "access",

@@ -1,5 +1,6 @@
 """A host: its memory, its pools, and the guests' memory on it."""
 
+import errno
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
-from gmemlab.model.guest import GuestMemory
+from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.policy import Policy, background, find
 from gmemlab.snapshot import Snapshot, capture
@@ -19,6 +20,9 @@ from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
 LARGEST: Final = 64 << 40
+MMAP: Final = 1  # GUEST_MEMFD_FLAG_MMAP
+INIT_SHARED: Final = 2  # GUEST_MEMFD_FLAG_INIT_SHARED
+ALL_FLAGS: Final = MMAP | INIT_SHARED
 
 
 class Host:
@@ -85,17 +89,27 @@ class Host:
         host._policies = self._policies.copy_to(host.state)
         return host
 
-    def guest_memfd(self, size: int | str, policy: Policy | str = "4k") -> GuestMemory:
-        """Private memory of a confidential guest, all private and empty, bound at guest address 0.
+    def guest_memfd(self, size: int | str, policy: Policy | str = "4k", flags: int | None = None) -> GuestMemory:
+        """A guest_memfd, empty, bound at guest address 0.
+
+        Args:
+            size: bytes.
+            policy: how its memory is backed.
+            flags: of KVM_CREATE_GUEST_MEMFD on a VM without private memory: MMAP (1), INIT_SHARED (2) or both (G8, G12). By
+                default it is a confidential guest's: all private, and shared pages can be mapped by the host.
 
         Raises:
-            OperationError: InvalidArgument for a size that the policy's pages do not divide, OutOfMemory where the pool
-                cannot promise them.
+            OperationError: InvalidArgument for flags that do not exist (asked first, G11), or a size that is not positive
+                or no multiple of the policy's pages; OutOfMemory where the pool cannot promise them.
         """
-        return self._open(size, find(policy) if isinstance(policy, str) else policy)
+        if flags is not None and flags & ~ALL_FLAGS:
+            raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
+        memory = self._open(size, find(policy) if isinstance(policy, str) else policy, shared=bool((flags or 0) & INIT_SHARED))
+        memory.mappable = flags is None or bool(flags & MMAP)
+        return memory
 
     def memory(self, size: int | str, policy: Policy | str = "shmem-thp") -> GuestMemory:
-        """Ordinary memory: shmem, anonymous or hugetlb, as the policy says."""
+        """Ordinary memory: shmem, anonymous or hugetlb, as the policy says; to hugetlb `reserve` promises (L19)."""
         return self._open(size, find(policy) if isinstance(policy, str) else policy)
 
     def background(self, size: int | str, movable: bool) -> GuestMemory:
@@ -168,12 +182,14 @@ class Host:
         self.notes = notes
         self._policies = PolicyTable(state)
 
-    def _open(self, size: int | str, policy: Policy) -> GuestMemory:
-        total = parse_size(size)
-        if total % PAGE_SIZE:
-            raise UsageError("not a size of guest memory", key="size", value=str(size), allowed="multiples of 4K")
+    def _open(self, size: int | str, policy: Policy, shared: bool = False) -> GuestMemory:
+        total = size if isinstance(size, int) else parse_size(size)
+        if shared and policy.conversion != "in-place":
+            raise UsageError("only with in-place conversion can a file start shared", key="policy", value=policy.name)
+        if total % PAGE_SIZE or total > LARGEST_OFFSET:
+            raise operation_error(errno.EINVAL, 0, f"create {size} ({policy.name})")
         row = self.policy_row(policy)
-        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row)
+        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared))
         self.check_capacity()
         if error:
             raise operation_error(error, 0, f"create {size} ({policy.name})")

@@ -67,7 +67,7 @@ class PolicyTable:
         record = self._state.policies[row]
         record.sizes = sum(1 << order for order in policy.orders)
         record.unit = policy.orders[-1]
-        record.largest = policy.orders[0]
+        record.fallocate_sizes = sum(1 << order for order in policy.fallocate_orders)
         record.movable = policy.zone == "movable"
         record.hvo = policy.hvo == "on"
         record.shared_policy = beside

@@ -16,4 +16,9 @@ def write_status(policy: Policy) -> str:
 
 def policy_as_json(policy: Policy) -> dict[str, Any]:
     """Return a policy: all its choices, its status, and whether that makes its results an extrapolation."""
-    return {**asdict(policy), "sizes": list(policy.sizes), "extrapolation": policy.status in EXTRAPOLATED}
+    return {
+        **asdict(policy),
+        "sizes": list(policy.sizes),
+        "fallocate_sizes": list(policy.fallocate_sizes),
+        "extrapolation": policy.status in EXTRAPOLATED,
+    }

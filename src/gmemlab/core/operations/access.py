@@ -15,7 +15,7 @@ from gmemlab.core.layout import (
     USED,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, set_content, settle
-from gmemlab.core.operations.checks import check_within
+from gmemlab.core.operations.checks import check_range, check_within
 from gmemlab.core.operations.populate import populate
 from gmemlab.core.state import State
 
@@ -103,7 +103,7 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
     index = first
     while index < end:
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
-        error, done = populate(state, file, index, stop)
+        error, done = populate(state, file, index, stop, False)
         reached = index + done
         if reached > index:
             use_pages(state, file, index, reached)
@@ -135,14 +135,30 @@ def access_guest_memfd(
 
 
 @jit
-def access(state: State, file: int, first: int, count: int, kind: int, accept: int) -> tuple[int, int]:
-    """Touch pages for writing. EFAULT: the attribute differs (memory-fault exit); EACCES: host access to private (SIGBUS)."""
-    error = check_within(state, file, first, count, 1)
-    if error:
-        return error, 0
+def access_within(state: State, file: int, first: int, end: int, kind: int, accept: int) -> tuple[int, int]:
+    """Access pages [first, end), all of them within the file."""
     record = state.files[file]
     if record.kind != KIND_GUEST_MEMFD:
-        return use_range(state, file, first, first + count, 0, False)
-    conversion = state.policies[record.policy].conversion
-    in_place = conversion != CONVERT_TWO_SOURCES
-    return access_guest_memfd(state, file, first, first + count, kind, accept, in_place)
+        return use_range(state, file, first, end, 0, False)
+    in_place = state.policies[record.policy].conversion != CONVERT_TWO_SOURCES
+    return access_guest_memfd(state, file, first, end, kind, accept, in_place)
+
+
+@jit
+def access(state: State, file: int, first: int, count: int, kind: int, accept: int) -> tuple[int, int]:
+    """Touch pages for writing. EFAULT: the attribute differs (memory-fault exit).
+
+    EACCES: what a process feels as SIGBUS, a host access to private memory or beyond the end of the file (G26). ENOSPC: hugetlb
+    memory finds no page that is promised to it or to nobody; also SIGBUS (L19).
+    """
+    pages = int(state.files[file].pages)
+    if kind != layout.HOST or first + count <= pages:
+        error = check_within(state, file, first, count, 1)
+        return (error, 0) if error else access_within(state, file, first, first + count, kind, accept)
+    error = check_range(first, count)
+    if error:
+        return error, 0
+    if first >= pages:
+        return errno.EACCES, 0
+    error, done = access_within(state, file, first, pages, kind, accept)
+    return (error, done) if error else (errno.EACCES, done)

@@ -10,6 +10,7 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     KIND_ANON,
     KIND_GUEST_MEMFD,
+    KIND_HUGETLB,
     MAX_SLOTS,
     SOURCE_POOL,
 )
@@ -101,7 +102,8 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
 def create(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
     """Create a file (and the ordinary memory beside a two-source guest). Returns (errno, file).
 
-    EINVAL: no pages, or not a multiple of the smallest page size (G11, G68). ENOMEM: the pool cannot promise them (G70, L19).
+    EINVAL: no pages, or not a multiple of the smallest page size (G11, G68). ENOMEM: the pool cannot promise them (G70); to
+    hugetlb memory it promises nothing before a mapping asks (L19).
     """
     choices = state.policies[policy]
     if pages <= 0 or pages & ((1 << int(choices.unit)) - 1):
@@ -109,8 +111,8 @@ def create(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
     if pages > MAX_INDEX:
         return errno.EFBIG, 0
     units = pages >> int(choices.unit)
-    pooled = choices.source == SOURCE_POOL
-    if pooled:
+    promised = choices.source == SOURCE_POOL and kind != KIND_HUGETLB
+    if promised:
         pool = state.pools[pool_of(int(choices.unit))]
         if pool.free - pool.reserved < units:
             return errno.ENOMEM, 0
@@ -119,7 +121,7 @@ def create(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
         return errno.ENFILE, 0
     if kind == KIND_GUEST_MEMFD and choices.conversion == CONVERT_TWO_SOURCES:
         state.files[file].shared_file = open_file(state, pages, KIND_ANON, int(choices.shared_policy))
-    if pooled:
+    if promised:
         state.files[file].reserved = units
         state.pools[pool_of(int(choices.unit))].reserved += units
     return 0, file

@@ -19,8 +19,9 @@ from gmemlab.core.layout import (
     SPLIT,
 )
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, frame_of, is_shared, settle
-from gmemlab.core.operations.checks import check_within
+from gmemlab.core.mapping import block_row, frame_of, settle
+from gmemlab.core.operations.access import run_of_attribute, use_range
+from gmemlab.core.operations.checks import check_range, check_within
 from gmemlab.core.pools import return_page
 from gmemlab.core.state import State
 
@@ -28,14 +29,25 @@ MAX_BUSY = 16384  # pins on one small folio; the kernel refuses with ENOMEM long
 
 
 @jit
-def holdable(state: State, file: int, target: int, first: int, end: int, kind: int) -> tuple[int, int]:
-    """Whether all pages of a range of `file`, backed by `target`, may be held. Returns (errno, first page that may not)."""
-    confidential = state.files[file].kind == KIND_GUEST_MEMFD
+def fault_in(state: State, file: int, target: int, first: int, end: int) -> tuple[int, int]:
+    """What a pin does first: fault in pages [first, end) of `target` for writing, up to the first private page of `file`.
+
+    Returns (errno, pages that are there): ENOMEM or ENOSPC, or EFAULT at a private page (G25, K3).
+    """
+    stop = end
+    if state.files[file].kind == KIND_GUEST_MEMFD:
+        stop = run_of_attribute(state, file, first, end, True)
+    error, done = use_range(state, target, first, stop, 0, False)
+    if error == 0 and stop < end:
+        return errno.EFAULT, done
+    return error, done
+
+
+@jit
+def holdable(state: State, target: int, first: int, end: int) -> tuple[int, int]:
+    """Whether all pages of a range may be held. Returns (errno, first page that may not)."""
     for index in range(first, end):
         pfn = frame_of(state, block_row(state, target, index), index)
-        private = confidential and not is_shared(state, block_row(state, file, index), index)
-        if kind == PIN and (pfn == 0 or private):
-            return errno.EFAULT, index
         if pfn == 0:
             return errno.ENOENT, index
         if folio_order(state, pfn) < BLOCK_ORDER and folio_busy(state, pfn) >= MAX_BUSY:
@@ -80,9 +92,10 @@ def hold_run(state: State, file: int, frame: int, frames: int, first: int, count
 
 @jit
 def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
-    """Pin (EFAULT for private or absent pages, G25) or reference (ENOENT for absent pages) every page of a range."""
+    """Pin every page of a range, which faults them in (EFAULT for private ones, G25, and beyond the end), or reference them (ENOENT if absent)."""
     record = state.files[file]
-    error = check_within(state, file, first, count, 1)
+    beyond = kind == PIN and first + count > record.pages
+    error = check_range(first, count) if beyond else check_within(state, file, first, count, 1)
     if error:
         return error, 0
     target = file
@@ -90,7 +103,14 @@ def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[in
     if kind == PIN and record.kind == KIND_GUEST_MEMFD:
         if state.policies[record.policy].conversion == CONVERT_TWO_SOURCES:
             target = int(record.shared_file)
-    error, reached = holdable(state, file, target, first, end, kind)
+    if kind == PIN:
+        reach = min(end, int(record.pages))
+        error, done = fault_in(state, file, target, first, reach) if first < reach else (0, 0)
+        if error == errno.ENOSPC or (error == 0 and beyond):
+            error = errno.EFAULT  # where an access would end in SIGBUS (L19)
+        if error:
+            return error, done
+    error, reached = holdable(state, target, first, end)
     if error:
         return error, reached - first
     state.host[0].pin_serial += 1

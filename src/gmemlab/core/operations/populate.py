@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     GIGA,
     GIGA_ORDER,
     KIND_HUGETLB,
+    PROMISED,
     SOURCE_POOL,
     TALLY_PRESENT,
     UNIFORM,
@@ -71,16 +72,28 @@ def insert_whole_blocks(state: State, file: int, base: int, host_block: int, ord
 
 
 @jit
+def is_promised(state: State, file: int, base: int) -> bool:
+    """Whether its pool owes a file the huge page at page `base`: named ones to hugetlb memory (L19), any to others (G70)."""
+    if state.files[file].kind == KIND_HUGETLB:
+        return bool(state.file_blocks[block_row(state, file, base)].marks & PROMISED)
+    return bool(state.files[file].reserved > 0)
+
+
+@jit
 def populate_from_pool(state: State, file: int, base: int, order: int, all_private: bool) -> int:
-    """Take a huge page from the file's pool for an empty range. Returns 0, ENOMEM or (hugetlbfs) ENOSPC."""
+    """Take a huge page from the file's pool for an empty range: one that is promised to it, or (hugetlb memory) to nobody.
+
+    Returns 0, ENOMEM or (hugetlb memory) ENOSPC. That is what fallocate says; an access says so too, where a process feels
+    SIGBUS (L19).
+    """
     record = state.files[file]
     pool = state.pools[pool_of(order)]
-    short = errno.ENOSPC if record.kind == KIND_HUGETLB else errno.ENOMEM
-    if record.reserved == 0 and (record.kind != KIND_HUGETLB or pool.free <= pool.reserved):
+    hugetlb = record.kind == KIND_HUGETLB
+    short = errno.ENOSPC if hugetlb else errno.ENOMEM
+    promised = is_promised(state, file, base)
+    if not promised and (not hugetlb or pool.free <= pool.reserved):
         return short
     block = take_page(state, order)
-    if block == 0:
-        return short
     insert_whole_blocks(state, file, base, block, order)
     end = base + (1 << order)
     if not all_private and not split_unit(state, file, base, end, order, True, layout.CAUSE_POPULATE):
@@ -88,9 +101,11 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
         undo_whole_blocks(state, file, base, order)
         put_page(state, block, order)
         return short
-    if record.reserved:
+    if promised:
         record.reserved -= 1
         pool.reserved -= 1
+    if hugetlb:
+        state.file_blocks[block_row(state, file, base)].marks |= PROMISED
     return 0
 
 
@@ -110,13 +125,12 @@ def undo_whole_blocks(state: State, file: int, base: int, order: int) -> None:
 
 
 @jit
-def populate_page(state: State, file: int, index: int, policy: Records) -> int:
-    """Make sure that page `index` is present. Returns 0, ENOMEM or ENOSPC."""
+def populate_page(state: State, file: int, index: int, policy: Records, sizes: int, largest: int) -> int:
+    """Make sure that page `index` is present, in a folio of one of `sizes` (orders as bits). Returns 0, ENOMEM or ENOSPC."""
     row = block_row(state, file, index)
     if frame_of(state, row, index):
         return 0
-    order = decisions.largest_order(policy)
-    wanted = order
+    order = largest
     while order >= 0:
         base = index & ~((1 << order) - 1)
         if order == 0 or (base + (1 << order) <= state.files[file].pages and range_is_empty(state, file, base, order)):
@@ -124,11 +138,11 @@ def populate_page(state: State, file: int, index: int, policy: Records) -> int:
             if decisions.folio_may_cover(policy, order, all_private):
                 error = populate_folio(state, file, base, order, all_private, policy)
                 if error == 0:
-                    state.tally[layout.TALLY_HUGE_FALLBACK] += 1 if order < wanted else 0
+                    state.tally[layout.TALLY_HUGE_FALLBACK] += 1 if order < largest else 0
                     return 0
                 if policy.source == SOURCE_POOL:
                     return error
-        order = decisions.next_order(policy, order)
+        order = decisions.next_order(sizes, order)
     return errno.ENOMEM
 
 
@@ -184,10 +198,12 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
 
 
 @jit
-def populate(state: State, file: int, first: int, end: int) -> tuple[int, int]:
+def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) -> tuple[int, int]:
     """Make pages [first, end) present, ascending. Returns (errno, pages before the one that failed)."""
     policy = state.policies[state.files[file].policy]
-    base_pages_only = policy.sizes == 1
+    sizes = decisions.sizes_tried(policy, by_fallocate)
+    largest = decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
+    base_pages_only = largest == 0
     index = first
     while index < end:
         row = block_row(state, file, index)
@@ -202,7 +218,7 @@ def populate(state: State, file: int, first: int, end: int) -> tuple[int, int]:
                 if base_pages_only:
                     error = populate_base_page(state, file, row, index, decisions.migratetype(policy))
                 else:
-                    error = populate_page(state, file, index, policy)
+                    error = populate_page(state, file, index, policy, sizes, largest)
                 if error:
                     return error, index - first
                 index += 1
@@ -224,6 +240,6 @@ def allocate(state: State, file: int, first: int, count: int) -> tuple[int, int]
         unit = 1 << int(policy.unit)
         end = (end + unit - 1) // unit * unit
         begin = first // unit * unit
-        error, done = populate(state, file, begin, end)
+        error, done = populate(state, file, begin, end, True)
         return error, max(0, min(count, begin + done - first))
-    return populate(state, file, first, end)
+    return populate(state, file, first, end, True)

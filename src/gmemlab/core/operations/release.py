@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CAUSE_PUNCH,
     ORPHAN,
+    PROMISED,
     SOURCE_POOL,
     TALLY_PRESENT,
     UNIFORM,
@@ -84,7 +85,10 @@ def release_pieces(state: State, file: int, base: int) -> None:
 
 @jit
 def release_unit(state: State, file: int, base: int, order: int) -> int:
-    """Take one whole huge page out of a unit file. Returns 0, or EAGAIN where pieces of a pool page are busy (G73)."""
+    """Take one whole huge page out of a unit file. Returns 0, or EAGAIN where pieces of a pool page are busy (G73).
+
+    It leaves the reservation map of hugetlb memory too; what is promised and absent stays so (L19).
+    """
     row = block_row(state, file, base)
     if state.file_blocks[row].nr_present == 0:
         return 0
@@ -99,6 +103,7 @@ def release_unit(state: State, file: int, base: int, order: int) -> int:
         join_unit(state, file, base, order)
     block = int(state.file_blocks[row].block)
     empty_unit(state, file, base, order)
+    state.file_blocks[row].marks &= ~PROMISED
     state.tally[TALLY_PRESENT + order] -= 1 << order
     if folio_busy(state, block << BLOCK_ORDER):
         orphan_unit(state, file, block, order, pooled)

@@ -1,0 +1,111 @@
+"""The suite `order`: freed pages are handed out again last in, first out (L21).
+
+Every other page of a file is given back in some order and faulted in again, in ascending order: the frame that went last
+comes back first. The pages between them stay in use, so that no two free ones merge. 2M folios likewise.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, Final
+
+from gmemlab.kernel.host import LiveHost
+from gmemlab.kernel.memory import LiveMemory
+from gmemlab.kernel.observe.pages import frames
+from gmemlab.kernel.settings import Settings
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
+
+HUGE: Final = 2 << 20
+MOST_PAGES: Final = 4096
+MOST_HUGE: Final = 16
+CYCLES: Final = 20
+SETTING: Final = "sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+
+def plan(random: Random, count: int) -> Iterator[Step]:
+    """Cycles of 4K pages and of 2M folios: `size` is how much is given back, `arg` the seed of the order."""
+    for _ in range(count):
+        if random.randrange(4):
+            yield Step("pages", 0, 0, PAGE * (1 << random.randrange(MOST_PAGES.bit_length())), random.randrange(1 << 30))
+        else:
+            yield Step("folios", 0, 0, HUGE * random.randint(1, MOST_HUGE), random.randrange(1 << 30))
+
+
+def shuffled(step: Step) -> list[int]:
+    """The order in which the pages (or folios) are given back."""
+    order = list(range(step.size // (HUGE if step.op == "folios" else PAGE)))
+    Random(step.arg).shuffle(order)
+    return order
+
+
+def reversed_count(order: Sequence[int], before: Sequence[int], after: Sequence[int]) -> int:
+    """How many frames came back in the reverse of the order in which they went.
+
+    One counts if the frame before it is the one that went right after it; so a frame that another task takes from the stack
+    costs one or two, not all that follow.
+
+    Args:
+        order: in which the places gave their frames back.
+        before: the frame at each place.
+        after: the frame that each place then got, ascending.
+    """
+    place = {before[index]: number for number, index in enumerate(reversed(order))}
+    found = [place.get(frame, -2) for frame in after]
+    return sum(one + 1 == other for one, other in zip([-1, *found], found, strict=False))
+
+
+class LiveOrder:
+    """Cycles on the running kernel, on one CPU. Satisfies `steps.World`."""
+
+    def __init__(self) -> None:
+        self.host = LiveHost()
+        self.counts: dict[str, int] = {}
+        self._cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(self._cpus)})
+
+    def apply(self, step: Step) -> tuple[int, int]:
+        """The best of some cycles: whatever else runs on the CPU takes and gives pages meanwhile."""
+        order = shuffled(step)
+        best = 0
+        for _ in range(CYCLES):
+            best = max(best, self.cycle(step, order))
+            if best == len(order):
+                break
+        self.counts = {"of": len(order), "reversed": best}
+        return 0, len(order)
+
+    def cycle(self, step: Step, order: Sequence[int]) -> int:
+        """Give back and take again; how many came back in reverse order."""
+        huge = step.op == "folios"
+        unit = HUGE if huge else PAGE
+        memory: LiveMemory = self.host.shmem(2 * step.size) if huge else self.host.guest_memfd(2 * step.size)
+        memory.access(0, memory.size, by="host")
+        before = self.taken(memory, unit)
+        for place in order:
+            memory.punch_hole((2 * place + 1) * unit, unit)
+        for place in range(len(order)):
+            memory.access((2 * place + 1) * unit, unit, by="host")
+        found = reversed_count(order, before, self.taken(memory, unit))
+        memory.close()
+        return found
+
+    def taken(self, memory: LiveMemory, unit: int) -> list[int]:
+        """First frame of every other page or folio."""
+        return [frame or 0 for frame in frames(memory.address, memory.size)[unit // PAGE :: 2 * unit // PAGE]]
+
+    def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
+        """How many there were, and how many came back in reverse order."""
+        return {}, self.counts
+
+    def close(self) -> None:
+        """Free everything, and run on all CPUs again."""
+        self.host.close()
+        with suppress(OSError):
+            os.sched_setaffinity(0, self._cpus)
+
+
+def live(settings: Settings) -> tuple[LiveOrder, dict[str, Any]]:
+    """The running kernel's world."""
+    settings.set(SETTING, "within_size")
+    return LiveOrder(), {}

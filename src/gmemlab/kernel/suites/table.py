@@ -1,0 +1,79 @@
+"""The suites by name: what each shows, what it needs, its plan and its live world."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from random import Random
+from typing import Any, Final, Protocol, cast
+
+from gmemlab.errors import UsageError
+from gmemlab.kernel.settings import Settings
+from gmemlab.kernel.suites.steps import Step, World
+
+_PACKAGE: Final = "gmemlab.kernel.suites"
+
+
+class SuiteModule(Protocol):
+    """What the module of a suite has."""
+
+    def plan(self, random: Random, count: int) -> Iterator[Step]:
+        """So many random steps."""
+
+    def live(self, settings: Settings) -> tuple[World, dict[str, Any]]:
+        """The running kernel's world, and what a judge must know of this kernel; UnsupportedError where it lacks something."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite.
+
+    Attributes:
+        name: on the command line.
+        module: below `kernel.suites`, and of the model's world below `lab.conform`.
+        rows: of the facts that it holds against the kernel.
+        summary: one line for people.
+        operations: how many by default.
+        bytes: of memory that it uses at most.
+        quiet: whether the per-CPU page lists are kept short, so that free memory can be counted.
+    """
+
+    name: str
+    module: str
+    rows: str
+    summary: str
+    operations: int
+    bytes: int
+    quiet: bool = True
+
+    def load(self) -> SuiteModule:
+        """Import the suite's module."""
+        return cast(SuiteModule, import_module(f"{_PACKAGE}.{self.module}"))
+
+
+_MIB: Final = 1 << 20
+SUITES: Final[Mapping[str, Suite]] = {
+    suite.name: suite
+    for suite in (
+        Suite("guest-memfd", "guest_memfd", "L1 to L11", "files of an ordinary VM, memslots, pins", 20000, 16 * _MIB),
+        Suite("thp", "thp", "L12 to L15", "shmem with 2M folios: splits, pins, collapse", 1500, 64 * _MIB),
+        Suite("anon", "anon", "L16, L17", "anonymous 2M folios: deferred splits", 1000, 64 * _MIB),
+        Suite("hugetlb", "hugetlb", "L18 to L20", "hugetlb files: reservations, pool counters, pins", 3000, 64 * _MIB),
+        Suite("order", "order", "L21", "freed pages are handed out again, the last one first", 200, 256 * _MIB, quiet=False),
+        Suite("fragmentation", "fragmentation", "L22, L23", "what unmovable and movable pages leave behind", 1, 2048 * _MIB),
+        Suite(
+            "attributes",
+            "attributes",
+            "G3, G4, L section 7",
+            "private and shared from two sources",
+            500,
+            64 * _MIB,
+        ),
+    )
+}
+
+
+def find(name: str) -> Suite:
+    """A suite by name. UsageError with the names that exist."""
+    if name not in SUITES:
+        raise UsageError("no such suite", key="suite", value=name, allowed=", ".join(SUITES))
+    return SUITES[name]

@@ -1,0 +1,1 @@
+"""Model against kernel: the same random operations in both worlds, compared after every step."""

@@ -1,0 +1,41 @@
+"""The model's world for the suite `anon` (L16)."""
+
+from typing import Any
+
+from gmemlab.kernel.suites.steps import Step
+from gmemlab.lab.conform.model_files import ModelFile
+from gmemlab.lab.conform.thp import ModelShmem
+from gmemlab.model.guest import GuestMemory
+
+
+class ModelAnonymous(ModelShmem):
+    """Anonymous memory in 2 MiB folios; a part that is given back stays charged with its folio until that is split."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actions |= {
+            "free": lambda file, step: file.memory.free_lazily(step.offset, step.size),
+            "shrink": self.shrink,
+        }
+
+    def open(self, step: Step) -> GuestMemory:
+        """An empty mapping."""
+        return self.host.memory(step.size, "anon-thp")
+
+    def shrink(self, file: ModelFile, step: Step) -> None:
+        """The deferred-split shrinker looks at every mapping."""
+        for other in self.files.values():
+            other.memory.split_deferred()
+
+    def counters(self) -> dict[str, int]:
+        """Splits of 2 MiB folios."""
+        return {"split": super().counters()["split"]}
+
+
+def world(facts: dict[str, Any]) -> ModelAnonymous:
+    """The world for a recording.
+
+    Args:
+        facts: of the recording; none are needed.
+    """
+    return ModelAnonymous()

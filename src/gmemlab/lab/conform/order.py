@@ -1,0 +1,70 @@
+"""The model's world for the suite `order` (L21)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gmemlab.kernel.suites.order import HUGE, reversed_count, shuffled
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step
+from gmemlab.model.guest import GuestMemory
+from gmemlab.model.host import Host
+from gmemlab.model.observe import file_pages
+
+LEAST_SHARE: Final = 0.95  # other tasks of the CPU take and give pages meanwhile
+
+
+class ModelOrder:
+    """Cycles on an empty modelled host. Satisfies `judge.ModelWorld`."""
+
+    def __init__(self) -> None:
+        self.host = Host("1G")
+        self.counts: dict[str, int] = {}
+
+    def apply(self, step: Step) -> tuple[int, int]:
+        """One cycle."""
+        unit = HUGE if step.op == "folios" else PAGE
+        memory = self.open(step)
+        order = shuffled(step)
+        memory.access(0, memory.size, by="host")
+        before = self.taken(memory, unit)
+        for place in order:
+            memory.punch_hole((2 * place + 1) * unit, unit)
+        for place in range(len(order)):
+            memory.access((2 * place + 1) * unit, unit, by="host")
+        self.counts = {"of": len(order), "reversed": reversed_count(order, before, self.taken(memory, unit))}
+        memory.close()
+        return 0, len(order)
+
+    def open(self, step: Step) -> GuestMemory:
+        """An empty file, as the live world has it."""
+        if step.op == "folios":
+            return self.host.memory(2 * step.size, "shmem-thp")
+        return self.host.guest_memfd(2 * step.size, "4k-inplace", flags=3)
+
+    def taken(self, memory: GuestMemory, unit: int) -> list[int]:
+        """First frame of every other page or folio."""
+        return [page.pfn for page in file_pages(self.host.state, memory.file)[unit // PAGE :: 2 * unit // PAGE]]
+
+    def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
+        """How many there were, and how many came back in reverse order."""
+        return {}, self.counts
+
+    def compare(self, model: Seen, kernel: Seen) -> list[str]:
+        """The model reverses all; so must the kernel, but for what other tasks of the CPU took meanwhile."""
+        count, back = model.counters["of"], model.counters["reversed"]
+        least = int(LEAST_SHARE * back) if count > 1 / (1 - LEAST_SHARE) else max(0, back - 1)
+        if kernel.counters["of"] != count or kernel.counters["reversed"] < least:
+            return [f"came back in reverse order: kernel {kernel.counters['reversed']}, model {back}, of {count}"]
+        return []
+
+    def close(self) -> None:
+        """See that nothing is lost."""
+        self.host.audit()
+
+
+def world(facts: dict[str, Any]) -> ModelOrder:
+    """The world for a recording.
+
+    Args:
+        facts: of the recording; none are needed.
+    """
+    return ModelOrder()

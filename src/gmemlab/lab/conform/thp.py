@@ -1,0 +1,42 @@
+"""The model's world for the suite `thp` (L12 to L14)."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core.layout import CAUSE_PUNCH, NR_CAUSES, STALE, TALLY_SPLIT_2M, TALLY_SPLIT_FAILED, USED
+from gmemlab.kernel.suites.steps import FileSeen, Step
+from gmemlab.lab.conform.model_files import ModelFile, ModelFiles, folio_runs, runs
+from gmemlab.model.guest import GuestMemory
+
+
+class ModelShmem(ModelFiles):
+    """Ordinary shared memory in 2 MiB folios where they lie within the file, else 4 KiB pages."""
+
+    def open(self, step: Step) -> GuestMemory:
+        """An empty file."""
+        return self.host.memory(step.size, "shmem-thp")
+
+    def seen(self, file: ModelFile, pages: NDArray[np.int64]) -> FileSeen:
+        """Presence, contents and folios."""
+        written = (pages[:, 3] == USED) | (pages[:, 3] == STALE)
+        tags = np.where(written, file.tags, 0).astype(np.uint8)
+        return FileSeen(present=runs(pages[:, 1] >= 0), tags=bytes(tags), folios=folio_runs(pages))
+
+    def counters(self) -> dict[str, int]:
+        """Splits of 2 MiB folios, and splits of any size that failed."""
+        tally = self.host.state.tally
+        return {
+            "split": int(tally[TALLY_SPLIT_2M : TALLY_SPLIT_2M + NR_CAUSES].sum()),
+            "split_failed": int(tally[TALLY_SPLIT_FAILED + CAUSE_PUNCH]),
+        }
+
+
+def world(facts: dict[str, Any]) -> ModelShmem:
+    """The world for a recording.
+
+    Args:
+        facts: of the recording; none are needed.
+    """
+    return ModelShmem()

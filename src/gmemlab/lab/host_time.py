@@ -1,0 +1,95 @@
+"""Host time of what the model counted: counts times the entries of a cost profile, as intervals.
+
+Only what was counted and what the profile has is added up; the rest is named. No entry stands for another operation than its
+own, with one exception: shmem with THP is the live stand-in for guest_memfd with 2M folios, which no kernel has yet
+(live-kernel.md, section 2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gmemlab.costs import Profile
+from gmemlab.lab.compare import Row
+
+
+class Operation(NamedTuple):
+    """An operation of the host.
+
+    Attributes:
+        title: for a column.
+        figure: the key in `FIGURES` that counts it.
+        entry: of a cost profile, per one of what the figure counts.
+    """
+
+    title: str
+    figure: str
+    entry: str
+
+
+OPERATIONS: Final = (
+    Operation("split by\npunch", "split_by_punch", "shmem-2m-punch-page"),  # the split and the page freed, L13
+    # costs.md, section 8: nobody published what these take.
+    Operation("split by\nconv.", "split_by_conversion", "split-by-conversion"),
+    Operation("\nmerged", "backing_healed", "merge"),
+    Operation("conver-\nsions", "conversions", "conversion"),
+    Operation("2M\nentries", "entries_2m", "guest-fault-2m"),
+    Operation("4K\nentries", "entries_4k", "guest-fault-4k"),
+)
+NOT_COUNTED: Final = "allocations, punches that split nothing, zeroing"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Nanoseconds: least, most likely, most."""
+
+    low: float
+    value: float
+    high: float
+
+
+@dataclass(frozen=True)
+class HostTime:
+    """Host time of one policy.
+
+    Attributes:
+        parts: by figure, for the operations that the profile has a cost for.
+        total: of these.
+        not_costed: figures that are not 0, and that the profile has no entry for.
+    """
+
+    parts: Mapping[str, Interval]
+    total: Interval
+    not_costed: tuple[str, ...]
+
+
+def host_times(rows: Sequence[Row], profile: Profile) -> list[HostTime]:
+    """Return the host time of each policy.
+
+    Args:
+        rows: of a comparison; the interval covers the range over the seeds as well.
+        profile: the costs.
+    """
+    return [host_time(row, profile) for row in rows]
+
+
+def host_time(row: Row, profile: Profile) -> HostTime:
+    """Return the host time of one policy.
+
+    Args:
+        row: of a comparison.
+        profile: the costs.
+    """
+    parts: dict[str, Interval] = {}
+    missing: list[str] = []
+    for operation in OPERATIONS:
+        spread, cost = row.figures[operation.figure], profile.costs.get(operation.entry)
+        if spread is None or not spread.most:
+            continue
+        if cost is None:
+            missing.append(operation.figure)
+        else:
+            low, high = spread.least * cost.low, spread.most * cost.high
+            parts[operation.figure] = Interval(low, spread.median * cost.value, high)
+    total = Interval(*(sum(getattr(part, end) for part in parts.values()) for end in ("low", "value", "high")))
+    return HostTime(parts, total, tuple(missing))

@@ -1,0 +1,95 @@
+"""Known answers, worked out by hand: collapse (L15), and anonymous folios that are mapped in part (L16)."""
+
+import errno
+
+from oracle_memory import OraclePolicy
+from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, World, count, free_pages, layout, new
+from world import world_fixture as world_fixture
+
+
+def punched_anon(model: World) -> int:
+    """A mapping of one 2 MiB folio without its first 100 pages; nothing of it is free yet."""
+    file = new(model, 512, ANON_THP)
+    model.access(file, 0, 512, 1)
+    assert model.punch(file, 0, 100) == (0, 100)
+    assert free_pages(model) == FREE_OF_8 - 512
+    return file
+
+
+def test_collapse_refills_holes(world: MakeWorld) -> None:
+    """Charge is back to 512, in one folio; what was there stays, holes read zero."""
+    model = world(8)
+    file = new(model, 512, SHMEM_THP)
+    model.allocate(file, 0, 512)
+    model.punch(file, 100, 3)
+    assert len(layout(model, file)) == 8
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512)]
+    assert free_pages(model) == FREE_OF_8 - 512
+    assert model.collapse(file, 0, 512) == (0, 512)  # it is whole already
+
+
+def test_what_cannot_be_collapsed(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, 1100, SHMEM_THP)
+    assert model.collapse(file, 0, 512) == (errno.EINVAL, 0)  # empty
+    assert model.collapse(file, 1, 600) == (errno.EINVAL, 0)  # no aligned 2 MiB in it
+    assert model.collapse(file, 1024, 512) == (errno.EINVAL, 0)  # beyond the end
+    model.access(file, 5, 1, 1)
+    assert model.punch(file, 0, 5) == (0, 5)
+    assert model.pin(file, 5, 1) == (0, 1)
+    assert model.collapse(file, 0, 1024) == (errno.EINVAL, 0)  # the last error counts
+    assert model.collapse(file, 0, 512) == (errno.EAGAIN, 0)
+    assert model.unpin(file, 5, 1) == (0, 1)
+    assert model.collapse(file, 0, 1024) == (errno.EINVAL, 512)
+    private = new(model, 512, SMALL)
+    assert model.collapse(private, 0, 512) == (errno.EINVAL, 0)  # L7
+
+
+def test_collapse_needs_a_huge_page(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, 512, OraclePolicy(kind=SHMEM_THP.kind, movable=True))
+    model.access(file, 0, 400, 1)
+    rest = new(model, 4096, SMALL)
+    free = free_pages(model, 9) // 512 * 512
+    assert model.allocate(rest, 0, free) == (0, free)
+    assert model.collapse(file, 0, 512) == (errno.ENOMEM, 0)
+    assert len(layout(model, file)) == 400
+
+
+def test_shrinker_frees_what_is_not_mapped(world: MakeWorld) -> None:
+    """The rest of the folio is base pages then."""
+    model = world(8)
+    file = punched_anon(model)
+    assert model.split_deferred(file) == (0, 512)
+    assert free_pages(model) == FREE_OF_8 - 412
+    assert layout(model, file) == [(index, 1) for index in range(100, 512)]
+    assert count(model, "split_punch") == 1
+    assert model.split_deferred(file) == (0, 512)
+    assert count(model, "split_punch") == 1
+    assert model.split_deferred(new(model, 512, SHMEM_THP)) == (errno.EOPNOTSUPP, 0)
+
+
+def test_pinned_folio_stays(world: MakeWorld) -> None:
+    model = world(8)
+    file = punched_anon(model)
+    model.pin(file, 300, 1)
+    assert model.split_deferred(file) == (0, 512)
+    assert (free_pages(model), count(model, "split_failed")) == (FREE_OF_8 - 512, 1)
+    model.unpin(file, 300, 1)
+    model.split_deferred(file)
+    assert free_pages(model) == FREE_OF_8 - 412
+
+
+def test_lazy_free_splits_what_it_covers_in_part(world: MakeWorld) -> None:
+    """Nothing is freed that is mapped; a folio that it covers as a whole stays one."""
+    model = world(8)
+    file = new(model, 1024, ANON_THP)
+    model.access(file, 0, 1024, 1)
+    assert model.free_lazily(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512), (512, 512)]
+    assert model.free_lazily(file, 512, 7) == (0, 7)
+    assert layout(model, file) == [(0, 512), *((index, 1) for index in range(512, 1024))]
+    assert free_pages(model) == FREE_OF_8 - 1024
+    assert model.free_lazily(file, 1000, 100) == (errno.EINVAL, 0)
+    assert model.free_lazily(new(model, 512, SHMEM_THP), 0, 512) == (errno.EINVAL, 0)
