@@ -18,7 +18,7 @@ PYTEST_FLAGS ?= -q -n auto
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
 INTERPRETED_TESTS ?= $(addprefix tests/core/test_,against_oracle.py audit.py measure.py run.py strict_units.py) $(ORACLE_TESTS)
-BOUNDS_TESTS ?= tests/core/test_against_oracle.py tests/core/test_audit.py $(ORACLE_TESTS)
+BOUNDS_TESTS ?= $(addprefix tests/core/test_,against_oracle.py audit.py measure.py run.py strict_units.py) $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py
 KERNEL_BENCH ?= bench/kernel_bench.py
@@ -39,7 +39,8 @@ demo: setup
 
 setup: $(WARM)
 
-test: test-compiled test-interpreted test-bounds
+test: test-compiled
+	@$(MAKE) --no-print-directory --jobs 2 test-interpreted test-bounds
 
 test-compiled: $(INSTALLED_DEV) $(WARM)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
@@ -54,7 +55,7 @@ test-bounds: $(INSTALLED_DEV)
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src tests
+	$(BIN)/mypy --strict src tests tools
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docstrings.py src
 

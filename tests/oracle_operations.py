@@ -10,6 +10,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     FRESH,
     GIGA_ORDER,
+    KIND_ANON,
     KIND_HUGETLB,
     MERGE_EAGER,
     MOVABLE,
@@ -42,11 +43,15 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
         pages = range(base, base + (1 << order))
         if base + (1 << order) > file.size or any(i in file.pages for i in pages):
             continue
+        if order == BLOCK_ORDER and index // BLOCK_PAGES in file.tables:
+            continue
         mixed = order > 0 and file.in_place() and any(i in file.shared for i in pages)
         if mixed and not file.in_units():
             continue
         pfn = memory.buddy.alloc(order, MOVABLE if file.policy.movable else UNMOVABLE)
         if pfn is not None:
+            if order < BLOCK_ORDER and file.policy.kind == KIND_ANON:
+                file.tables.add(index // BLOCK_PAGES)
             folio = memory.insert(file, base, pfn, order)
             if mixed:
                 memory.cut(folio, [(page, 0) for page in pages])
@@ -210,6 +215,10 @@ def punch_block(memory: Memory, file: File, a: int, b: int) -> None:
 
 def defer_pages(memory: Memory, file: File, a: int, b: int) -> None:
     """Unmap pages of anonymous memory one by one; a folio goes with the last of its pages (L16)."""
+    if b - a == BLOCK_PAGES:
+        file.tables.discard(a // BLOCK_PAGES)
+    elif any(index in file.pages for index in range(a - a % BLOCK_PAGES, a - a % BLOCK_PAGES + BLOCK_PAGES)):
+        file.tables.add(a // BLOCK_PAGES)
     for index in range(a, b):
         if index in file.pages:
             folio = file.pages[index].folio

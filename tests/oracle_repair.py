@@ -24,7 +24,8 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
     pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
     if not pages:
         return errno.EINVAL
-    if len(pages) == BLOCK_PAGES and pages[0].folio.order == BLOCK_ORDER and pages[0].folio is pages[-1].folio:
+    folio = pages[0].folio
+    if folio.order == BLOCK_ORDER and len(folio.members) == BLOCK_PAGES:
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
@@ -68,6 +69,7 @@ def split_to_pages(memory: Memory, folio: Folio) -> None:
         return
     if folio.order == BLOCK_ORDER:
         memory.counters["split_punch"] += 1
+    folio.file.tables.add(folio.index // BLOCK_PAGES)
     for offset, pfn in enumerate(folio.frames()):
         index = folio.index + offset
         if index in folio.members:

@@ -70,6 +70,24 @@ def test_shrinker_frees_what_is_not_mapped(world: MakeWorld) -> None:
     assert model.split_deferred(new(model, 512, SHMEM_THP)) == (errno.EOPNOTSUPP, 0)
 
 
+def test_block_given_back_piece_by_piece_gets_no_huge_page(world: MakeWorld) -> None:
+    """Its table of 4 KiB entries stays, until one call gives back all of it. Seen on Linux 6.18.44."""
+    model = world(8)
+    file = new(model, 1024, ANON_THP)
+    model.access(file, 0, 1024, 1)
+    for first in (0, 256):
+        assert model.punch(file, first, 256) == (0, 256)
+    model.access(file, 5, 1, 1)
+    assert layout(model, file) == [(5, 1), (512, 512)]
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512), (512, 512)]
+    model.punch(file, 0, 300)
+    model.punch(file, 300, 212)
+    model.punch(file, 0, 1024)
+    model.access(file, 5, 1, 1)
+    assert layout(model, file) == [(0, 512)]
+
+
 def test_pinned_folio_stays(world: MakeWorld) -> None:
     model = world(8)
     file = punched_anon(model)

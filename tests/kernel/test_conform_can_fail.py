@@ -26,7 +26,9 @@ def wrong_errno(memory: GuestMemory, offset: Any = 0, size: Any = None) -> None:
     try:
         allocate(memory, offset, size)
     except OperationError as error:
-        raise operation_error(errno.EINVAL if error.errno == errno.EFBIG else error.errno or 0, error.done, "allocate") from None
+        raise operation_error(
+            errno.EINVAL if error.errno == errno.EFBIG else error.errno or 0, error.done, "allocate"
+        ) from None
 
 
 def end_off_by_one(memory: GuestMemory, offset: Any = 0, size: Any = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from gmemlab.kernel import abi
 from gmemlab.kernel.abi import PAGE
-from gmemlab.kernel.differences import memslot_overlap
+from gmemlab.kernel.differences import difference
 from gmemlab.kernel.features import read_release
 from gmemlab.kernel.guest_memfd import GuestMemfd
 from gmemlab.kernel.host import LiveHost
@@ -24,7 +24,7 @@ def memory(vm: Vm, host: LiveHost) -> GuestMemfd:
 def test_memslots(vm: Vm, host: LiveHost) -> None:
     memory = host.guest_memfd(SIZE)
     memory.bind(0, 0, 0, 8 * PAGE)
-    overlap = memslot_overlap(read_release())
+    overlap = difference("memslot_overlap", read_release())
     for offset, size in ((0, 8 * PAGE), (7 * PAGE, PAGE), (7 * PAGE, 9 * PAGE), (0, SIZE)):
         with refusal(overlap):
             memory.bind(1, 1 << 30, offset, size)

@@ -14,7 +14,7 @@ from gmemlab.model.host import Host
 from gmemlab.policy import find
 from gmemlab.workload.scenario import load
 from gmemlab.workload.schema import Scenario
-from lab_world import write_scenario
+from lab_world import make_row, write_scenario
 
 NAMES = ("4k", "thp", "thp-strict-zero", "hugetlb-2m")
 
@@ -70,6 +70,24 @@ def test_huge_pages_are_mapped_where_they_are_had(scenario: Scenario) -> None:
         assert found["launches_failed"] == 0
     assert pool.outcomes[0].run.pool_bytes == 256 << 20
     assert pool.outcomes[0].figures["pool_idle_after"] == 256 << 20
+    assert pool.outcomes[0].figures["pool_missing"] == 0
+
+
+def test_all_rows_start_with_the_same_host(scenario: Scenario) -> None:
+    """Pools too: their rows start before the pool is filled."""
+    four, _, _, pool = run(scenario, *NAMES).rows
+    for key in ("free_2m_start", "free_2m_unmovable_start", "free_1g_start", "clean_2m_start"):
+        assert pool.figures[key] == four.figures[key]
+    assert pool.null["free_2m_start"] == four.null["free_2m_start"]
+    assert pool.outcomes[0].run.filled.free_2m == pool.outcomes[0].run.start.free_2m - 128
+    splits = pool.outcomes[0].figures["peak_structs"] or 0
+    assert splits > 0  # what HVO gave back when the pool was filled is no negative cost
+
+
+def test_rows_whose_guests_went_without_memory() -> None:
+    assert not make_row("thp").starved
+    assert make_row("thp", launches_failed=(0.0, 0.0, 1.0)).starved
+    assert make_row("thp", runtime_failures=3.0).starved
 
 
 def test_all_policies_of_one_seed_meet_the_same_events(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

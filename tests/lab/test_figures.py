@@ -32,6 +32,7 @@ def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
         "tally": np.zeros(NR_TALLIES, np.int64),
         "after": records({})[0],
         "start": records({})[0],
+        "filled": records({})[0],
         "pool_bytes": 0,
         "pool_wanted_bytes": 0,
         "notes": (),
@@ -91,7 +92,7 @@ def test_components_add_up_to_the_peak() -> None:
                 "table_blocks": 3,
             },
         ],
-        start=records({"structs_taken": -15})[0],
+        filled=records({"structs_taken": -15})[0],
     )
     found = figures(run)
     pages = 700 + 50 + 30 + 5 + 3
@@ -101,12 +102,31 @@ def test_components_add_up_to_the_peak() -> None:
     assert sum(found[f"peak_{part}"] or 0 for part in parts) == pages * PAGE
     assert found["peak_unmapped"] == (700 - 612 - 20) * PAGE
     assert found["peak_backed_twice"] == 7 * PAGE
-    assert host_pages(run.samples, run.start).tolist() == [15, pages]
+    assert host_pages(run.samples, run.filled).tolist() == [15, pages]
 
 
 def test_the_peak_may_come_when_a_guest_is_ready() -> None:
     run = make_run([{"guest_pages": 10, "charged": 5}], ready=records({"guest_pages": 20, "charged": 15}))
     assert figures(run)["peak_host_per_guest"] == 0.75
+
+
+def test_a_pool_is_looked_at_when_guests_use_most_of_it() -> None:
+    """What the pool holds as a whole hardly changes, and is largest by chance at any time: here when it is all idle."""
+    run = make_run(
+        [
+            {"guest_pages": 100, "charged": 10, "private_mapped_2m": 10, "pool_idle": 1000, "table_blocks": 5},
+            {"guest_pages": 900, "charged": 800, "private_mapped_2m": 800, "pool_idle": 210, "table_blocks": 2},
+        ]
+    )
+    found = figures(run)
+    assert (found["peak_mapped"], found["peak_pool_idle"]) == (800 * PAGE, 210 * PAGE)
+    assert found["peak_host"] == 1012 * PAGE
+    assert found["peak_host_per_guest"] == 1012 / 900
+
+
+def test_what_a_pool_lacks() -> None:
+    found = figures(make_run([{}], pool_bytes=6 << 20, pool_wanted_bytes=8 << 20))
+    assert (found["pool_wanted"], found["pool_missing"]) == (8 << 20, 2 << 20)
 
 
 def test_free_pages_of_three_moments() -> None:

@@ -1,19 +1,35 @@
 """Hosts: empty, fragmented, from snapshots; and the object API on them."""
 
+import errno
+import signal
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gmemlab
-from gmemlab.core import layout
+from gmemlab.core import layout, state
 from gmemlab.core.layout import BLOCK_PAGES
-from gmemlab.errors import HostAccessFault, InvalidArgument, MemoryFault, OutOfMemory, TryAgain, UsageError
+from gmemlab.errors import (
+    HostAccessFault,
+    InvalidArgument,
+    MemoryFault,
+    OperationError,
+    OutOfMemory,
+    TooBig,
+    TryAgain,
+    UsageError,
+)
 from gmemlab.model import machine
 from gmemlab.model.host import Host
 from gmemlab.policy import PRESETS
 from gmemlab.snapshot import FreeChunks, Snapshot, ZoneSnapshot, capture
+from gmemlab.units import parse_size
 
+ANY_HOST: Any = Host  # takes arguments of any type, as users do
 TYPES = ("Unmovable", "Movable", "Reclaimable")
 
 
@@ -104,13 +120,37 @@ def test_this_machine_has_the_free_memory_that_its_snapshot_tells() -> None:
     assert abs(host.free_bytes // 4096 - wanted) <= BLOCK_PAGES * len(snapshot.zones)
 
 
-@pytest.mark.parametrize("fragmentation", [0.05, 0.4, 0.9])
-def test_preconditioning_reaches_the_index(fragmentation: float) -> None:
-    host = Host("4G", fragmentation=fragmentation, seed=5)
+@pytest.mark.parametrize("size", ["64M", "4G"])
+@pytest.mark.parametrize("fragmentation", [0.05, 0.4, 0.9, 0.95])
+def test_preconditioning_reaches_the_index(size: str, fragmentation: float) -> None:
+    host = Host(size, fragmentation=fragmentation, seed=5)
     host.audit()
-    assert fragmentation <= host.unusable_index() < fragmentation + 0.02
-    again = Host("4G", fragmentation=fragmentation, seed=5)
+    blocks = host.total_bytes >> 21
+    assert fragmentation <= host.unusable_index() < fragmentation + 4 / blocks
+    again = Host(size, fragmentation=fragmentation, seed=5)
     assert again.state.blocks.tobytes() == host.state.blocks.tobytes()
+
+
+def test_dirtied_blocks_lie_all_over_the_zone() -> None:
+    """No long run of them and none of clean blocks, of both types; what is clean is free."""
+    host = Host("16G", fragmentation=0.2, seed=1)
+    kinds = host.state.blocks.kind[1 : 1 + 8192]  # the first 129 hold page structs
+    dirty = kinds == layout.SPLIT
+    share = dirty[129:].mean()
+    assert 0.25 < share < 0.45
+    assert (kinds[129:][~dirty[129:]] == layout.FREE).all()
+    for part in np.array_split(dirty[129:], 8):
+        assert abs(part.mean() - share) < 0.06
+    types = host.state.blocks.migratetype[1 : 1 + 8192][dirty]
+    assert 0.15 < (types == layout.UNMOVABLE).mean() < 0.25
+    assert int(host.measure().free_1g) == 0
+    other = Host("16G", fragmentation=0.2, seed=2).state.blocks.kind[1 : 1 + 8192] == layout.SPLIT
+    assert (other != dirty).any()
+
+
+def test_hardly_any_fragmentation_leaves_1g_pages() -> None:
+    host = Host("16G", fragmentation=0.0005, seed=1)
+    assert 0 < int(host.measure().free_1g) < 15
 
 
 def test_empty_host_hands_out_ascending_and_takes_back_everything() -> None:
@@ -198,13 +238,66 @@ def test_sizes_of_hosts_are_checked(size: str) -> None:
         Host(size)
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: ANY_HOST("8G", fragmentation="a"), "^fragmentation: .*'a'; allowed: 0 to 0.95"),
+        (lambda: ANY_HOST("8G", fragmentation=float("nan")), "^fragmentation: "),
+        (lambda: ANY_HOST("8G", seed=-1), "^seed: not a seed .value -1; allowed: a whole number"),
+        (lambda: ANY_HOST("8G", 0.2, seed="a"), "^seed: not a seed .value 'a'"),
+        (lambda: ANY_HOST(8.5), "not a size"),
+        (lambda: ANY_HOST.live(seed="a"), "^seed: "),
+        (lambda: ANY_HOST.from_snapshot(snapshot_of(zone_snapshot()), -1), "^seed: "),
+        (
+            lambda: ANY_HOST.from_snapshot(snapshot_of(zone_snapshot(managed_pages=10**12))),
+            r"^zones\[0\]\.managed_pages: out of",
+        ),
+        (
+            lambda: ANY_HOST.from_snapshot(snapshot_of(zone_snapshot(start_pfn=1 << 34))),
+            r"^zones\[0\]\.spanned_pages: larger than",
+        ),
+        (lambda: ANY_HOST("64M").guest_memfd("2M", policy=3), "^policy: not a policy .value 3; allowed: "),
+        (lambda: ANY_HOST("64M").guest_memfd("2M", policy="big"), "^policy: no such policy"),
+        (lambda: ANY_HOST("64M").guest_memfd("2M", policy="anon-thp"), "^policy: a policy for ordinary memory.*allowed: 4k,"),
+        (lambda: ANY_HOST("64M").guest_memfd("2M", flags="3"), "^flags: not flags"),
+        (lambda: ANY_HOST("64M").guest_memfd(2.0), "not a size"),
+        (lambda: ANY_HOST("64M").memory("2M", policy="thp"), "^policy: a policy for guest_memfd.*allowed: shmem-thp"),
+        (lambda: ANY_HOST("64M").memory("2M", policy=None), "^policy: not a policy"),
+        (lambda: ANY_HOST("64M").grow_pool("2M", "all"), "^page: no such pool"),
+    ],
+)
+def test_wrong_arguments_are_named(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        call()
+    assert caught.value.allowed
+
+
+@pytest.mark.parametrize(("policy", "largest"), [("thp", "4T"), ("thp-inplace", "8T"), ("shmem-thp", "8T")])
+def test_size_beyond_the_models_tables_leaves_the_host_as_it_was(policy: str, largest: str) -> None:
+    host = Host("8G")
+    create = host.memory if PRESETS[policy].memory != "guest_memfd" else host.guest_memfd
+    for size in ("999T", (64 << 40) + (2 << 20), parse_size(largest) + 4096, (1 << 63) - 4096):
+        with pytest.raises(TooBig, match=rf"^create {size} \({policy}\): the model holds files up to {largest} on this host"):
+            create(size, policy)
+    everything = create(largest, policy)
+    with pytest.raises(OperationError, match="the model's tables are full: the 1T need") as caught:
+        create("1T", policy)
+    assert caught.value.errno == errno.ENFILE
+    everything.close()
+    again = create(largest, policy)
+    again.access("1T", "2M")
+    again.close()
+    create("1G", policy).allocate()
+    host.audit()
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_runs(name: str) -> None:
     host = Host("4G")
     policy = PRESETS[name]
     if policy.source == "pool":
         host.grow_pool(policy.unit, (1 << 30) // policy.unit)
-    vm = host.guest_memfd("1G", policy)
+    vm = host.guest_memfd("1G", policy) if policy.memory == "guest_memfd" else host.memory("1G", policy)
     vm.access(0, "1G")
     if policy.conversion != "none":
         vm.convert("512M", "4K", to="shared")
@@ -241,6 +334,23 @@ def test_copy_is_the_same_host_and_has_a_life_of_its_own(policy: str) -> None:
     assert_equal_states(copy, host)
     host.memory("2M").allocate()
     assert copy.free_bytes - host.free_bytes == 2 << 20
+
+
+def test_signals_are_served_while_a_host_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "COPIED_AT_ONCE", 4 << 20)
+    host = Host("8G")
+    host.guest_memfd("8T", "thp-inplace")
+    assert host.model_bytes > 80 << 20
+    served: list[float] = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: served.append(time.monotonic()))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        copy = host.copy()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert len(served) >= 8  # of twenty slices; one assignment for each table would serve them together
+    assert_equal_states(copy, host)
 
 
 def assert_equal_states(one: Host, other: Host) -> None:

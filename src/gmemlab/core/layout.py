@@ -58,6 +58,7 @@ HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
 HISTORY: Final = 2  # some page was mapped at 4 KiB, and the block never left the guest as a whole since (K6)
 INHIBIT: Final = 4  # a 4 KiB accept forbade 2 MiB here for good (G79)
 SHATTERED: Final = 8  # was mapped at 2 MiB once, then lost it
+PAGE_TABLE: Final = 32  # anonymous memory: a table of 4 KiB entries maps the block, so that no huge page can (L16)
 PROMISED: Final = 16  # hugetlb memory: the huge page that starts here is in the file's reservation map (L19)
 
 # -- content of a file's page -----------------------------------------------------------------------------------------------

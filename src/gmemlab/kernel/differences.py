@@ -1,25 +1,34 @@
-"""What differs between releases of Linux, each with the release or commit that changed it."""
+"""What differs between releases of Linux: one table, each row with the releases and the commit or experiment behind it."""
 
-import errno
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 Release = tuple[int, int]
 
-# A second memslot on the same range of a guest_memfd: the errno, and since which release (G29; L11 on 6.18, 7.3).
-MEMSLOT_OVERLAP: Final[tuple[tuple[Release, int], ...]] = (((0, 0), errno.EINVAL), ((7, 3), errno.EEXIST))
+# Name: values, each from a release on.
+DIFFERENCES: Final[Mapping[str, tuple[tuple[Release, Any], ...]]] = {
+    # A second memslot on the same range of a guest_memfd: EINVAL, then EEXIST (G29; L11 on 6.18.44, 7.3.4).
+    "memslot_overlap": (((0, 0), 22), ((7, 3), 17)),
+    # What a partial punch of a shmem folio leaves: base pages, then the pieces of two non-uniform splits (commit 7460b470a131,
+    # "mm/truncate: use folio_split() in truncate operation"; seen on 6.12.95 and 6.18.44).
+    "split": (((0, 0), "4k"), ((6, 15), "pieces")),
+    # Folios that fallocate of shmem tries: 2M and 4K, then every order that fits (commit acd7ccb284b8, "mm: shmem: add large
+    # folio support for tmpfs"; seen on 6.18.44).
+    "shmem_ladder": (((0, 0), False), ((6, 14), True)),
+    # One MADV_DONTNEED on all of a 2M range frees its empty page table, so that a huge page can be had there again (commit
+    # 6375e95f381e, "mm: pgtable: reclaim empty PTE page in madvise(MADV_DONTNEED)"; seen on 6.18.44).
+    "reclaims_page_tables": (((0, 0), False), ((6, 14), True)),
+}
 
 
-def memslot_overlap(release: str) -> int:
-    """The errno of a memslot that overlaps another one on the same file.
+def difference(name: str, release: str) -> Any:
+    """The value that a release has.
 
     Args:
+        name: in the table.
         release: as uname says it, such as ``6.18.44``.
     """
-    return _since(MEMSLOT_OVERLAP, release)
-
-
-def _since(table: tuple[tuple[Release, int], ...], release: str) -> int:
     match = re.match(r"(\d+)\.(\d+)", release)
     running = (int(match[1]), int(match[2])) if match else (0, 0)
-    return next(value for first, value in reversed(table) if running >= first)
+    return next(value for first, value in reversed(DIFFERENCES[name]) if running >= first)

@@ -61,6 +61,12 @@ class Row:
     figures: Mapping[str, Spread | None]
     null: Mapping[str, Spread | None]
 
+    @property
+    def starved(self) -> bool:
+        """Whether guests went without memory with any seed, at launch or running: the host's bytes for them say little."""
+        counts = (self.figures["launches_failed"], self.figures["runtime_failures"])
+        return any(count is not None and count.most > 0 for count in counts)
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:

@@ -41,8 +41,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "split_by_conversion": Figure("count", "folios of 2M and 1G split by a conversion"),
     "split_failed": Figure("count", "folios that could not be split: pinned, referenced, or no page structs (K3 to K5)"),
     "backing_healed": Figure("count", "folios merged again (K6: that heals no mapping)"),
-    "peak_host_per_guest": Figure("ratio", "peak of the host's bytes for guests / peak of the guests' sizes"),
-    "peak_host": Figure("bytes", "that peak: frames of both sides, idle pool, page structs of splits, page tables"),
+    "peak_host_per_guest": Figure("ratio", "the host's bytes for guests at the peak / peak of the guests' sizes"),
+    "peak_host": Figure(
+        "bytes", "when guests use most: frames of both sides, page structs of splits, page tables, and what is idle in pools"
+    ),
     "peak_guest": Figure("bytes", "largest sum of live guests' sizes at a sample"),
     "peak_mapped": Figure("bytes", "of the peak: mapped by guests as private"),
     "peak_unmapped": Figure("bytes", "of the peak: guest_memfd not mapped as private, and not stranded: shared or spare"),
@@ -54,7 +56,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "peak_structs": Figure("bytes", "of the peak: page structs restored for splits (K5), since the pool was filled"),
     "peak_tables": Figure("bytes", "of the peak: page tables of 4K entries"),
     "peak_backed_twice": Figure("bytes", "guest memory that had frames on both sides at the peak; contained in the above"),
-    "free_2m_start": Figure("count", "2M pages to be had by movable requesters at the start, after the pool was filled"),
+    "free_2m_start": Figure("count", "2M pages to be had by movable requesters at the start, before any pool is filled"),
     "free_2m_end": Figure("count", "the same at the end"),
     "free_2m_after": Figure("count", "the same after all guests have left"),
     "free_2m_unmovable_start": Figure("count", "2M pages to be had by unmovable requesters (not in ZONE_MOVABLE), start"),
@@ -67,6 +69,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "clean_2m_end": Figure("count", "the same at the end"),
     "clean_2m_after": Figure("count", "the same after all guests have left"),
     "pool_idle_after": Figure("bytes", "idle in pools after all guests have left: for pool guests only"),
+    "pool_wanted": Figure("bytes", "what the policy's pool was to get from the host's free memory"),
+    "pool_missing": Figure("bytes", "of this, what it did not get"),
     "launches": Figure("count", "guests that were started"),
     "launches_failed": Figure("count", "guests that found no memory before they were ready"),
     "runtime_failures": Figure("count", "operations of running guests that found no memory"),
@@ -143,14 +147,14 @@ def _changes(tally: Tally) -> Figures:
     }
 
 
-def host_pages(samples: Records, start: Any) -> NDArray[np.int64]:
+def host_pages(samples: Records, filled: Any) -> NDArray[np.int64]:
     """Return the host's pages that guests cost, for each sample: the sum of the components that ``_memory`` lists."""
     pages: NDArray[np.int64] = (
         samples.charged
         + samples.charged_shared_side
         + samples.deferred
         + samples.pool_idle
-        + (samples.structs_taken - start.structs_taken)
+        + (samples.structs_taken - filled.structs_taken)
         + samples.table_blocks
     )
     return pages
@@ -158,8 +162,10 @@ def host_pages(samples: Records, start: Any) -> NDArray[np.int64]:
 
 def _memory(run: Run) -> Figures:
     samples = np.concatenate([run.samples, run.ready]).view(np.recarray)
-    pages = host_pages(samples, run.start)
-    peak = samples[int(pages.argmax())]
+    pages = host_pages(samples, run.filled)
+    # A pool makes the sum nearly the same at all times: the moment that can be compared is when guests use most of it.
+    moment = int((pages - samples.pool_idle).argmax())
+    peak = samples[moment]
     mapped = peak.private_mapped_2m + peak.private_mapped_4k
     components = {
         "peak_mapped": mapped,
@@ -167,14 +173,14 @@ def _memory(run: Run) -> Figures:
         "peak_stranded": peak.stranded,
         "peak_shared_side": peak.charged_shared_side + peak.deferred,
         "peak_pool_idle": peak.pool_idle,
-        "peak_structs": peak.structs_taken - run.start.structs_taken,
+        "peak_structs": peak.structs_taken - run.filled.structs_taken,
         "peak_tables": peak.table_blocks,
         "peak_backed_twice": peak.backed_twice,
     }
     guests = samples.guest_pages.max()
     return {
-        "peak_host_per_guest": _ratio(pages.max(), guests),
-        "peak_host": int(pages.max()) * PAGE_SIZE,
+        "peak_host_per_guest": _ratio(pages[moment], guests),
+        "peak_host": int(pages[moment]) * PAGE_SIZE,
         "peak_guest": int(guests) * PAGE_SIZE,
         **{name: int(value) * PAGE_SIZE for name, value in components.items()},
     }
@@ -189,6 +195,8 @@ def _free(run: Run) -> Figures:
         figures[f"free_1g_{moment}"] = int(sample.free_1g)
         figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
     figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
+    figures["pool_wanted"] = run.pool_wanted_bytes
+    figures["pool_missing"] = run.pool_wanted_bytes - run.pool_bytes
     return figures
 
 

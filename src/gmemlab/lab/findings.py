@@ -1,7 +1,8 @@
-"""Two or three sentences that say what a comparison shows, computed from its figures.
+"""The sentences that say what a comparison shows, computed from its figures.
 
-Each topic looks for its largest effect and weighs it; the first sentence is about the mappings, the others are the
-heaviest of the rest. Differences below a topic's tolerance, or inside the spread over the seeds, are no differences.
+Guests that went without memory come first, whatever else there is: all other sentences are to be read with that in mind.
+Then come the mappings; the other topics look for their largest effect and weigh it, and the heaviest are told. Differences
+below a topic's tolerance, or inside the spread over the seeds, are no differences.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +11,15 @@ from typing import Final, NamedTuple
 from gmemlab.lab.compare import Row, Spread
 from gmemlab.units import format_size
 
-MOST_SENTENCES: Final = 3
+MOST_SENTENCES: Final = 3  # more only if guests went without memory: all of that is told, and one other thing besides
 COVERAGE: Final = "mapped_2m_mean"
+COST: Final = "peak_host_per_guest"
 LEAST_WEIGHT: Final = 0.005
 SHARE_TOLERANCE: Final = 0.005
 RATIO_TOLERANCE: Final = 0.005
 LEAST_GIGA_PAGES: Final = 4  # below, one 1G page more or less says nothing
-FAILURE_TOLERANCE: Final = 0.05  # share of launches; a policy that fails more has other guests than the rest
 LOST_WEIGHT: Final = 2.0  # lost data matters more than any share
 STALE_WEIGHT: Final = 0.1
-RUNTIME_WEIGHT: Final = 0.1  # at least: a running guest that finds no memory stops
 
 # What host memory goes to, and the figures that add up to it.
 _COMPONENTS: Final = {
@@ -43,39 +43,80 @@ Topic = Callable[[Sequence[Row]], Finding | None]
 
 
 def findings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the sentences for a comparison's rows; at least one, at most three."""
+    """Return the sentences for a comparison's rows: one to three, or up to five if guests went without memory."""
+    short = [text for text in (_small_pools(rows), _failed_launches(rows), _runtime_failures(rows)) if text]
     others = [finding for topic in _TOPICS if (finding := topic(rows)) is not None and finding.weight >= LEAST_WEIGHT]
     others.sort(key=lambda finding: -finding.weight)
-    sentences = [_coverage(rows), *(finding.text for finding in others[: MOST_SENTENCES - 1])]
-    if not others and len(rows) > 1:
-        sentences.append("In host memory, failures and what they leave behind the policies make no difference.")
+    room = max(1, MOST_SENTENCES - 1 - len(short))
+    sentences = [*short, _coverage(rows), *(finding.text for finding in others[:room])]
+    if not others and not short and len(rows) > 1:
+        sentences.append("In host memory, in what fails and in what they leave behind the policies hardly differ.")
     return tuple(sentences)
 
 
-def _comparable(rows: Sequence[Row]) -> list[Row]:
-    """The rows whose guests mapped something and were started as often as elsewhere; best coverage over time first.
+def _small_pools(rows: Sequence[Row]) -> str | None:
+    """Whose pool is smaller than it was to be."""
+    parts: list[str] = []
+    for row in rows:
+        if _most(row, "pool_missing"):
+            lacks = "" if parts else "lacks "
+            parts.append(f"that of {row.policy.name} {lacks}{_part(row, 'pool_missing', 'pool_wanted', format_size)}")
+    return f"Free memory does not fill the pools: {', '.join(parts)}." if parts else None
 
-    Policies that fail more launches than the others are left out: a share of fewer guests is no merit.
-    """
-    known = [row for row in rows if row.figures[COVERAGE] is not None]
-    fewest = min((_share(row, "launches_failed", "launches") for row in known), default=0.0)
-    able = [row for row in known if _share(row, "launches_failed", "launches") <= fewest + FAILURE_TOLERANCE]
-    return sorted(able, key=lambda row: -_median(row, COVERAGE))
+
+def _failed_launches(rows: Sequence[Row]) -> str | None:
+    """Whose launches fail."""
+    parts: list[str] = []
+    for row in rows:
+        if _most(row, "launches_failed"):
+            null = row.null["launches_failed"]
+            says = "" if parts else "simple arithmetic expects "
+            expected = f" ({says}{_count(null.median)})" if null else ""
+            parts.append(f"{row.policy.name} {_part(row, 'launches_failed', 'launches')}{expected}")
+    return f"Launches that fail: {', '.join(parts)}." if parts else None
+
+
+def _runtime_failures(rows: Sequence[Row]) -> str | None:
+    """Whose running guests find no memory."""
+    parts = [f"{row.policy.name} {_part(row, 'runtime_failures')}" for row in rows if _most(row, "runtime_failures")]
+    return f"Operations of running guests that find no memory: {', '.join(parts)}." if parts else None
 
 
 def _coverage(rows: Sequence[Row]) -> str:
-    """Who keeps the most mapped at 2M over time, against `4k` or the worst, and against the null model."""
-    known = _comparable(rows)
+    """Who keeps the most mapped at 2M over time, and who is not ranked, as a share of fewer guests is no merit.
+
+    Policies that failed launches are ranked only if there is nothing else to rank: fewer than two policies without
+    failures, or none of them with anything mapped at 2M.
+    """
+    known = [row for row in rows if row.figures[COVERAGE] is not None]
     if not known:
         return "No guest mapped any private memory."
-    best, worst = known[0], known[-1]
+    ranked = [row for row in known if not _most(row, "launches_failed")]
+    if len(ranked) < 2 or not any(_median(row, COVERAGE) for row in ranked):
+        ranked = known
+    unranked = [row for row in rows if row not in ranked]
+    fewer = [row for row in ranked if _most(row, "launches_failed")]
+    text = _ranking(ranked, all_rows=not unranked)
+    if unranked and not fewer:
+        text = f"Of the policies that started all guests, {text}"
+    if unranked:
+        text += f" Left out: {_list([_not_ranked(row) for row in unranked])}."
+    if fewer:
+        text += f" Shares of fewer guests: {_list([f'{row.policy.name} ({_failed(row)})' for row in fewer])}."
+    return text
+
+
+def _ranking(known: Sequence[Row], *, all_rows: bool) -> str:
+    """Who of these is best, against `4k` or the worst, and against the null model."""
+    best = max(known, key=lambda row: _median(row, COVERAGE))
+    worst = min(known, key=lambda row: _median(row, COVERAGE))
     share = _median(best, COVERAGE)
     null = best.null[COVERAGE]
-    ending = (f"; simple arithmetic says {null.median:.1%}" if null else "") + _caveat(best)
+    ending = f"; simple arithmetic says {null.median:.1%}" if null else ""
     if len(known) == 1:
         return f"{best.policy.name} keeps {share:.1%} of the private memory that guests map at 2M, over time{ending}."
     if not _apart(best, worst, COVERAGE, SHARE_TOLERANCE):
-        who = "All policies" if len(known) == len(rows) else _names(known)
+        who = "All policies" if all_rows else _names(known)
         return f"{who} keep the same share of mapped private memory at 2M, over time: {share:.1%}{ending}."
     leaders = [row for row in known if not _apart(best, row, COVERAGE, SHARE_TOLERANCE)]
     reference = next((row for row in known if row.policy.name == "4k" and row not in leaders), worst)
@@ -87,74 +128,75 @@ def _coverage(rows: Sequence[Row]) -> str:
     )
 
 
+def _not_ranked(row: Row) -> str:
+    share = row.figures[COVERAGE]
+    reached = f"{share.median:.1%}" if share else "nothing mapped"
+    return f"{row.policy.name} ({reached}, but {_failed(row)})"
+
+
 def _memory(rows: Sequence[Row]) -> Finding | None:
-    """Who needs the most host memory per byte of guests, and what makes the difference."""
-    key = "peak_host_per_guest"
-    known = [row for row in rows if row.figures[key] is not None]
+    """Who needs the most host memory per byte of guests, and what makes the difference; starved guests are no saving."""
+    known = [row for row in rows if row.figures[COST] is not None and not row.starved]
+    if len(rows) == 1 and known:
+        return _memory_alone(known[0])
     if len(known) < 2:
-        return _memory_alone(known[0]) if known else None
-    most = max(known, key=lambda row: _median(row, key))
-    least = min(known, key=lambda row: _median(row, key))
-    if not _apart(most, least, key, RATIO_TOLERANCE):
         return None
+    most = max(known, key=lambda row: _median(row, COST))
+    least = min(known, key=lambda row: _median(row, COST))
+    if not _apart(most, least, COST, RATIO_TOLERANCE):
+        return None
+    high, low = _median(most, COST), _median(least, COST)
     extra = {name: _per_guest(most, keys) - _per_guest(least, keys) for name, keys in _COMPONENTS.items()}
     cause = max(extra, key=lambda name: extra[name])
-    high, low = _median(most, key), _median(least, key)
+    part = "most" if extra[cause] > (high - low) / 2 else "the largest part"
+    where = "Where no guest went without memory, " if len(known) < len(rows) else ""
+    dearest = [row for row in known if not _apart(most, row, COST, RATIO_TOLERANCE)]
+    cheapest = [row for row in known if not _apart(least, row, COST, RATIO_TOLERANCE)]
     return Finding(
         (high - low) / low,
-        f"{most.policy.name} costs the host the most: {high:.2f} bytes per byte of guests at the peak, against {low:.2f}"
-        f" with {least.policy.name}; most of the difference is {cause} ({extra[cause]:.2f}).",
+        f"{where}{_names(dearest)} {'costs' if len(dearest) == 1 else 'cost'} the host the most: {high:.2f} bytes per byte of"
+        f" guests at the peak, against {low:.2f} with {_names(cheapest)}; {part} of the difference is {cause}"
+        f" ({extra[cause]:.2f}).",
     )
 
 
 def _memory_alone(row: Row) -> Finding:
-    high, null = _median(row, "peak_host_per_guest"), row.null["peak_host_per_guest"]
+    high, null = _median(row, COST), row.null[COST]
     expected = null.median if null else 1.0
     text = f"At the peak it costs the host {high:.2f} bytes per byte of guests; simple arithmetic says {expected:.2f}."
     return Finding(abs(high - expected), text)
 
 
 def _left_behind(rows: Sequence[Row]) -> Finding | None:
-    """Who leaves the host with the fewest huge pages after all guests have left, of those that could be left."""
+    """Who leaves the host with the fewest huge pages after all guests have left, of those it had before any pool.
+
+    That a policy without memory for all guests leaves the most is no merit.
+    """
     candidates = []
+    served = [row for row in rows if not row.starved] or rows
     for size, least in (("2m", 1), ("1g", LEAST_GIGA_PAGES)):
-        known = [row for row in rows if _possible(row, size) >= least]
-        if known:
-            worst = min(known, key=lambda row: _kept(row, size))
-            best = max(known, key=lambda row: _kept(row, size))
-            reach = 1.0 if len(rows) == 1 else _kept(best, size)
-            candidates.append(Finding(reach - _kept(worst, size), _left_sentence(worst, best, size)))
+        at_first, after = _median(rows[0], f"free_{size}_start"), f"free_{size}_after"
+        worst = min(rows, key=lambda row: _median(row, after))
+        best = max(served, key=lambda row: _median(row, after))
+        if at_first < least or (len(rows) > 1 and not _apart(best, worst, after, 0)):
+            continue
+        text = f"At first {_count(at_first)} pages of {size.upper()} are to be had; after all guests have left"
+        text += f" {_left(rows, worst, after)}"
+        if worst is not best:
+            text += f", {_left(served, best, after)}"
+        reach = at_first if len(rows) == 1 else _median(best, after)
+        candidates.append(Finding((reach - _median(worst, after)) / at_first, f"{text}."))
     return max(candidates, default=None)
 
 
-def _left_sentence(worst: Row, best: Row, size: str) -> str:
-    text = (
-        f"After all guests have left, {worst.policy.name} leaves {_left(worst, size)} possible {size.upper()} pages to be had"
-    )
-    if worst is best:
-        return f"{text}{_pools((worst,))}."
-    return f"{text}, {best.policy.name} {_left(best, size)}{_pools((worst, best))}."
-
-
-def _failed_launches(rows: Sequence[Row]) -> Finding | None:
-    """Who fails the most launches."""
-    worst = max(rows, key=lambda row: _share(row, "launches_failed", "launches"))
-    failed, tried = _median(worst, "launches_failed"), _median(worst, "launches")
-    if not failed:
-        return None
-    null = worst.null["launches_failed"]
-    expected = f"; simple arithmetic expects {_count(null.median)}" if null else ""
-    return Finding(failed / tried, f"{worst.policy.name} fails {_count(failed)} of {_count(tried)} launches{expected}.")
-
-
-def _runtime_failures(rows: Sequence[Row]) -> Finding | None:
-    """Whose running guests find no memory most often; of the best coverage's policy the first sentence says so."""
-    worst = max(rows, key=lambda row: _median(row, "runtime_failures"))
-    failed = _median(worst, "runtime_failures")
-    if not failed or worst in _comparable(rows)[:1]:
-        return None
-    text = f"Under {worst.policy.name} {_count(failed)} operations of running guests find no memory."
-    return Finding(max(RUNTIME_WEIGHT, _share(worst, "runtime_failures", "conversions")), text)
+def _left(rows: Sequence[Row], like: Row, after: str) -> str:
+    """How many pages are left under all policies that leave as many as this one; what their pools hold is told besides."""
+    names = []
+    for row in rows:
+        if _median(row, after) == _median(like, after):
+            held = _median(row, "pool_idle_after")
+            names.append(f"{row.policy.name} ({format_size(held)} more in its pool)" if held else row.policy.name)
+    return f"{_count(_median(like, after))} under {_list(names)}"
 
 
 def _refusals(rows: Sequence[Row]) -> Finding | None:
@@ -194,20 +236,17 @@ def _shattering(rows: Sequence[Row]) -> Finding | None:
     return Finding(_share(worst, "shattered", "entries_2m"), text)
 
 
-_TOPICS: Final[tuple[Topic, ...]] = (
-    _memory,
-    _left_behind,
-    _failed_launches,
-    _runtime_failures,
-    _refusals,
-    _contents,
-    _shattering,
-)
+_TOPICS: Final[tuple[Topic, ...]] = (_memory, _left_behind, _refusals, _contents, _shattering)
 
 
 def _median(row: Row, key: str) -> float:
     spread = row.figures[key]
     return spread.median if spread else 0.0
+
+
+def _most(row: Row, key: str) -> float:
+    spread = row.figures[key]
+    return spread.most if spread else 0.0
 
 
 def _apart(first: Row, second: Row, key: str, tolerance: float) -> bool:
@@ -231,37 +270,24 @@ def _per_guest(row: Row, keys: Sequence[str]) -> float:
     return sum(_share(row, key, "peak_guest") for key in keys)
 
 
-def _possible(row: Row, size: str) -> float:
-    """Huge pages that could be left: those of the start, less what the host's own new memory takes at least."""
-    start, after = row.null[f"free_{size}_start"], row.null[f"free_{size}_after"]
-    taken = start.median - after.median if start and after else 0.0
-    return max(_median(row, f"free_{size}_start") - taken, _median(row, f"free_{size}_after"))
-
-
-def _kept(row: Row, size: str) -> float:
-    possible = _possible(row, size)
-    return _median(row, f"free_{size}_after") / possible if possible else 1.0
-
-
-def _left(row: Row, size: str) -> str:
-    return f"{_count(_median(row, f'free_{size}_after'))} of {_count(_possible(row, size))}"
-
-
-def _pools(rows: Sequence[Row]) -> str:
-    """What the pools of these rows hold besides, for the reader who misses it."""
-    held = [(row.policy.name, _median(row, "pool_idle_after")) for row in rows if _median(row, "pool_idle_after")]
-    return f" (the pool of {held[0][0]} holds {format_size(held[0][1])} more)" if held else ""
-
-
-def _caveat(row: Row) -> str:
-    failed = _median(row, "runtime_failures")
-    return f"; but under {row.policy.name} {_count(failed)} operations of running guests find no memory" if failed else ""
+def _failed(row: Row) -> str:
+    return _part(row, "launches_failed", "launches", what=" launches failed")
 
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
+def _part(row: Row, key: str, whole: str = "", write: Callable[[float], str] = _count, what: str = "") -> str:
+    """A median over the seeds, and what it is a part of; where it is 0, the most that any seed has."""
+    if middle := _median(row, key):
+        return write(middle) + (f" of {write(_median(row, whole))}" if whole else "") + what
+    return f"up to {write(_most(row, key))}{what} with some seeds"
+
+
 def _names(rows: Sequence[Row]) -> str:
-    names = [row.policy.name for row in rows]
+    return _list([row.policy.name for row in rows])
+
+
+def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

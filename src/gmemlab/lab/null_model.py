@@ -149,8 +149,8 @@ def host_per_guest(trace: Trace, policy: Policy, lives: _Lives, places: _Places,
 def huge_pages_left(trace: Trace, lives: _Lives, free_bytes: int, pool_bytes: int | None, ratio: float) -> Figures:
     """Return the 2M and 1G pages to be had that the null model expects: free bytes / size, as if all lay side by side.
 
-    At the start: free bytes - pool. After all guests have left: less the host's own background files. At the end: also
-    less the bytes of the guests that are still there, unless they live in the pool.
+    At the start: free bytes. After all guests have left: less the pool and the host's own background files. At the end:
+    also less the bytes of the guests that are still there, unless they live in the pool.
 
     Args:
         trace: for the background files.
@@ -159,14 +159,13 @@ def huge_pages_left(trace: Trace, lives: _Lives, free_bytes: int, pool_bytes: in
         pool_bytes: what the pool is to hold; None without one.
         ratio: host bytes per byte of guests, without a pool.
     """
-    start = max(0, free_bytes - (pool_bytes or 0))
-    after = max(0, start - sum(trace.background_pages) * PAGE_SIZE)
+    after = max(0, free_bytes - (pool_bytes or 0) - sum(trace.background_pages) * PAGE_SIZE)
     last = np.array([trace.duration_ns])
     alive = 0
     if pool_bytes is None:
         alive = int(_alive_sum(last, lives.created, lives.destroyed, lives.sizes)[0] * ratio)
     figures: Figures = {}
-    for moment, left in (("start", start), ("end", max(0, after - alive)), ("after", after)):
+    for moment, left in (("start", free_bytes), ("end", max(0, after - alive)), ("after", after)):
         figures[f"free_2m_{moment}"] = left // BLOCK_SIZE
         figures[f"free_1g_{moment}"] = left // GIGA_SIZE
     return figures

@@ -35,7 +35,8 @@ class Run:
         ready: MEASURE records taken when a guest became ready.
         tally: TALLY_* counters at the end, before the guests that are left are torn down.
         after: the host when all guests have left.
-        start: the host before the first event (and after the pool has grown).
+        start: the host before its pool has grown.
+        filled: the host after that, before the first event.
         pool_bytes: what the pool holds; 0 without one.
         pool_wanted_bytes: what it was to hold.
         notes: what the reader must know.
@@ -50,6 +51,7 @@ class Run:
     tally: NDArray[np.int64]
     after: Any
     start: Any
+    filled: Any
     pool_bytes: int
     pool_wanted_bytes: int
     notes: tuple[str, ...]
@@ -130,8 +132,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         progress: called with the share of events done, at least ten times a second.
     """
     started = time.perf_counter()
-    simulation = Simulation(host, trace, policy)
     start = host.measure()
+    simulation = Simulation(host, trace, policy)
+    filled = host.measure()
     periodic: list[Any] = []
     times: list[int] = []
     ready: list[Any] = []
@@ -158,6 +161,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         tally=tally,
         after=host.measure(),
         start=start,
+        filled=filled,
         pool_bytes=simulation.pool_bytes,
         pool_wanted_bytes=simulation.pool_wanted_bytes,
         notes=host.notes + _pool_notes(simulation),

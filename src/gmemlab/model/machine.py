@@ -17,8 +17,10 @@ STRUCT_FRAMES: Final = 8  # frames of page structs for each 2 MiB (C23)
 MAX_FRAGMENTATION: Final = 0.95
 UNMOVABLE_SHARE: Final = 0.2  # of the blocks that preconditioning dirties
 FREED_SHARE: Final = (0.2, 0.8)  # of each block's pages, uniformly
+LARGEST_BATCH: Final = 4096  # blocks that are dirtied at once
 PRECONDITION_NOTE: Final = (
-    "assumption (P7): fragmentation made by filling 2M blocks (one in five unmovable) and freeing 20 to 80 % of each at random"
+    "assumption (P7): fragmentation made by filling the host (one 2M block in five unmovable) and freeing blocks whole, but 20"
+    " to 80 % of the pages of some, drawn at random from the whole zone: each of them spoils the 1G page around it (K21)"
 )
 _KINDS: Final = {
     "DMA": layout.ZONE_DMA,
@@ -138,29 +140,28 @@ def free_in_blocks(state: State) -> int:
 
 
 def precondition(state: State, files: tuple[int, int], fragmentation: float, seed: int) -> None:
-    """Fill 2 MiB blocks and free random pages of them, until the unusable-free-space index for 2 MiB reaches a value.
+    """Fill the machine, free random pages of random 2 MiB blocks until the index is reached, and free the other blocks whole.
+
+    The index is the unusable-free-space index for 2 MiB; it is exceeded by what one block makes of it, at most.
 
     Args:
         state: an empty machine.
         files: its unmovable and movable background files.
         fragmentation: the index to reach, 0 to `MAX_FRAGMENTATION`.
         seed: where the choices are drawn from.
-
-    Raises:
-        UsageError: the host is too small for so much.
     """
     rng = np.random.default_rng(seed)
     total = int(state.zones.free.sum()) // BLOCK_PAGES
-    # Half of a dirtied block is free on average: x blocks make x/2 of unusable free memory, and leave total - x/2 free.
-    dirtied = min(total, int(1.1 * 2 * fragmentation / (1 + fragmentation) * total) + 1)
-    owners = (rng.random(dirtied) >= UNMOVABLE_SHARE).astype(np.int64)
+    owners = (rng.random(total) >= UNMOVABLE_SHARE).astype(np.int64)
     firsts = np.where(owners == 1, np.cumsum(owners), np.cumsum(1 - owners)) * BLOCK_PAGES - BLOCK_PAGES
-    for owner, first in zip(owners.tolist(), firsts.tolist(), strict=True):
-        execute.execute(state, layout.OP_ALLOCATE, files[owner], first, BLOCK_PAGES, 0)
-    order = rng.permutation(dirtied)
-    batch = max(1, min(4096, dirtied // 128))
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), total], strict=True):
+        execute.execute(state, layout.OP_ALLOCATE, files[owners[start]], int(firsts[start]), (end - start) * BLOCK_PAGES, 0)
+    order = rng.permutation(total)
     done = 0
-    while done < dirtied and _index_without(state, dirtied - done) < fragmentation:
+    while (missing := fragmentation - _index_without(state, total - done)) > 0:
+        # x blocks make x/2 of unusable free memory and leave total - x/2 free: the index grows by at most 2 / total each.
+        batch = max(1, min(LARGEST_BATCH, int(missing * total / 2)))
         chosen = order[done : done + batch]
         gone = rng.random((len(chosen), BLOCK_PAGES)) < rng.uniform(*FREED_SHARE, size=(len(chosen), 1))
         pages = firsts[chosen, np.newaxis] + np.arange(BLOCK_PAGES)
@@ -168,8 +169,6 @@ def precondition(state: State, files: tuple[int, int], fragmentation: float, see
             freed = pages[(owners[chosen] == movable)[:, np.newaxis] & gone]
             boot.punch_each(state, files[movable], freed, np.ones(len(freed), dtype=np.int64))
         done += len(chosen)
-    if _index_without(state, dirtied - done) < fragmentation:
-        raise UsageError("this host is too small for it", key="fragmentation", value=str(fragmentation))
     for movable in (0, 1):
         rest = firsts[order[done:]][owners[order[done:]] == movable]
         boot.punch_each(state, files[movable], rest, np.full(len(rest), BLOCK_PAGES, dtype=np.int64))

@@ -40,6 +40,7 @@ def comparison_as_json(comparison: Comparison, sentences: Sequence[str]) -> dict
 def _row(row: Row) -> dict[str, Any]:
     return {
         "policy": policy_as_json(row.policy),
+        "starved": row.starved,
         "figures": _spreads(row.figures),
         "null": _spreads(row.null),
         "runs": [_outcome(outcome) for outcome in row.outcomes],
@@ -61,8 +62,10 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "null": outcome.null,
         "pool_bytes": run.pool_bytes,
         "pool_wanted_bytes": run.pool_wanted_bytes,
-        "start": {key: int(values[0]) for key, values in _series(run.start).items()},
-        "after": {key: int(values[0]) for key, values in _series(run.after).items()},
+        **{
+            moment: {key: int(values[0]) for key, values in _series(sample).items()}
+            for moment, sample in (("start", run.start), ("filled", run.filled), ("after", run.after))
+        },
         "series": {"time_ns": run.times.tolist(), **{key: v.tolist() for key, v in _series(run.samples).items()}},
         "ready": {key: values.tolist() for key, values in _series(run.ready).items()},
     }

@@ -64,15 +64,22 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
-        "Operations that were made, and that failed",
+        "Operations that were made",
         (
             Detail("2M entries\nmade", write_count, ("entries_2m",)),
             Detail("4K entries\nmade", write_count, ("entries_4k",)),
+            Detail("in smaller\nfolios", write_count, ("fallbacks",)),
             Detail("conver-\nsions", write_count, ("conversions",)),
+        ),
+    ),
+    (
+        "Operations that failed, and what they left",
+        (
             Detail("refused,\nEAGAIN", write_count, ("conversions_refused",)),
             Detail("punches\nrefused", write_count, ("punches_refused",)),
-            Detail("no memory\nrunning", write_count, ("runtime_failures",)),
-            Detail("no memory\nhost", write_count, ("host_failures",)),
+            Detail("VMM punch\nfailed", write_count, ("vmm_punches_failed",)),
+            Detail("ENOMEM\nrunning", write_count, ("runtime_failures",)),
+            Detail("ENOMEM\nhost", write_count, ("host_failures",)),
             Detail("\nstale", format_size, ("stale",)),
             Detail("\nlost", format_size, ("lost",)),
         ),

@@ -1,13 +1,15 @@
 """The headline table of a comparison: printed row by row as policies are done, in 120 columns or 80.
 
 A cell has the median over the seeds, beside or under it in parentheses what the null model says, and under that the range
-over the seeds. Column widths are fixed before the first row, so that rows can be printed as they come.
+over the seeds. Column widths are fixed before the first row, so that rows can be printed as they come. All columns fit
+into 80 characters; where the name of a policy does not, it is broken at its hyphens.
 """
 
 import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from rich.console import Console
@@ -23,13 +25,16 @@ Write = Callable[[float], str]
 
 DIM: Final = "dim"
 NOTHING: Final = "-"
+STARVED: Final = "!"
+RANGE: Final = "–"
 LONGEST_NAME: Final = 24
+LEAST_NAME: Final = 12  # room for every status
 _PARAMETER: Final = re.compile(r"\bP\d+\b")
 
 
 def write_share(value: float) -> str:
-    """Return a share (0 to 1) as a percentage with one decimal."""
-    return f"{value:.1%}"
+    """Return a share (0 to 1) as a percentage with one decimal; a whole as 100%."""
+    return f"{value:.1%}".replace("100.0", "100")
 
 
 def write_ratio(value: float) -> str:
@@ -44,26 +49,41 @@ def write_count(value: float) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A headline column: figure, header, how it is written, width of value and null side by side, and of a range alone."""
+    """A headline column: figure, headers, how it is written, and its widths.
+
+    Attributes:
+        key: the figure.
+        header: over wide columns.
+        narrow_header: over narrow ones, with a line more.
+        write: makes text of a value.
+        beside: characters of a wide column, which has value and null side by side.
+        below: characters of a narrow one, which has the null below the value.
+        whole: figure that the value is a part of.
+        pool: figure of what a pool holds besides.
+        marked: whether the value is marked in rows whose guests went without memory.
+    """
 
     key: str
     header: str
+    narrow_header: str
     write: Write
     beside: int
-    stacked: int
-    whole: str = ""  # figure that the value is a part of
-    pool: str = ""  # figure of what a pool holds besides
+    below: int
+    whole: str = ""
+    pool: str = ""
+    marked: bool = False
 
 
 COLUMNS: Final = (
-    Column("mapped_2m_ready", "mapped 2M\nat ready", write_share, 13, 9),
-    Column("mapped_2m_mean", "mapped 2M\nover time", write_share, 13, 9),
-    Column("mapped_2m_end", "mapped 2M\nat end", write_share, 13, 9),
-    Column("peak_host_per_guest", "host/guest\nat peak", write_ratio, 11, 10),
-    Column("free_2m_after", "2M pages\nleft after", write_count, 13, 11, pool="pool_idle_after"),
-    Column("launches_failed", "launches\nfailed", write_count, 10, 8, whole="launches"),
-    Column("free_1g_after", "1G pages\nleft after", write_count, 13, 11),
-    Column("conversions_refused", "refused\nEAGAIN", write_count, 7, 7),
+    Column("mapped_2m_ready", "mapped 2M\nat ready", "at 2M\nwhen\nready", write_share, 12, 6),
+    Column("mapped_2m_mean", "mapped 2M\nover time", "at 2M\nover\ntime", write_share, 12, 6),
+    Column("mapped_2m_end", "mapped 2M\nat end", "at 2M\nat\nend", write_share, 12, 6),
+    Column("peak_host_per_guest", "host/guest\nat peak", "host/\nguest\npeak", write_ratio, 12, 6, marked=True),
+    Column("launches_failed", "launches\nfailed", "launch\nfailed", write_count, 8, 6, whole="launches"),
+    Column("runtime_failures", "ENOMEM\nrunning", "ENOMEM\nrun-\nning", write_count, 7, 6),
+    Column("conversions_refused", "EAGAIN\nrefused", "EAGAIN\nre-\nfused", write_count, 7, 6),
+    Column("free_2m_after", "2M pages\nleft after", "2M\nleft\nafter", write_count, 13, 7, pool="pool_idle_after"),
+    Column("free_1g_after", "1G pages\nleft after", "1G\nleft\nafter", write_count, 13, 7),
 )
 
 
@@ -77,11 +97,13 @@ class HeadlineTable:
 
     def __init__(self, console: Console, policies: Sequence[Policy]) -> None:
         self._console = console
-        longest = max(len(policy.name) for policy in policies)
-        self._name_width = min(max(longest, *(len(write_status(policy)) for policy in policies)), LONGEST_NAME)
-        room = console.width - self._name_width
-        self._beside = sum(column.beside + 1 for column in COLUMNS) <= room
-        self._columns = [column for column, end in zip(COLUMNS, self._ends(), strict=True) if end <= room]
+        longest = max(*(len(policy.name) for policy in policies), *(len(write_status(policy)) for policy in policies))
+        wide, narrow = (sum(widths) + len(COLUMNS) for widths in zip(*((c.beside, c.below) for c in COLUMNS), strict=True))
+        self._wide = wide + LEAST_NAME <= console.width
+        room = console.width - (wide if self._wide else narrow)
+        self._name_width = min(longest, LONGEST_NAME, max(room, LEAST_NAME))
+        ends = accumulate(self._width(column) + 1 for column in COLUMNS)
+        self._columns = [c for c, end in zip(COLUMNS, ends, strict=True) if self._name_width + end <= console.width]
 
     def start(self) -> None:
         """Print the header."""
@@ -90,37 +112,39 @@ class HeadlineTable:
     def add(self, row: Row) -> None:
         """Print a policy's lines."""
         table = self._table(show_header=False)
-        name = Text(row.policy.name, style="bold").append(f"\n{write_status(row.policy)}", style="not bold dim")
+        name = Text("\n".join(textwrap.wrap(row.policy.name, self._name_width)), style="bold")
+        name.append(f"\n{write_status(row.policy)}", style="not bold dim")
         table.add_row(name, *(self._cell(row, column) for column in self._columns))
         self._console.print(table)
 
-    def _ends(self) -> list[int]:
-        """Return where each column ends, in characters after the first column."""
-        widths = [column.beside if self._beside else column.stacked for column in COLUMNS]
-        return [sum(width + 1 for width in widths[: index + 1]) for index in range(len(widths))]
+    def _width(self, column: Column) -> int:
+        return column.beside if self._wide else column.below
 
     def _table(self, *, show_header: bool) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM, show_header=show_header)
-        table.add_column("\npolicy", width=self._name_width, overflow="fold")
+        table.add_column("\npolicy" if self._wide else "\n\npolicy", width=self._name_width, overflow="fold")
         for column in self._columns:
-            width = column.beside if self._beside else column.stacked
-            table.add_column(column.header, width=width, justify="right", no_wrap=True)
+            header = column.header if self._wide else column.narrow_header
+            table.add_column(header, width=self._width(column), justify="right", no_wrap=True)
         return table
 
     def _cell(self, row: Row, column: Column) -> Text:
         spread = row.figures[column.key]
         if spread is None:
             return Text(NOTHING)
+        width = self._width(column)
         value, null = column.write(spread.median), row.null.get(column.key)
-        beside = f" ({column.write(null.median)})" if null else ""
+        beside = f" ({column.write(null.median).removesuffix('%')})" if null else ""
+        if column.marked and row.starved:
+            value += STARVED
         if whole := row.figures[column.whole] if column.whole else None:
             both = f"{value}/{column.write(whole.median)}"
-            value = both if len(both + beside) <= column.beside else value
-        text = Text(value).append(beside if self._beside else beside.replace(" ", "\n"), style=DIM)
+            value = both if len(both + beside * self._wide) <= width else value
+        text = Text(value).append(beside if self._wide else beside.replace(" ", "\n"), style=DIM)
         if shown := _range(spread, column.write):
-            text.append(f"\n{shown}", style=DIM)
+            text.append(_fitted(shown, RANGE, width), style=DIM)
         if (pool := row.figures[column.pool] if column.pool else None) and pool.median:
-            text.append(f"\n+{format_size(pool.median)} pool", style=DIM)
+            text.append(_fitted(f"+{format_size(pool.median)} pool", " ", width), style=DIM)
         return text
 
 
@@ -144,8 +168,9 @@ def print_legend(console: Console, setting: Setting, policies: Sequence[Policy])
     """Print how to read the headline table, and which assumptions every figure of it rests on."""
     parts = [
         "(…) what simple arithmetic says",
-        "mapped 2M: of the private memory that guests map; never at 1G (K7)",
+        "mapped 2M, at 2M: of the private memory that guests map; never at 1G (K7)",
         "host/guest: bytes of the host per byte of guests, both at their most",
+        f"{STARVED} not comparable: guests went without memory (failed, ENOMEM)",
     ]
     if len(setting.seeds) > 1:
         parts.append("medians and ranges over the seeds")
@@ -178,7 +203,12 @@ def print_notes(console: Console, notes: Sequence[str], assumptions: Sequence[st
 def _range(spread: Spread, write: Write) -> str:
     """Return the range over the seeds, percentages without their sign; nothing if it shows as one value."""
     least, most = (write(value).removesuffix("%") for value in (spread.least, spread.most))
-    return f"{least}–{most}" if least != most else ""
+    return f"{least}{RANGE}{most}" if least != most else ""
+
+
+def _fitted(text: str, sign: str, width: int) -> str:
+    """Return the text as a line of its own, or as two, broken after a sign, if it is wider than the column."""
+    return "\n" + (text if len(text) <= width else text.replace(sign, f"{sign}\n".lstrip(" ")))
 
 
 def _parameters(assumptions: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import errno
 from gmemlab.core import layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order, free_folio, open_whole
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CAUSE_PUNCH, FRAME_USED, KIND_ANON, TALLY_PRESENT, WHOLE
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CAUSE_PUNCH, FRAME_USED, KIND_ANON, PAGE_TABLE, TALLY_PRESENT, WHOLE
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, open_details, settle
 from gmemlab.core.operations.checks import check_within
@@ -36,6 +36,7 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
     first = folio_head(index, order)
     block = pfn >> BLOCK_ORDER
     open_details(state, row)
+    state.file_blocks[row].marks |= PAGE_TABLE
     if state.blocks[block].kind == WHOLE:
         open_whole(state, block, file, first)
         state.blocks[block].deferred = 0

@@ -70,8 +70,14 @@ def take_file(state: State) -> int:
 
 @jit
 def open_file(state: State, pages: int, kind: int, policy: int) -> int:
-    """A new, empty file seen through one memslot from guest address 0. Returns 0 when a table of the model is full."""
+    """A new, empty file seen through one memslot from guest address 0.
+
+    Returns 0 when a table of the model is full, which `host.exhausted` says, and for a file that it could never hold, which
+    says nothing about what is there.
+    """
     k = extent_class((pages + BLOCK_PAGES - 1) >> BLOCK_ORDER)
+    if (1 << k) >= len(state.file_blocks):
+        return 0
     row = take_extent(state, k)
     if row == 0:
         return 0

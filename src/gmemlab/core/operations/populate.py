@@ -11,7 +11,9 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     GIGA,
     GIGA_ORDER,
+    KIND_ANON,
     KIND_HUGETLB,
+    PAGE_TABLE,
     PROMISED,
     SOURCE_POOL,
     TALLY_PRESENT,
@@ -151,10 +153,14 @@ def populate_folio(state: State, file: int, base: int, order: int, all_private: 
     """Allocate and insert one folio of the given order for an empty, aligned range. Returns 0, ENOMEM or ENOSPC."""
     if policy.source == SOURCE_POOL:
         return populate_from_pool(state, file, base, order, all_private)
+    row = block_row(state, file, base)
+    if order == BLOCK_ORDER and state.file_blocks[row].marks & PAGE_TABLE:
+        return errno.ENOMEM
     pfn = alloc_folio(state, order, decisions.migratetype(policy), file, base)
     if pfn == 0:
         return errno.ENOMEM
-    row = block_row(state, file, base)
+    if order < BLOCK_ORDER and state.files[file].kind == KIND_ANON:
+        state.file_blocks[row].marks |= PAGE_TABLE
     state.tally[TALLY_PRESENT + order] += 1 << order
     if order == BLOCK_ORDER:
         fill_block(state, row, pfn >> BLOCK_ORDER)

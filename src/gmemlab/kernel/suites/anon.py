@@ -5,7 +5,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
 
+from gmemlab.errors import UnsupportedError
 from gmemlab.kernel.anonymous import AnonymousMemory
+from gmemlab.kernel.differences import difference
+from gmemlab.kernel.features import read_release
 from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites.live_files import LiveFiles, SplitCounters
@@ -34,7 +37,6 @@ class LiveAnonymous(LiveFiles):
             "shrink": shrink,
         }
 
-
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
         """Without the splits that failed."""
         seen, counters = super().look(files)
@@ -48,5 +50,7 @@ def shrink(file: LiveMemory, step: Step) -> None:
 
 def live(settings: Settings) -> tuple[LiveAnonymous, dict[str, Any]]:
     """Anonymous mappings, huge where a 2 MiB lies within them."""
+    if not difference("reclaims_page_tables", read_release()):
+        raise UnsupportedError("page tables that MADV_DONTNEED reclaims", "the model's anonymous memory is that of 6.14 on")
     settings.set(SETTING, "madvise")  # so that other processes split less
     return LiveAnonymous(), {}

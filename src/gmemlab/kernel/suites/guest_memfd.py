@@ -10,7 +10,7 @@ from gmemlab.errors import operation_error
 from gmemlab.kernel import abi
 from gmemlab.kernel.anonymous import AnonymousMemory
 from gmemlab.kernel.calls import MAP_PRIVATE, MAP_SHARED, PROT_EXEC, PROT_READ_WRITE, madvise, mmap, munmap
-from gmemlab.kernel.differences import memslot_overlap
+from gmemlab.kernel.differences import difference
 from gmemlab.kernel.features import read_release
 from gmemlab.kernel.guest_memfd import GuestMemfd
 from gmemlab.kernel.memory import LiveMemory
@@ -147,5 +147,7 @@ def _file(memory: LiveMemory) -> GuestMemfd:
 
 
 def live(settings: Settings) -> tuple[LiveGuestMemfd, dict[str, Any]]:
-    """Files of guest_memfd; what a judge must know is the errno of overlapping memslots."""
-    return LiveGuestMemfd(), {"overlap": memslot_overlap(read_release())}
+    """Files of guest_memfd; what a judge must know is which flags there are, and the errno of overlapping memslots."""
+    world = LiveGuestMemfd()
+    flags = world.vm.capability("KVM_CAP_GUEST_MEMFD_FLAGS")
+    return world, {"flags": flags, "overlap": difference("memslot_overlap", read_release())}

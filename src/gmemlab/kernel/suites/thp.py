@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, Final
 
+from gmemlab.kernel.differences import difference
+from gmemlab.kernel.features import read_release
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites.live_files import LiveFiles, SplitCounters
 from gmemlab.kernel.suites.plans import BLOCK, Plan
@@ -32,4 +34,5 @@ def plan(random: Random, count: int) -> Iterator[Step]:
 def live(settings: Settings) -> tuple[LiveFiles, dict[str, Any]]:
     """Files of shmem, whose folios are huge where they lie within the file."""
     settings.set(SETTING, "within_size")
-    return LiveFiles("shmem", SplitCounters()), {}
+    facts = {name: difference(name, read_release()) for name in ("split", "shmem_ladder")}
+    return LiveFiles("shmem", SplitCounters()), facts

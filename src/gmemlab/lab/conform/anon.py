@@ -5,22 +5,18 @@ from typing import Any
 from gmemlab.kernel.suites.steps import Step
 from gmemlab.lab.conform.model_files import ModelFile
 from gmemlab.lab.conform.thp import ModelShmem
-from gmemlab.model.guest import GuestMemory
+from gmemlab.policy import find
 
 
 class ModelAnonymous(ModelShmem):
     """Anonymous memory in 2 MiB folios; a part that is given back stays charged with its folio until that is split."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(find("anon-thp"))
         self.actions |= {
             "free": lambda file, step: file.memory.free_lazily(step.offset, step.size),
             "shrink": self.shrink,
         }
-
-    def open(self, step: Step) -> GuestMemory:
-        """An empty mapping."""
-        return self.host.memory(step.size, "anon-thp")
 
     def shrink(self, file: ModelFile, step: Step) -> None:
         """The deferred-split shrinker looks at every mapping."""

@@ -32,11 +32,13 @@ class ModelGuestMemfd(ModelFiles):
     """Files of an ordinary VM, 4 KiB pages (G34), with memslots.
 
     Args:
+        flags: that the kernel has (G8): none before 6.18.
         overlap: errno of a second memslot on the same range of a file, which depends on the release (G29).
     """
 
-    def __init__(self, overlap: int) -> None:
+    def __init__(self, flags: int, overlap: int) -> None:
         super().__init__()
+        self.flags = flags
         self.overlap = overlap
         self.slots: dict[int, tuple[int, int, int]] = {}  # slot: file, offset, end
         self.actions |= {
@@ -51,6 +53,8 @@ class ModelGuestMemfd(ModelFiles):
     def open(self, step: Step) -> GuestMemory:
         """A file with the flags of the step; everything starts shared where they say so, else private."""
         self.slots = {slot: (GONE, 0, 0) if bound[0] == step.file else bound for slot, bound in self.slots.items()}
+        if step.arg & ~self.flags:
+            raise operation_error(errno.EINVAL, 0, "create")
         return self.host.guest_memfd(step.size, "4k-inplace", flags=step.arg)
 
     def seen(self, file: ModelFile, pages: NDArray[np.int64]) -> FileSeen:
@@ -114,6 +118,6 @@ def world(settings: dict[str, Any]) -> ModelGuestMemfd:
     """The world for a recording.
 
     Args:
-        settings: of the recording; `overlap` is the errno of G29.
+        settings: of the recording: `flags` that the kernel has, and the errno `overlap` of G29.
     """
-    return ModelGuestMemfd(int(settings["overlap"]))
+    return ModelGuestMemfd(int(settings["flags"]), int(settings["overlap"]))

@@ -9,14 +9,23 @@ from gmemlab.core.layout import CAUSE_PUNCH, NR_CAUSES, STALE, TALLY_SPLIT_2M, T
 from gmemlab.kernel.suites.steps import FileSeen, Step
 from gmemlab.lab.conform.model_files import ModelFile, ModelFiles, folio_runs, runs
 from gmemlab.model.guest import GuestMemory
+from gmemlab.policy import Policy, find
 
 
 class ModelShmem(ModelFiles):
-    """Ordinary shared memory in 2 MiB folios where they lie within the file, else 4 KiB pages."""
+    """Ordinary shared memory in huge folios where they lie within the file.
+
+    Args:
+        policy: how it is backed, which depends on the release.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
 
     def open(self, step: Step) -> GuestMemory:
         """An empty file."""
-        return self.host.memory(step.size, "shmem-thp")
+        return self.host.memory(step.size, self.policy)
 
     def seen(self, file: ModelFile, pages: NDArray[np.int64]) -> FileSeen:
         """Presence, contents and folios."""
@@ -37,6 +46,9 @@ def world(facts: dict[str, Any]) -> ModelShmem:
     """The world for a recording.
 
     Args:
-        facts: of the recording; none are needed.
+        facts: of the recording: `split` and `shmem_ladder`, as `kernel.differences` has them.
     """
-    return ModelShmem()
+    choices = {"split": str(facts["split"])}
+    if not facts["shmem_ladder"]:
+        choices["fallocate_sizes"] = "2M,4K"
+    return ModelShmem(find("shmem-thp").with_choices(choices))
