@@ -25,8 +25,8 @@ from gmemlab.core.layout import (
 from oracle_audit import check
 from oracle_mapping import map_private
 from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
-from oracle_repair import collapse, free_lazily, split_deferred
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
+from oracle_repair import collapse, free_lazily, split_deferred
 
 __all__ = ["OracleHost", "OraclePolicy"]
 

@@ -23,7 +23,7 @@ from gmemlab.workload.scenario import load
 from hosts import LAZY, TWO_NODES, changed
 from lab_world import write_scenario
 
-COMMAND = [sys.executable, "-m", "gmemlab.cli.main"]
+COMMAND = [sys.executable, "-m", "gmemlab.cli.entry"]
 
 
 @pytest.fixture
@@ -120,8 +120,16 @@ def test_shipped_scenarios_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "128M"], ["the scenario is larger than the host", "allowed: up to"]),
         (["--host", "1G", "--fragmentation", "2"], ["fragmentation", "0 to 0.95"]),
         (["--fragmentation", "0.4"], ["--fragmentation", "only a host that is given by its size"]),
+        (["--host", "128M"], ["small.toml:7: guests: "]),
+        (["--policies", "4k,anon-thp"], ["ordinary memory", "'anon-thp'", "allowed: 4k, 4k-inplace"]),
         (["--set", "punch"], ["--set", "choice=value"]),
-        (["--set", "punsh=zero"], ["punsh", "allowed: sizes, source"]),
+        (["--set", "=x"], ["--set: ", "'=x'", "choice=value"]),
+        (["--set", "sizes="], ["--set: ", "'sizes='", "choice=value"]),
+        (["--set", "punch=zero", "--set", "punch = zero"], ["--set punch: set more than once"]),
+        (["--set", "shared=thp", "--policies", "thp-inplace"], ["thp-inplace[shared=thp]: ", "there is none"]),
+        (["--set", "pool=1G"], ["4k[pool=1G]: ", "no pool"]),
+        (["--set", "pool=1K", "--policies", "hugetlb-2m"], ["pool: ", "'1K'", "2M to 64T"]),
+        (["--set", "punsh=zero"], ["punsh", "allowed: sizes, fallocate_sizes, source"]),
         (["--set", "punch=zeros"], ["punch", "'zeros'", "split, zero, refuse"]),
         (["--set", "sizes=3M"], ["sizes"]),
         (["--set", "pool=x%"], ["pool", "80%"]),
@@ -143,7 +151,8 @@ def test_bad_words(words: list[str], messages: list[str], scenario: str, capsys:
 def test_bad_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
         "duration": ('"1 fortnight"', "small.toml:3: duration: not a duration (value '1 fortnight'; allowed: "),
-        "policies": ('["4k", "huge"]', "small.toml: policy: no such policy (value 'huge'; allowed: 4k, "),
+        "policies": ('["4k", "huge"]', "small.toml:5: policies.1: no such policy (value 'huge'; allowed: 4k, "),
+        "title": ('"\\u001b[2J"', "small.toml:2: title: not a line of text"),
         "count": ("-2", "small.toml:11: guests.count: out of range (value -2; allowed: >= 1)"),
     }
     for key, (value, message) in cases.items():
@@ -232,3 +241,41 @@ def test_progress_is_shown_on_terminals_and_taken_away() -> None:
     assert "4k" in output
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") == 2
     assert output.index("thp") < output.index("row") < output.index("4k")
+
+
+def test_scenario_is_checked_also_when_policies_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_scenario(tmp_path, policies='["nix"]')
+    assert cli.main(["compare", str(path), "--host", "1G", "--policies", "4k"]) == 2
+    assert "small.toml:5: policies.0: no such policy (value 'nix'; " in capsys.readouterr().err
+
+
+def test_interrupt_is_served_inside_of_one_long_call() -> None:
+    """The main thread is in a library that neither returns nor holds the interpreter."""
+    code = (
+        "import ctypes; from gmemlab.cli import options\n"
+        "with options.Ticker():\n"
+        "    print('begun', flush=True)\n"
+        "    libc = ctypes.CDLL(None); left = 5\n"
+        "    while left: left = libc.sleep(left)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert time.monotonic() - sent < 0.5
+    process.stdout.close()
+
+
+def test_ticker_leaves_nothing_behind() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    handler = signal.getsignal(signal.SIGINT)
+    for _ in range(3):
+        with options.Ticker():
+            assert signal.getsignal(signal.SIGINT) != handler
+    time.sleep(0.2)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert signal.set_wakeup_fd(-1) == -1

@@ -16,7 +16,7 @@ from gmemlab.errors import operation_error
 from gmemlab.snapshot import Snapshot, capture
 from hosts import LAZY, TWO_NODES, changed
 
-COMMAND = [sys.executable, "-m", "gmemlab.cli.main"]
+COMMAND = [sys.executable, "-m", "gmemlab.cli.entry"]
 
 
 @pytest.fixture
@@ -95,6 +95,27 @@ def test_unreadable_proc(machine: Callable[[Path], None], tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("buddyinfo", "", "/proc/buddyinfo: empty (allowed: one line for each zone)\n"),
+        ("zoneinfo", "", "/proc/zoneinfo: empty (allowed: a section for each zone)\n"),
+        ("pagetypeinfo", "", "/proc/pagetypeinfo: incomplete (allowed: the page block order, "),
+        ("buddyinfo", "Node 0\n", "/proc/buddyinfo:1: "),
+    ],
+)
+def test_proc_that_says_nothing(
+    name: str, text: str, line: str, machine: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = changed(TWO_NODES, tmp_path / "host")
+    (root / "proc" / name).write_text(text)
+    machine(root)
+    assert cli.main(["host"]) == 3
+    output, errors = capsys.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith(f"gmemlab: {line}")
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["host", "--no-such"], "No such option: --no-such"),
@@ -119,7 +140,9 @@ def test_wrong_words(words: list[str], message: str, capsys: pytest.CaptureFixtu
             1,
             "gmemlab: allocate: Cannot allocate memory (ENOMEM); 3 pages done before\n",
         ),
-        (OSError(28, "No space left on device"), 1, "gmemlab: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), 3, "gmemlab: the output cannot be written: No space left on device\n"),
+        (OSError(12, "Cannot allocate memory"), 3, "gmemlab: Cannot allocate memory\n"),
+        (OSError(24, "Too many open files", "/dev/kvm"), 3, "gmemlab: /dev/kvm: Too many open files\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -171,6 +194,40 @@ def test_reader_that_goes_away() -> None:
     result = subprocess.run([*COMMAND, "host", "--json"], stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("words", [["host", "--json"], ["policies"], ["--help"]])
+def test_output_that_cannot_be_written(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (3, b"gmemlab: the output cannot be written: No space left on device\n")
+
+
+def test_interrupt_while_modules_are_imported() -> None:
+    """At every moment after the first line of our own: what comes before it is the interpreter's."""
+    code = (
+        "import os, signal, sys, threading, time; from gmemlab.cli import entry;"
+        "kill = lambda: (time.sleep(float(sys.argv.pop())), os.kill(os.getpid(), signal.SIGINT));"
+        "signal.signal(signal.SIGINT, entry._leave);"
+        "threading.Thread(target=kill, daemon=True).start();"
+        "sys.exit(entry.main())"
+    )
+    for delay in range(0, 300, 30):
+        words = [sys.executable, "-c", code, "policies", str(delay / 1000)]
+        result = subprocess.run(words, capture_output=True, check=False)
+        assert result.stderr == b""
+        assert result.returncode in (0, 130)
+
+
+def test_start_of_the_process_imports_next_to_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import gmemlab.cli.entry; print(*sorted(set(sys.modules) - before))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in result.stdout.split() if name.startswith("gmemlab")] == [
+        "gmemlab",
+        "gmemlab.cli",
+        "gmemlab.cli.entry",
+    ]
+    assert "typer" not in result.stdout
 
 
 def test_interrupt_is_quiet() -> None:

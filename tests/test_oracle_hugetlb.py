@@ -151,7 +151,8 @@ def test_mapping_starts_at_a_huge_page_and_is_rounded_up(world: MakeWorld) -> No
     model = world(8)
     model.grow_pool(9, 4, False)
     file = new(model, 4 * 512, HUGETLBFS)
-    assert model.reserve(file, 1, 512) == (errno.EINVAL, 0)
+    for first, pages, error in ((1, 512, errno.EINVAL), (4 * 512, 1, errno.EINVAL), (1 << 51, 1, errno.EOVERFLOW)):
+        assert model.reserve(file, first, pages) == (error, 0)
     assert model.reserve(file, 512, 1) == (0, 1)
     assert model.observe()["promised"][file] == [1]
     assert model.reserve(file, 0, 513) == (0, 513)

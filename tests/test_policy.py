@@ -97,7 +97,7 @@ def test_what_a_policy_is_for() -> None:
         assert right(policy) is policy
         with pytest.raises(UsageError, match=rf"^policy: .*ordinary memory.*'{policy.name}'; allowed: "):
             wrong(policy)
-    with pytest.raises(UsageError, match="not a policy .value 3; allowed: "):
+    with pytest.raises(UsageError, match=r"not a policy .value 3; allowed: "):
         for_guest(3)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
 from tools.vmtest import __main__ as command_line
 from tools.vmtest import host, machine
 from tools.vmtest.build import FRAGMENT, missing_options
@@ -18,8 +20,6 @@ from tools.vmtest.cpio import Writer
 from tools.vmtest.debian import Kernel, load_order, newest, pack_modules, parts_of
 from tools.vmtest.initramfs import live_files, script
 from tools.vmtest.packages import Package, choose_mirror, parse_stanza
-
-from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
 
 SIZE = machine.Machine(memory=1 << 30, cpus=2, timeout=20)
 

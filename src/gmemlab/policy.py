@@ -208,7 +208,7 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         (policy.hvo == "on" and not pooled, "HVO works on hugetlb pages only (set source=pool)"),
         (
             policy.merge == "eager" and policy.conversion != "in-place",
-            "merge=eager needs in-place conversion: with two sources the punched pages are gone, ordinary memory converts nothing",
+            "merge=eager needs in-place conversion: with two sources the punched pages are gone",
         ),
         (policy.merge == "never" and pooled, "a pool takes back whole pages only: merge is eager or lazy"),
         (
@@ -238,13 +238,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
     ]
 
 
-def _preset(
-    name: str, sizes: str, summary: str, status: str, origin: str, fallocate_sizes: str = "", **choices: str
-) -> Policy:
+def _preset(name: str, sizes: str, summary: str, status: str, origin: str, fallocate_sizes: str = "", **choices: str) -> Policy:
     fallocate = _parse_sizes(fallocate_sizes) if fallocate_sizes else ()
-    return Policy(
-        name=name, sizes=_parse_sizes(sizes), fallocate_sizes=fallocate, summary=summary, status=status, origin=origin, **choices
-    )  # fmt: skip
+    described = {"summary": summary, "status": status, "origin": origin}
+    return Policy(name=name, sizes=_parse_sizes(sizes), fallocate_sizes=fallocate, **described, **choices)
 
 
 _IN_PLACE: Final = {"conversion": "in-place", "split": "4k", "vmm_punch": "none"}

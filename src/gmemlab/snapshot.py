@@ -6,18 +6,20 @@ order o has 2^o of them, and the counts of chunks are indexed by order, 0 to 10.
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 
 from gmemlab.errors import UnsupportedError, UsageError
+from gmemlab.json_lines import json_line
 from gmemlab.kernel import features, procfs
 from gmemlab.kernel.features import HugetlbPool, Thp
 from gmemlab.records import decode
 from gmemlab.units import MIB, format_count, format_size
+from gmemlab.whole_file import write_whole
 
 FORMAT: Final = 1
 NR_ORDERS: Final = 11
@@ -155,6 +157,10 @@ class Snapshot:
             for zone in self.zones
         )
 
+    def check(self) -> None:
+        """Refuse impossible numbers and names. Raises UsageError with the key."""
+        _check(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the snapshot as JSON; the file is either complete or as it was before.
 
@@ -164,7 +170,7 @@ class Snapshot:
         target = Path(path)
         text = json.dumps(asdict(self), indent=1) + "\n"
         try:
-            _replace(target, text)
+            write_whole(target, text)
         except OSError as error:
             raise UsageError(f"cannot be written: {error.strerror}", file=target) from error
 
@@ -177,7 +183,8 @@ class Snapshot:
                 allowed.
         """
         try:
-            data: object = json.loads(Path(path).read_bytes())
+            text = Path(path).read_text(encoding="utf-8")
+            data: object = json.loads(text)
         except OSError as error:
             raise UsageError(f"cannot be read: {error.strerror}", file=path, allowed=_FILE_FORM) from error
         except json.JSONDecodeError as error:
@@ -189,9 +196,9 @@ class Snapshot:
             if isinstance(data, dict) and data.get("format") != FORMAT:
                 raise UsageError("unknown format", key="format", value=data.get("format"), allowed=str(FORMAT))
             snapshot = decode(cls, data)
-            _check(snapshot)
+            snapshot.check()
         except UsageError as error:
-            raise error.at(file=path) from error
+            raise error.at(file=path, line=json_line(text, error.key) if error.key else None) from error
         return snapshot
 
 
@@ -202,10 +209,18 @@ def capture(root: Path = Path("/")) -> Snapshot:
         root: the directory that stands for ``/``; another one reads a copy of a machine's /proc and /sys.
 
     Raises:
-        UnsupportedError: /proc cannot be read, or its free lists are not those of orders 0 to 10 with 2 MiB page
-            blocks.
-        UsageError: a file is not what it should be.
+        UnsupportedError: /proc cannot be read or says something else than expected, or its free lists are not those of
+            orders 0 to 10 with 2 MiB page blocks.
     """
+    try:
+        return _capture(root)
+    except UsageError as error:
+        place = error.file or str(root)
+        what = UsageError(error.message, value=error.value, allowed=error.allowed)
+        raise UnsupportedError(place if error.line is None else f"{place}:{error.line}", str(what)) from error
+
+
+def _capture(root: Path) -> Snapshot:
     release = features.read_release(root)
     memory = procfs.parse_meminfo(features.read_required(root, "proc/meminfo"))
     zones = procfs.parse_zoneinfo(features.read_required(root, "proc/zoneinfo"))
@@ -331,40 +346,49 @@ def _completed(
 
 
 def _check(snapshot: Snapshot) -> None:
-    """Refuse what the types alone do not: impossible numbers and names. Raises UsageError without the file."""
     if not snapshot.zones:
         raise UsageError("no zones", key="zones")
     for index, zone in enumerate(snapshot.zones):
-        key = f"zones[{index}]"
-        if zone.kind not in ZONE_KINDS:
-            raise UsageError("unknown zone", key=f"{key}.kind", value=zone.kind, allowed=", ".join(ZONE_KINDS))
-        for name in (*zone.free, *zone.blocks):
+        _check_names(zone, f"zones[{index}]")
+        _check_sizes(zone, f"zones[{index}]")
+        for key in ("min_pages", "low_pages", "high_pages", "reserve_pages"):
+            _at_most(getattr(zone, key), sum(other.managed_pages for other in snapshot.zones), f"zones[{index}].{key}")
+    order = sorted(range(len(snapshot.zones)), key=lambda index: snapshot.zones[index].start_pfn)
+    for lower, upper in pairwise(order):
+        low, high = snapshot.zones[lower], snapshot.zones[upper]
+        if low.start_pfn + low.spanned_pages > high.start_pfn:
+            reason = f"begins inside zones[{lower}]; interleaved zones are not modelled"
+            allowed = f"{low.start_pfn + low.spanned_pages} and more"
+            raise UsageError(reason, key=f"zones[{upper}].start_pfn", value=high.start_pfn, allowed=allowed)
+
+
+def _check_names(zone: ZoneSnapshot, key: str) -> None:
+    if zone.kind not in ZONE_KINDS:
+        raise UsageError("unknown zone", key=f"{key}.kind", value=zone.kind, allowed=", ".join(ZONE_KINDS))
+    for table in ("free", "blocks"):
+        for name in getattr(zone, table):
             if name not in MIGRATETYPES:
-                raise UsageError("unknown migratetype", key=key, value=name, allowed=", ".join(MIGRATETYPES))
-        for name, chunks in zone.free.items():
-            if len(chunks.counts) != NR_ORDERS:
-                raise UsageError(
-                    "wrong number of orders", key=f"{key}.free.{name}", value=len(chunks.counts), allowed=str(NR_ORDERS)
-                )
-        if zone.start_pfn + zone.spanned_pages > _LARGEST_PFN:
-            raise UsageError("ends beyond 52-bit physical addresses", key=key)
-        if any(order >= NR_ORDERS for chunks in zone.free.values() for order in chunks.at_least):
-            raise UsageError("no such order", key=f"{key}.free", allowed=f"0 to {NR_ORDERS - 1}")
-        if not zone.free_pages + zone.deferred_pages <= zone.present_pages <= zone.spanned_pages:
-            raise UsageError("more free pages than present, or more present than spanned", key=key)
+                raise UsageError("unknown migratetype", key=f"{key}.{table}.{name}", allowed=", ".join(MIGRATETYPES))
+    for name, chunks in zone.free.items():
+        place = f"{key}.free.{name}"
+        if len(chunks.counts) != NR_ORDERS:
+            raise UsageError("wrong number of orders", key=f"{place}.counts", value=len(chunks.counts), allowed=str(NR_ORDERS))
+        if any(order >= NR_ORDERS for order in chunks.at_least):
+            raise UsageError("no such order", key=f"{place}.at_least", allowed=f"0 to {NR_ORDERS - 1}")
 
 
-def _replace(target: Path, text: str) -> None:
-    """Write a file beside the target, then put it in the target's place."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _check_sizes(zone: ZoneSnapshot, key: str) -> None:
+    if zone.start_pfn + zone.spanned_pages > _LARGEST_PFN:
+        raise UsageError("ends beyond 52-bit physical addresses", key=f"{key}.spanned_pages", value=zone.spanned_pages)
+    _at_most(zone.present_pages, zone.spanned_pages, f"{key}.present_pages")
+    _at_most(zone.managed_pages, zone.present_pages, f"{key}.managed_pages")
+    _at_most(zone.deferred_pages, zone.present_pages - zone.managed_pages, f"{key}.deferred_pages")
+    _at_most(zone.pcp_pages, zone.present_pages, f"{key}.pcp_pages")
+    _at_most(zone.free_pages, zone.present_pages - zone.deferred_pages, f"{key}.free", "more free pages than the zone has")
+    first, last = zone.start_pfn >> BLOCK_ORDER, (zone.start_pfn + zone.spanned_pages - 1) >> BLOCK_ORDER
+    _at_most(sum(zone.blocks.values()), last - first + 1, f"{key}.blocks", "more page blocks than the zone has")
+
+
+def _at_most(value: int, most: int, key: str, message: str = "out of range") -> None:
+    if value > most:
+        raise UsageError(message, key=key, value=value, allowed=f"0 to {most}")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numba
 import pytest
 
 import gmemlab
-from gmemlab.core import layout
+from gmemlab.core import jit, layout
 
 # Asks which term of K8 limits one base page: an entry point whose few callees reach decisions.py.
 PROGRAM = """
@@ -95,3 +96,38 @@ def test_every_file_and_the_bounds_check_make_another_key(core: Path, run: Run) 
         path.write_text(path.read_text() + "\n")
         keys.add(run(KEY_PROGRAM)[1])
     assert len(keys) == 4
+
+
+def test_only_builds_that_nobody_used_for_days_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = [0, 1, 2, 2.9, 2.95, 2.99, 4, 5, 60]
+    for day in days:
+        build = tmp_path / f"day-{day}"
+        build.mkdir()
+        os.utime(build, (used := time.time() - day * 86_400, used))
+    monkeypatch.setattr(jit, "cache_directory", lambda: tmp_path / "day-0")
+    jit.prune_cache()
+    assert {path.name for path in tmp_path.iterdir()} == {f"day-{day}" for day in days if day < 3}
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    jit.prune_cache()
+    assert len(list(tmp_path.iterdir())) == jit.KEPT_BUILDS
+
+
+def test_build_that_is_used_again_counts_as_new(run: Run, tmp_path: Path) -> None:
+    _, key = run(PROGRAM)
+    build = tmp_path / "cache" / "gmemlab" / "core" / key
+    os.utime(build, (0, 0))
+    run(KEY_PROGRAM)
+    assert time.time() - build.stat().st_mtime < 60
+
+
+def test_compiling_is_announced_once(core: Path, tmp_path: Path) -> None:
+    program = "import gmemlab.model.host;" + PROGRAM
+    own = {"PYTHONPATH": str(core.parent.parent), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", text], env={**os.environ, **own}, capture_output=True, text=True, check=True
+        ).stderr
+        for text in (program, program, PROGRAM)
+    ]
+    assert told == [f"{jit.COMPILING}\n", "", ""]

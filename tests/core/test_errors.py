@@ -201,8 +201,22 @@ def test_tables_of_the_model_run_out(host: MakeHost) -> None:
     """Not memory of the host: the state says that it is exhausted, and stays sound."""
     model = host(8)
     file = new(model, 10, SMALL)
-    assert execute.open_guest(model.state, 1 << 50, KIND_HOST, model.policy(Policy(kind=KIND_HOST)), 0) == (errno.ENFILE, 0)
+    row = model.policy(Policy(kind=KIND_HOST))
+    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0)[0] == 0
+    assert model.state.host[0].exhausted == 0
+    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0) == (errno.ENFILE, 0)
     assert model.state.host[0].exhausted == 1
+    assert model.allocate(file, 0, 10) == (0, 10)
+
+
+@pytest.mark.parametrize("pages", [(1 << 31) + 1, 1 << 50, (1 << 51) - 1])
+def test_file_that_the_tables_could_never_hold(host: MakeHost, pages: int) -> None:
+    """It takes nothing, and says nothing about the tables."""
+    model = host(8)
+    file = new(model, 10, SMALL)
+    before = model.state.host.copy()
+    assert execute.open_guest(model.state, pages, KIND_HOST, model.policy(Policy(kind=KIND_HOST)), 0) == (errno.ENFILE, 0)
+    assert model.state.host.tobytes() == before.tobytes()
     assert model.allocate(file, 0, 10) == (0, 10)
 
 

@@ -8,6 +8,7 @@ from gmemlab.errors import UsageError
 from gmemlab.units import GIB, HOUR, MIB, SECOND
 from gmemlab.workload.scenario import find, load, shipped
 from gmemlab.workload.toml_lines import nearest_line, toml_lines
+from gmemlab.workload.trace import generate
 
 GOOD = (Path(__file__).parents[2] / "scenarios" / "day.toml").read_text(encoding="utf-8")
 
@@ -65,6 +66,10 @@ def test_unknown_scenario_names_the_shipped_ones() -> None:
         ('largest = "128G"', 'largest = "64M"', "guests.largest", "64M", "multiples of 2M from 128M to 16T"),
         ('chunk = "64K"', 'chunk = "96K"', "background.chunk", "96K", "a power of two"),
         ('policies = ["4k", "thp"', 'policies = ["4k", 7', "policies.1", 7, "a string"),
+        ('policies = ["4k", "thp"', 'policies = ["4k", "nix"', "policies.1", "nix", "4k, 4k-inplace"),
+        ('policies = ["4k", "thp"', 'policies = ["anon-thp", "thp"', "policies.0", "anon-thp", "4k, 4k-inplace"),
+        ('title = "', 'title = "\\u001b[31m', "title", None, "without control characters"),
+        ('title = "', 'title = "a\\n', "title", None, "one line"),
         ('policies = ["4k", "thp"', 'policies = ["4k",\n  7', "policies.1", 7, "a string"),
     ],
 )
@@ -99,6 +104,30 @@ def test_unknown_keys_and_tables(tmp_path: Path) -> None:
     assert "pins" in str(error.allowed)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"), [("[guests]", "[gusts]", "gusts"), ("placement =", "placment =", "runtime.placment")]
+)
+def test_misspelt_names_are_told_rather_than_the_missing_ones(tmp_path: Path, old: str, new: str, key: str) -> None:
+    text = GOOD.replace(old, new, 1)
+    error = failure(tmp_path, text)
+    assert (error.key, error.message, error.line) == (key, "unknown key", line_of(text, new))
+
+
+def test_key_of_thousands_of_parts(tmp_path: Path) -> None:
+    text = GOOD + "\n[" + ".".join(["a"] * 3000) + "]\n" + ".".join(["b"] * 3000) + " = 1\n"
+    error = failure(tmp_path, text)
+    assert (error.key, error.line) == ("a", line_of(text, "[a.a"))
+
+
+def test_scenario_that_is_larger_than_the_host_names_its_file_and_line(tmp_path: Path) -> None:
+    for text in (GOOD, (Path(__file__).parents[2] / "scenarios" / "boot.toml").read_text(encoding="utf-8")):
+        path = tmp_path / "large.toml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UsageError, match="larger than the host") as caught:
+            generate(load(path), 256 * MIB, 0)
+        assert (caught.value.file, caught.value.line, caught.value.key) == (str(path), line_of(text, "[guests]"), "guests")
+
+
 def test_missing_keys_point_at_their_table(tmp_path: Path) -> None:
     text = "\n".join(line for line in GOOD.splitlines() if not line.startswith("rate_per_gib_hour"))
     error = failure(tmp_path, text)
@@ -121,6 +150,7 @@ def test_missing_keys_point_at_their_table(tmp_path: Path) -> None:
         ("touched_final = 0.9", "touched_final = 0.1", "[boot]", "touched_final is below touched"),
         ('smallest = "64M"', 'smallest = "2G"', "[swiotlb]", "not in order"),
         ('sample_interval = "15min"', 'sample_interval = "1ns"', "# A day", "sample_interval is too short"),
+        ('sample_interval = "15min"', 'sample_interval = "25h"', "# A day", "longer than the duration"),
         ('time = "20s"', 'time = "1h"', "# A day", "boot.time is too long"),
     ],
 )

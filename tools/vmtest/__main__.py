@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
+from gmemlab.kernel.suites.table import find as find_suite
+from gmemlab.units import GIB, parse_size
 from tools.vmtest.build import build_kernel
 from tools.vmtest.debian import Kernel, fetch_kernel
 from tools.vmtest.host import REPOSITORY, cache, need, say
 from tools.vmtest.machine import Machine, Outcome, run
 from tools.vmtest.python import fetch_python
-
-from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
-from gmemlab.kernel.suites.table import find as find_suite
-from gmemlab.units import GIB, parse_size
 
 _SW_PROTECTED: Final = "-sw-protected"
 _SUITES: Final = ("guest-memfd", "thp", "anon", "hugetlb", "attributes")  # a kernel that lacks something skips a suite

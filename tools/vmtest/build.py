@@ -6,11 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from gmemlab.errors import GmemlabError, UnsupportedError
 from tools.vmtest.debian import Kernel, newest
 from tools.vmtest.host import kept, key, need, output, timed
 from tools.vmtest.packages import RELEASES, Archive, unpack
-
-from gmemlab.errors import GmemlabError, UnsupportedError
 
 FRAGMENT: Final = Path(__file__).with_name("sw_protected.config")
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gmemlab.errors import GmemlabError, UsageError
 from tools.vmtest.cpio import Writer
 from tools.vmtest.host import kept, key, timed
 from tools.vmtest.packages import RELEASES, Archive, Package, unpack
-
-from gmemlab.errors import GmemlabError, UsageError
 
 # What the machine needs beyond what every Debian kernel has built in: KVM, and the disk that takes the results.
 MODULES: Final = ("kvm_amd", "virtio_pci", "virtio_blk")

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from gmemlab.errors import GmemlabError
 from tools.vmtest.cpio import Writer
 from tools.vmtest.host import REPOSITORY
 from tools.vmtest.python import compile_python
-
-from gmemlab.errors import GmemlabError
 
 _CONTRACT: Final = "The live world needs nothing but the standard library"
 _SOURCES: Final = REPOSITORY / "src"

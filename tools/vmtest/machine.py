@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from gmemlab.errors import GmemlabError
 from tools.vmtest.debian import Kernel
 from tools.vmtest.host import need
 from tools.vmtest.initramfs import pack_run
-
-from gmemlab.errors import GmemlabError
 
 _QEMU: Final = "qemu-system-x86_64"
 _KERNEL_ARGUMENTS: Final = "console=ttyS0 panic=-1 oops=panic mitigations=off"

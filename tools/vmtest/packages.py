@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tools.vmtest.host import cache, locked, need, output, say, timed
-
 from gmemlab.errors import GmemlabError, UnsupportedError
+from tools.vmtest.host import cache, locked, need, output, say, timed
 
 RELEASES: Final = ("trixie", "bookworm")
 

@@ -44,9 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; by default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return run(build(words), words)
+
+
+def run(application: typer.Typer, words: Sequence[str]) -> int:
+    """Run what `build` returned for these words, and return the exit code."""
     try:
         _put_back()
-        code: int | None = _build(words)(args=words or ["--help"], prog_name="gmemlab", standalone_mode=False)
+        code: int | None = application(args=list(words) or ["--help"], prog_name="gmemlab", standalone_mode=False)
         sys.stdout.flush()
     except GmemlabError as error:
         return _fail(str(error), error.exit_code)
@@ -74,13 +79,13 @@ def _put_back() -> None:
         print(f"gmemlab: {restored}", file=sys.stderr)
 
 
-def _build(words: Sequence[str]) -> typer.Typer:
+def build(words: Sequence[str]) -> typer.Typer:
     """Return the application; only the modules of sub-commands that the words name are imported."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.callback(help="How should confidential VMs' memory be backed by huge pages? Answers with numbers.")(_options)
     for name, (module, text) in COMMANDS.items():
-        run: Callable[..., object] = import_module(module).run if name in words else _not_called
-        app.command(name, help=text)(run)
+        command: Callable[..., object] = import_module(module).run if name in words else _not_called
+        app.command(name, help=text)(command)
     return app
 
 

@@ -29,7 +29,7 @@ MEANINGS: Final = {
     "conversion": "private and shared from two sources, or in place",
     "split": "what a split leaves (L13)",
     "shared": "pages of a two-source guest's shared side (K13)",
-    "merge": "when a range that is private again is merged (G65, G72)",
+    "merge": "a range that is private again: merged at once (G72), as its pool takes it back (G65), or never",
     "repair": "daemons that mend; none are modelled yet",
     "vmm_punch": "side that the VMM discards on conversion (K12)",
     "hvo": "pool pages give back their page structs (C25)",

@@ -5,15 +5,19 @@ cache directory is named by a hash of every file of ``core/`` and of the setting
 """
 
 import hashlib
+import os
 import shutil
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
 import platformdirs
-from numba.core import types
+from numba.core import event, types
 from numba.core.types.misc import unliteral
 
 P = ParamSpec("P")
@@ -23,6 +27,8 @@ R = TypeVar("R")
 OPTIONS: Final[dict[str, Any]] = {"_nrt": False, "error_model": "numpy", "no_cfunc_wrapper": True}
 INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True}
 KEPT_BUILDS: Final = 4
+KEPT_SECONDS: Final = 3 * 24 * 3600  # other checkouts may use a build that is older than four of this one
+COMPILING: Final = "gmemlab: compiling the core once, about a minute"
 
 
 def source_key() -> str:
@@ -41,10 +47,39 @@ def cache_directory() -> Path:
 
 
 def prune_cache() -> None:
-    """Remove the builds of older sources, all but the newest few."""
+    """Remove builds that nobody has used for days, all but the last few."""
     builds = [path for path in cache_directory().parent.glob("*") if path.is_dir()]
+    due = time.time() - KEPT_SECONDS
     for path in sorted(builds, key=lambda build: build.stat().st_mtime)[:-KEPT_BUILDS]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.stat().st_mtime < due:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def mark_used() -> None:
+    """Date the build of these sources, so that it counts as used now."""
+    with suppress(OSError):  # not compiled yet, or a cache that is read only
+        os.utime(_CACHE)
+
+
+def announce_compiling() -> None:
+    """Say on standard error that the core is being compiled, should that be necessary: it takes long, and happens once."""
+    event.register("numba:compile", _Announcement())
+
+
+class _Announcement(event.Listener):  # type: ignore[misc]
+    """Waits for the first function of the core that is not found on disk."""
+
+    def __init__(self) -> None:
+        self._waits = True
+
+    def on_start(self, event: Any) -> None:
+        function = event.data["dispatcher"].py_func
+        if self._waits and function.__module__.startswith(__package__):
+            self._waits = False
+            print(COMPILING, file=sys.stderr, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        """Nothing is said at the end."""
 
 
 def widen(argument: Any) -> Any:
@@ -77,3 +112,4 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 _CACHE: Final = cache_directory()
+mark_used()

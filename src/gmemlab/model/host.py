@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gmemlab.core import execute, layout, measure
+from gmemlab.core import execute, jit, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
 from gmemlab.core.state import State, copy_state, written_bytes
@@ -14,12 +14,13 @@ from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
-from gmemlab.policy import Policy, background, find
+from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
 from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
 LARGEST: Final = 64 << 40
+jit.announce_compiling()
 MMAP: Final = 1  # GUEST_MEMFD_FLAG_MMAP
 INIT_SHARED: Final = 2  # GUEST_MEMFD_FLAG_INIT_SHARED
 ALL_FLAGS: Final = MMAP | INIT_SHARED
@@ -45,12 +46,14 @@ class Host:
         """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
 
         Raises:
-            UsageError: the size is no multiple of 2M from 64M to 64T, or the fragmentation is not in [0, 0.95].
+            UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], or the seed is no
+                whole number from 0 on.
         """
         total = parse_size(size)
+        _check_seed(seed)
         if total % BLOCK_SIZE or not 32 * BLOCK_SIZE <= total <= LARGEST:
             raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M to 64T")
-        if fragmentation is not None and not 0 <= fragmentation <= machine.MAX_FRAGMENTATION:
+        if fragmentation is not None and not _within(fragmentation, machine.MAX_FRAGMENTATION):
             raise UsageError(
                 "not a fragmentation",
                 key="fragmentation",
@@ -63,7 +66,17 @@ class Host:
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot") -> "Host":
-        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`."""
+        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`.
+
+        Raises:
+            UsageError: the snapshot says something impossible, or has memory beyond 64T; or the seed is none.
+        """
+        _check_seed(seed)
+        snapshot.check()
+        for index, zone in enumerate(snapshot.zones):
+            if (zone.start_pfn + zone.spanned_pages) * PAGE_SIZE > LARGEST:
+                key, allowed = f"zones[{index}].spanned_pages", f"zones that end below {format_size(LARGEST)}"
+                raise UsageError("larger than any host that is modelled", key=key, value=zone.spanned_pages, allowed=allowed)
         host = cls.__new__(cls)
         state, notes = machine.from_snapshot(snapshot)
         host._adopt(state, description, (*snapshot.notes, *notes))
@@ -100,17 +113,26 @@ class Host:
 
         Raises:
             OperationError: InvalidArgument for flags that do not exist (asked first, G11), or a size that is not positive
-                or no multiple of the policy's pages; OutOfMemory where the pool cannot promise them.
+                or no multiple of the policy's pages; OutOfMemory where the pool cannot promise them; TooBig or ENFILE where
+                the model's own tables have no room for so large a file, ever or now.
+            UsageError: no such policy, or one for ordinary memory; something that is no size or flags.
         """
+        if flags is not None and not isinstance(flags, int):
+            raise UsageError("not flags", key="flags", value=flags, allowed="None, MMAP (1), INIT_SHARED (2), or both (3)")
         if flags is not None and flags & ~ALL_FLAGS:
             raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
-        memory = self._open(size, find(policy) if isinstance(policy, str) else policy, shared=bool((flags or 0) & INIT_SHARED))
+        memory = self._open(size, for_guest(_policy(policy)), shared=bool((flags or 0) & INIT_SHARED))
         memory.mappable = flags is None or bool(flags & MMAP)
         return memory
 
     def memory(self, size: int | str, policy: Policy | str = "shmem-thp") -> GuestMemory:
-        """Ordinary memory: shmem, anonymous or hugetlb, as the policy says; to hugetlb `reserve` promises (L19)."""
-        return self._open(size, find(policy) if isinstance(policy, str) else policy)
+        """Ordinary memory: shmem, anonymous or hugetlb, as the policy says; to hugetlb `reserve` promises (L19).
+
+        Raises:
+            OperationError: as `guest_memfd` does for sizes.
+            UsageError: no such policy, or one for guest_memfd.
+        """
+        return self._open(size, for_ordinary_memory(_policy(policy)))
 
     def background(self, size: int | str, movable: bool) -> GuestMemory:
         """Memory of the host itself, in 4K pages."""
@@ -119,7 +141,7 @@ class Host:
     def grow_pool(self, page: int | str, count: int, hvo: bool = True) -> int:
         """Add up to `count` huge pages of 2M or 1G to their pool. Returns how many could be had."""
         order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
-        if order is None or count < 0:
+        if order is None or not isinstance(count, int) or count < 0:
             raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and a count of 0 or more")
         _, done = execute.fill_pool(self.state, order, count, int(hvo))
         self.check_capacity()
@@ -188,12 +210,31 @@ class Host:
             raise UsageError("only with in-place conversion can a file start shared", key="policy", value=policy.name)
         if total % PAGE_SIZE or total > LARGEST_OFFSET:
             raise operation_error(errno.EINVAL, 0, f"create {size} ({policy.name})")
+        self._check_room(size, total, policy)
         row = self.policy_row(policy)
         error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared))
         self.check_capacity()
         if error:
             raise operation_error(error, 0, f"create {size} ({policy.name})")
         return GuestMemory(self, int(file), total, policy)
+
+    def _check_room(self, size: int | str, total: int, policy: Policy) -> None:
+        """Refuse a file that the model's table of file blocks has no room for; rows are handed out in powers of two."""
+        state = self.state
+        rows = 1 << max(0, -(-total // BLOCK_SIZE) - 1).bit_length()
+        sides = 2 if policy.conversion == "two-sources" else 1
+        largest = 1 << ((len(state.file_blocks) - 1) // sides).bit_length() - 1
+        if rows > largest:
+            limit = f"the model holds files up to {format_size(largest * BLOCK_SIZE)} on this host"
+            raise operation_error(errno.EFBIG, 0, f"create {size} ({policy.name}): {limit}")
+        room = (len(state.file_blocks) - int(state.host[0].next_extent)) // rows
+        row = int(state.extents[rows.bit_length() - 1])
+        while row and room < sides:
+            room += 1
+            row = int(state.file_blocks[row].block)
+        if room < sides:
+            limit = f"the model's tables are full: the {format_size(total)} need {format_size(rows * sides * BLOCK_SIZE)}"
+            raise operation_error(errno.ENFILE, 0, f"create {size} ({policy.name}): {limit}")
 
     def _boot_files(self) -> tuple[int, int]:
         """Two files, laid out like the machine, that own what was in use at the start: unmovable and movable."""
@@ -205,3 +246,16 @@ class Host:
         machine.precondition(self.state, files, fragmentation, seed)
         self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
         self.notes += (machine.PRECONDITION_NOTE,)
+
+
+def _policy(policy: Policy | str) -> Policy:
+    return find(policy) if isinstance(policy, str) else policy
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int) or seed < 0:
+        raise UsageError("not a seed", key="seed", value=seed, allowed="a whole number, 0 or more")
+
+
+def _within(value: float, most: float) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= most

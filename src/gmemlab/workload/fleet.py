@@ -167,7 +167,7 @@ def populate(settings: Guests, free_bytes: int, usable_bytes: int, duration: int
         rng: where all chance comes from.
 
     Raises:
-        UsageError: the guests, or the smallest of them, are larger than what the host has.
+        UsageError: the guests, or the smallest of them, are larger than what the host has; with the place of [guests].
     """
     if settings.count is not None:
         return _counted(settings, settings.count, usable_bytes, rng)
@@ -176,7 +176,7 @@ def populate(settings: Guests, free_bytes: int, usable_bytes: int, duration: int
     sizes, chances = size_table(settings, load_bytes)
     fits = sizes <= capacity
     if not fits.any():
-        raise _too_large(int(sizes.min()), capacity)
+        raise _too_large(settings, int(sizes.min()), capacity)
     too_large = float(chances[~fits].sum())
     sizes, chances = sizes[fits], chances[fits] / chances[fits].sum()
     first = _initial(sizes, chances, load_bytes, capacity, rng)
@@ -203,7 +203,7 @@ def _counted(settings: Guests, count: int, usable_bytes: int, rng: np.random.Gen
     sizes, chances = size_table(settings, 0)
     chosen = np.resize(sizes, count) if settings.sizes == "fixed" else rng.choice(sizes, count, p=chances)
     if int(chosen.sum()) > usable_bytes:
-        raise _too_large(int(chosen.max() if count == 1 else chosen.sum()), usable_bytes, count)
+        raise _too_large(settings, int(chosen.max() if count == 1 else chosen.sum()), usable_bytes, count)
     starts = np.arange(count, dtype=np.int64) * settings.fill_time // count
     lives = draw_lifetimes(settings, count, rng)
     return Fleet(chosen.astype(np.int64), starts, starts + lives, 0, 0.0)
@@ -238,8 +238,8 @@ def _admit(first: Ints, first_ends: Ints, arrivals: Ints, wanted: Ints, ends: In
     return admitted
 
 
-def _too_large(size: int, room: int, count: int = 1) -> UsageError:
+def _too_large(settings: Guests, size: int, room: int, count: int = 1) -> UsageError:
     who = f"a guest of {format_size(size)}" if count == 1 else f"{count} guests of {format_size(size)} in all"
     left = format_size(room)
     message = f"the scenario is larger than the host: {who} against {left} that the host has free for guests"
-    return UsageError(message, key="guests", allowed=f"up to {left}")
+    return UsageError(message, file=settings.file, line=settings.line, key="guests", allowed=f"up to {left}")

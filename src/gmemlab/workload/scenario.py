@@ -73,9 +73,20 @@ def load(name_or_path: str | Path) -> Scenario:
     except RecursionError as error:
         raise UsageError("not valid TOML: nested too deeply", file=path) from error
     try:
-        return Scenario.model_validate(document)
+        scenario = Scenario.model_validate(document)
     except ValidationError as error:
-        raise _usage_error(path, text, error.errors()[0]) from error
+        raise _usage_error(path, text, _first(error.errors())) from error
+    scenario.guests.read_from(str(path), nearest_line(toml_lines(text), ("guests",)))
+    return scenario
+
+
+def _first(details: list[ErrorDetails]) -> ErrorDetails:
+    """Return the error to report: for a missing key rather the unknown one beside it, which may be meant for it."""
+    first = details[0]
+    if first["type"] != "missing":
+        return first
+    beside = (detail for detail in details if detail["type"] == "extra_forbidden" and detail["loc"][:-1] == first["loc"][:-1])
+    return next(beside, first)
 
 
 def _syntax_error(path: Path, text: str, message: str) -> UsageError:

@@ -9,10 +9,11 @@ first hour are filled in has one.
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from gmemlab.errors import UsageError
+from gmemlab.policy import find, for_guest
 from gmemlab.units import DURATION_FORMS, GIB, HOUR, KIB, MIB, MINUTE, SIZE_FORMS, parse_duration, parse_size
 
 SMALLEST_GUEST = 128 * MIB
@@ -55,6 +56,20 @@ def _power_of_two(value: int) -> int:
     return value
 
 
+def _for_people(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise problem("not a line of text", "one line without control characters")
+    return value
+
+
+def _policy(value: str) -> str:
+    try:
+        for_guest(find(value))
+    except UsageError as error:
+        raise problem(error.message, str(error.allowed)) from error
+    return value
+
+
 Size = Annotated[int, _parser(parse_size, SIZE_FORMS)]
 Duration = Annotated[int, _parser(parse_duration, DURATION_FORMS)]
 Positive = Annotated[Duration, _within(1, 1 << 62, "a duration above 0: 90s, 24h")]
@@ -64,6 +79,8 @@ PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Chunk = Annotated[Size, _within(4 * KIB, 2 * MIB, "a power of two from 4K to 2M"), AfterValidator(_power_of_two)]
 RunPages = Annotated[int, Field(ge=1, le=512), AfterValidator(_power_of_two)]
+Title = Annotated[str, AfterValidator(_for_people)]
+PolicyName = Annotated[str, AfterValidator(_policy)]
 LifetimeColumn = Literal["v1-public", "v2-public", "azure-2019"]
 
 
@@ -107,6 +124,22 @@ class Guests(Table):
     tail_mean: Positive | None = None
     longest: Positive | None = None
     fill_time: Duration = 0
+    _file: str | None = PrivateAttr(None)
+    _line: int | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> str | None:
+        """The file that the table was read from."""
+        return self._file
+
+    @property
+    def line(self) -> int | None:
+        """The line that it starts at, from 1."""
+        return self._line
+
+    def read_from(self, file: str, line: int) -> None:
+        """Remember where the table stands, for errors that show only on a host."""
+        self._file, self._line = file, line
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -284,10 +317,10 @@ class Scenario(Table):
         policies: what to compare when the user names no policies.
     """
 
-    title: str
+    title: Title
     duration: Positive
     sample_interval: Positive
-    policies: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    policies: Annotated[tuple[PolicyName, ...], Field(strict=False)] = ()
     guests: Guests
     boot: Boot
     swiotlb: Swiotlb
@@ -299,6 +332,8 @@ class Scenario(Table):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.sample_interval > self.duration:
+            raise problem("sample_interval is longer than the duration", "at most duration")
         if self.duration // self.sample_interval > 1_000_000:
             raise problem("sample_interval is too short for the duration", "at most 1,000,000 samples")
         if self.boot.time >= min(self.duration, self.guests.shortest):

@@ -9,13 +9,14 @@ from tree_sitter import Language, Node, Parser
 Path = tuple[str | int, ...]
 
 _TABLES: Final = ("table", "table_array_element")
-_KEYS: Final = ("bare_key", "quoted_key", "dotted_key")
+_DEPTH: Final = 8  # keys of a path that are remembered: more than any scenario has
 
 
 def toml_lines(text: str) -> dict[Path, int]:
     """Return the line (from 1) of every key, table and array element of a valid TOML text.
 
-    A path holds keys, and indices of arrays: ``("guests", "fixed", 1)``. The empty path is line 1.
+    A path holds keys, and indices of arrays: ``("guests", "fixed", 1)``. The empty path is line 1. Of longer paths only
+    the first eight keys are there.
     """
     root = Parser(Language(tree_sitter_toml.language())).parse(text.encode()).root_node
     lines: dict[Path, int] = {(): 1}
@@ -43,7 +44,7 @@ def nearest_line(lines: dict[Path, int], path: Path) -> int:
 
 
 def _note(path: Path, node: Node, lines: dict[Path, int]) -> None:
-    for length in range(1, len(path) + 1):
+    for length in range(1, min(len(path), _DEPTH) + 1):
         lines.setdefault(path[:length], node.start_point.row + 1)
 
 
@@ -67,7 +68,15 @@ def _value(node: Node, path: Path, lines: dict[Path, int]) -> None:
 
 
 def _keys(node: Node) -> Path:
-    if node.type == "dotted_key":
-        return tuple(key for child in node.named_children if child.type in _KEYS for key in _keys(child))
+    """Return the parts of a key. The grammar nests a dotted key to the left, once for each of its parts."""
+    parts: list[str] = []
+    while node.type == "dotted_key":
+        keys = node.named_children
+        parts.append(_part(keys[-1]))
+        node = keys[0]
+    return (_part(node), *reversed(parts))
+
+
+def _part(node: Node) -> str:
     text = (node.text or b"").decode()
-    return (text[1:-1] if node.type == "quoted_key" else text,)
+    return text[1:-1] if node.type == "quoted_key" else text

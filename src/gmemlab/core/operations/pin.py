@@ -92,7 +92,10 @@ def hold_run(state: State, file: int, frame: int, frames: int, first: int, count
 
 @jit
 def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
-    """Pin every page of a range, which faults them in (EFAULT for private ones, G25, and beyond the end), or reference them (ENOENT if absent)."""
+    """Pin every page of a range, or reference them.
+
+    A pin faults the pages in; EFAULT for private ones (G25), and beyond the end. ENOENT: an absent page to be referenced.
+    """
     record = state.files[file]
     beyond = kind == PIN and first + count > record.pages
     error = check_range(first, count) if beyond else check_within(state, file, first, count, 1)

@@ -147,7 +147,8 @@ def _file(memory: LiveMemory) -> GuestMemfd:
 
 
 def live(settings: Settings) -> tuple[LiveGuestMemfd, dict[str, Any]]:
-    """Files of guest_memfd; what a judge must know is which flags there are, and the errno of overlapping memslots."""
+    """Files of guest_memfd; what a judge must know is which flags there are, and errnos that depend on the release."""
     world = LiveGuestMemfd()
     flags = world.vm.capability("KVM_CAP_GUEST_MEMFD_FLAGS")
-    return world, {"flags": flags, "overlap": difference("memslot_overlap", read_release())}
+    names = ("memslot_overlap", "exec_mapping")
+    return world, {"flags": flags, **{name: difference(name, read_release()) for name in names}}

@@ -34,11 +34,13 @@ class ModelGuestMemfd(ModelFiles):
     Args:
         flags: that the kernel has (G8): none before 6.18.
         overlap: errno of a second memslot on the same range of a file, which depends on the release (G29).
+        exec_mapping: errno of an executable mapping, which does, too.
     """
 
-    def __init__(self, flags: int, overlap: int) -> None:
+    def __init__(self, flags: int, overlap: int, exec_mapping: int) -> None:
         super().__init__()
         self.flags = flags
+        self.exec_mapping = exec_mapping
         self.overlap = overlap
         self.slots: dict[int, tuple[int, int, int]] = {}  # slot: file, offset, end
         self.actions |= {
@@ -79,8 +81,8 @@ class ModelGuestMemfd(ModelFiles):
     def map(self, file: ModelFile, step: Step) -> None:
         """Mmap of the file in a way that is refused, or would be if it were mappable at all (L5)."""
         how = MAPPINGS[step.arg % len(MAPPINGS)]
-        if how == "exec":  # asked first: the file system is mounted noexec
-            raise operation_error(errno.EPERM, 0, "mmap")
+        if how == "exec":  # asked first
+            raise operation_error(self.exec_mapping, 0, "mmap")
         if not file.memory.mappable:
             raise operation_error(errno.ENODEV, 0, "mmap")
         if how == "private":
@@ -118,6 +120,6 @@ def world(settings: dict[str, Any]) -> ModelGuestMemfd:
     """The world for a recording.
 
     Args:
-        settings: of the recording: `flags` that the kernel has, and the errno `overlap` of G29.
+        settings: of the recording: `flags` that the kernel has, and errnos as `kernel.differences` has them.
     """
-    return ModelGuestMemfd(int(settings["flags"]), int(settings["overlap"]))
+    return ModelGuestMemfd(*(int(settings[name]) for name in ("flags", "memslot_overlap", "exec_mapping")))

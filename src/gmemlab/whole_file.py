@@ -1,0 +1,21 @@
+"""Files that are either complete or as they were before."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_whole(target: Path, text: str) -> None:
+    """Write a file beside the target, then put it in the target's place. OSError leaves the target as it was."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
