@@ -58,7 +58,7 @@ def test_json(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str
     machine(TWO_NODES)
     assert cli.main(["host", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert list(data) == ["snapshot", "kvm", "summary"]
+    assert list(data) == ["snapshot", "kvm", "facilities", "summary"]
     assert data["snapshot"]["zones"][2]["free"]["Movable"]["at_least"] == [1]
     snapshot = capture(TWO_NODES)
     assert data["summary"] == {

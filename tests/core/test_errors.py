@@ -1,17 +1,23 @@
 """Every error that the core returns: how far the operation got, that the state is sound, and that nothing is lost."""
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
-import numba
 import pytest
 
-from core_world import CoreWorld
+from error_world import (
+    EOF_OF_10,
+    INTERPRETED,
+    MakeHost,
+    call,
+    fill,
+    free_of,
+    nothing_changes,
+    release,
+)
+from error_world import host_fixture as host_fixture
 from gmemlab.core import execute, layout
 from gmemlab.core.layout import (
-    BLOCK_ORDER,
     GIGA_ORDER,
     HOST,
     KIND_HOST,
@@ -21,7 +27,6 @@ from gmemlab.core.layout import (
     SPLIT_2M_FIRST,
     ZEROED,
 )
-from gmemlab.core.operations.pin import MAX_BUSY
 from world import (
     GIGA,
     HUGE_1G,
@@ -33,89 +38,12 @@ from world import (
     THP,
     THP_IN_PLACE,
     Policy,
-    attributes,
     contents,
     mapped,
     new,
     present,
-    synthetic,
 )
 from world import layout as folios
-
-MakeHost = Callable[[int], CoreWorld]
-INTERPRETED = bool(numba.config.DISABLE_JIT)  # 1 GiB takes its time
-EOF_OF_10 = [(9, 2), (10, 1), (100, 5)]
-
-
-def free_of(model: CoreWorld) -> int:
-    """Free pages, as the zones count them."""
-    return int(model.state.zones.free.sum())
-
-
-def pooled(model: CoreWorld) -> int:
-    """Pages that pools hold, less those of page structs that they gave back."""
-    tally = model.state.tally
-    structs = int(tally[layout.TALLY_VMEMMAP_RETURNED] - tally[layout.TALLY_VMEMMAP_TAKEN])
-    return int(model.state.pools[0].nr << BLOCK_ORDER) + int(model.state.pools[1].nr << GIGA_ORDER) - structs
-
-
-@pytest.fixture(name="host")
-def host_fixture() -> Iterator[MakeHost]:
-    """A function that makes a host of so many blocks. At the end it is audited, emptied, and must have all its memory."""
-    made: list[tuple[CoreWorld, int]] = []
-
-    def make(nr_blocks: int) -> CoreWorld:
-        model = CoreWorld(*synthetic(nr_blocks))
-        made.append((model, free_of(model)))
-        return model
-
-    yield make
-    for model, before in made:
-        model.check()  # with what is there after the errors
-        for file in [file for file in model.files if file > 0]:
-            model.destroy(file)
-        model.check()
-        assert free_of(model) == before - pooled(model)
-        for pool in model.state.pools:
-            assert (pool.free, pool.reserved) == (pool.nr, 0)
-
-
-@contextmanager
-def nothing_changes(model: CoreWorld) -> Iterator[None]:
-    """What happens inside changes nothing but counters."""
-    before = model.observe()
-    yield
-    model.check()
-    after = model.observe()
-    before["counters"] = after["counters"]
-    assert after == before
-
-
-def fill(model: CoreWorld, leave: int) -> list[int]:
-    """The host's own memory takes all free pages but so many: first what is in pieces, then whole blocks. Returns its files."""
-    total = free_of(model) - leave
-    listed = model.state.free_lists.count.reshape(-1, layout.NR_ORDERS).sum(axis=0)
-    pieces = min(total, sum(int(listed[order]) << order for order in range(BLOCK_ORDER)))
-    files = []
-    for pages in (pieces, total - pieces):
-        if pages:
-            files.append(new(model, pages, Policy(kind=KIND_HOST, movable=True)))
-            assert model.allocate(files[-1], 0, pages) == (0, pages)
-    return files
-
-
-def release(model: CoreWorld, files: list[int]) -> None:
-    """The host's own memory is free again."""
-    for file in files:
-        model.destroy(file)
-
-
-def call(model: CoreWorld, name: str, file: int, first: int, count: int) -> tuple[int, int]:
-    """An operation by name."""
-    more = {"access": (PRIVATE,), "convert": (True,)}.get(name, ())
-    result: tuple[int, int] = getattr(model, name)(file, first, count, *more)
-    return result
-
 
 # -- ranges -----------------------------------------------------------------------------------------------------------
 RANGED = ("allocate", "punch", "access", "convert", "pin", "reference")
@@ -386,135 +314,3 @@ def test_partial_punch_of_a_held_hugetlb_page_zeroes(host: MakeHost) -> None:
     model.pin(file, 0, 1)
     assert model.punch(file, 0, 8) == (0, 8)
     assert contents(model, file)[ZEROED] == list(range(8))
-
-
-# -- conversion -------------------------------------------------------------------------------------------------------
-def test_ordinary_memory_is_not_converted(host: MakeHost) -> None:
-    model = host(8)
-    file = new(model, 512, SHMEM_THP)
-    with nothing_changes(model):
-        for first in (-1, 0, 600):
-            assert model.convert(file, first, 1, True) == (errno.EOPNOTSUPP, 0)
-
-
-def test_held_page_stops_a_conversion_to_private(host: MakeHost) -> None:
-    """G45, G46: the offender is named and nothing changed; pool files go on until the huge page that has it (G72)."""
-    model = host(16)
-    model.grow_pool(9, 3, True)
-    small, huge = new(model, 1536, SMALL_IN_PLACE), new(model, 1536, HUGE_2M)
-    for file in (small, huge):
-        model.convert(file, 0, 1536, True)
-        model.access(file, 0, 1536, SHARED)
-        model.pin(file, 1100, 3)
-    with nothing_changes(model):
-        assert model.convert(small, 1000, 500, False) == (errno.EAGAIN, 100)
-    assert model.convert(huge, 100, 1436, False) == (errno.EAGAIN, 1000)
-    assert attributes(model, huge) == {*range(100), *range(1024, 1536)}
-    assert folios(model, huge)[511:514] == [(511, 1), (512, 512), (1024, 1)]
-
-
-def test_held_folio_stops_a_conversion_to_shared(host: MakeHost) -> None:
-    """K4: folio by folio."""
-    model = host(16)
-    model.grow_pool(9, 3, True)
-    for policy in (THP_IN_PLACE, HUGE_2M):
-        file = new(model, 1536, policy)
-        model.access(file, 0, 1536, PRIVATE)
-        model.reference(file, 1100, 3)
-        assert model.convert(file, 1000, 100, True) == (errno.EAGAIN, 24)
-        assert attributes(model, file) == set(range(1000, 1024))
-        with nothing_changes(model):
-            assert model.convert(file, 1024, 1, True) == (errno.EAGAIN, 0)
-
-
-def test_split_for_sharing_needs_page_structs(host: MakeHost) -> None:
-    """G74: the second huge page finds three frames of seven; they are free again, the first huge page is shared."""
-    model = host(8)
-    model.grow_pool(9, 2, True)
-    file = new(model, 1024, HUGE_2M)
-    model.access(file, 0, 1024, PRIVATE)
-    rest = fill(model, 10)
-    assert model.convert(file, 500, 524, True) == (errno.ENOMEM, 12)
-    assert (attributes(model, file), free_of(model)) == (set(range(500, 512)), 3)
-    assert (folios(model, file)[-1], mapped(model, file)) == ((512, 512), (512, 500))
-    with nothing_changes(model):
-        assert model.convert(file, 512, 1, True) == (errno.ENOMEM, 0)
-    release(model, rest)
-    assert model.convert(file, 500, 524, True) == (0, 524)
-
-
-@pytest.mark.parametrize(("split", "leave", "left"), [(HUGE_1G.split, 4094, 4094), (SPLIT_2M_FIRST, 514, 3)])
-def test_giga_split_needs_page_structs(host: MakeHost, split: int, leave: int, left: int) -> None:
-    """G74: rolled back; with 2M first, what the first step made stays."""
-    model = host(1100)
-    model.grow_pool(18, 1, True)
-    before = free_of(model)
-    file = new(model, GIGA, replace(HUGE_1G, split=split))
-    model.access(file, 0, GIGA, PRIVATE)
-    rest = fill(model, leave)
-    assert model.convert(file, 1000, 1, True) == (errno.ENOMEM, 0)
-    model.check()
-    tally = model.state.tally
-    assert tally[layout.TALLY_PRESENT + (GIGA_ORDER if split == HUGE_1G.split else BLOCK_ORDER)] == GIGA
-    assert free_of(model) == left
-    release(model, rest)
-    assert model.convert(file, 1000, 1, True) == (0, 1)
-    assert free_of(model) == before - (4095 if split == HUGE_1G.split else 518)
-
-
-# -- pins and references ----------------------------------------------------------------------------------------------
-def test_what_cannot_be_held(host: MakeHost) -> None:
-    """G25, K3: private pages for a pin, absent ones for a reference; nothing of the call stays held."""
-    model = host(8)
-    for policy in (SMALL, SMALL_IN_PLACE):
-        file = new(model, 10, policy)
-        model.convert(file, 0, 4, True)
-        model.access(file, 0, 4, SHARED)
-        model.access(file, 6, 2, PRIVATE)
-        with nothing_changes(model):
-            assert model.pin(file, 0, 6) == (errno.EFAULT, 4)
-            assert model.pin(file, 6, 1) == (errno.EFAULT, 0)
-            assert model.reference(file, 6, 3) == (errno.ENOENT, 2)
-            assert model.unpin(file, 0, 4) == (errno.EINVAL, 0)
-            assert model.unreference(file, 6, 2) == (errno.EINVAL, 0)
-
-
-def test_pin_that_finds_no_memory(host: MakeHost) -> None:
-    """What was faulted in before stays, and nothing is held."""
-    model = host(8)
-    file = new(model, 10, SHMEM_THP)
-    rest = fill(model, 3)
-    assert model.pin(file, 0, 10) == (errno.ENOMEM, 3)
-    assert model.unpin(file, 0, 10) == (errno.EINVAL, 0)
-    assert free_of(model) == 0
-    release(model, rest)
-    assert model.pin(file, 0, 10) == (0, 10)
-
-
-def test_what_is_not_held_is_not_released(host: MakeHost) -> None:
-    """Only the range of the call, once, and by the same kind of call."""
-    model = host(8)
-    file = new(model, 10, SHMEM_THP)
-    model.allocate(file, 0, 10)
-    model.pin(file, 2, 3)
-    with nothing_changes(model):
-        for first, count in ((2, 2), (3, 3), (0, 10), (2, -3), (1 << 51, 1)):
-            assert model.unpin(file, first, count) == (errno.EINVAL, 0)
-        assert model.unreference(file, 2, 3) == (errno.EINVAL, 0)
-    assert model.unpin(file, 2, 3) == (0, 3)
-    assert model.unpin(file, 2, 3) == (errno.EINVAL, 0)
-
-
-def test_folio_is_not_held_too_often(host: MakeHost) -> None:
-    """Every page of a call counts on its folio."""
-    model = host(8)
-    file = new(model, 260, replace(SHMEM_THP, sizes=(8, 0)))
-    model.access(file, 0, 260, HOST)
-    for _ in range(MAX_BUSY // 256):
-        assert model.pin(file, 0, 256) == (0, 256)
-    with nothing_changes(model):
-        assert model.pin(file, 255, 2) == (errno.ENOMEM, 0)
-        assert model.reference(file, 0, 1) == (errno.ENOMEM, 0)
-    assert model.pin(file, 256, 2) == (0, 2)
-    assert model.unpin(file, 0, 256) == (0, 256)
-    assert model.reference(file, 0, 1) == (0, 1)

@@ -1,6 +1,6 @@
 """``gmemlab host``: what this kernel offers to guests, and how fragmented the machine's free memory is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmemlab.cli.output import console, print_json
+from gmemlab.kernel.facilities import facilities
 from gmemlab.kernel.features import Kvm, probe_kvm
 from gmemlab.snapshot import HUGE_ORDER, NR_ORDERS, PAGE_SIZE, Snapshot, ZoneSnapshot, capture
 from gmemlab.units import format_count, format_size
@@ -32,13 +33,15 @@ def run(
     """
     snapshot = capture()
     kvm = probe_kvm()
+    live = facilities()
     if save is not None:
         snapshot.save(save)
     if json:
-        print_json(as_json(snapshot, kvm))
+        print_json(as_json(snapshot, kvm, live))
         return 0
     screen = console()
     _print_features(screen, snapshot, kvm)
+    _print_facilities(screen, live)
     for zone in snapshot.zones:
         screen.print(_zone_table(zone))
     _print_summary(screen, snapshot)
@@ -47,8 +50,8 @@ def run(
     return 0
 
 
-def as_json(snapshot: Snapshot, kvm: Kvm) -> dict[str, Any]:
-    """Return what ``--json`` prints: the snapshot, KVM's features, the summary (bytes, counts, shares 0 to 1)."""
+def as_json(snapshot: Snapshot, kvm: Kvm, live: Mapping[str, str]) -> dict[str, Any]:
+    """Return what ``--json`` prints: the snapshot, KVM's features, facilities, the summary (bytes, counts, shares 0 to 1)."""
     return {
         "snapshot": asdict(snapshot),
         "kvm": {
@@ -59,6 +62,7 @@ def as_json(snapshot: Snapshot, kvm: Kvm) -> dict[str, Any]:
             "vm_types": list(kvm.vm_types),
             "capabilities": dict(kvm.capabilities),
         },
+        "facilities": {name: {"works": not reason, "reason": reason} for name, reason in live.items()},
         "summary": {
             "free_list_bytes": snapshot.free_pages * PAGE_SIZE,
             "deferred_bytes": snapshot.deferred_pages * PAGE_SIZE,
@@ -80,6 +84,17 @@ def _print_features(screen: Console, snapshot: Snapshot, kvm: Kvm) -> None:
     grid.add_column()
     for name, value in _features(snapshot, kvm):
         grid.add_row(name, value)
+    screen.print(grid)
+    screen.print()
+
+
+def _print_facilities(screen: Console, live: Mapping[str, str]) -> None:
+    screen.print("For conform and calibrate", style="bold")
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="cyan", no_wrap=True)
+    grid.add_column()
+    for name, reason in live.items():
+        grid.add_row(name, f"no ({reason})" if reason else "yes")
     screen.print(grid)
     screen.print()
 
