@@ -51,7 +51,7 @@ def test_pagetypeinfo_block_types_without_the_mixed_table() -> None:
     assert len(info.blocks) == 5
     assert info.blocks[2].blocks == {
         "Unmovable": 800,
-        "Movable": 12_000,
+        "Movable": 11_997,
         "Reclaimable": 400,
         "HighAtomic": 2,
         "CMA": 32,

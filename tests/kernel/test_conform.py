@@ -79,7 +79,7 @@ def test_forged_recording_is_found_out(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda lines: lines.pop(), "ends too early"),
-        (lambda lines: lines.pop(5), "steps are missing"),
+        (lambda lines: lines.pop(-2), "steps are missing"),
         (lambda lines: lines.__setitem__(7, "{"), ":8: not JSON"),
         (lambda lines: lines.__setitem__(7, "[1, 2]"), ":8: not a recorded step"),
         (lambda lines: lines.__setitem__(0, "{}"), ":1: not a recording"),
