@@ -93,6 +93,20 @@ def own_folio(state: State, pfn: int, order: int, owner: int, index: int) -> Non
 
 
 @jit
+def own_base_page(state: State, pfn: int, owner: int, index: int, movable: bool) -> None:
+    """`own_folio` for a base page."""
+    record = state.blocks[pfn >> BLOCK_ORDER]
+    frame = state.frames[int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))]
+    frame.index = index
+    frame.owner = owner
+    frame.order = 0
+    frame.kind = FRAME_USED
+    frame.busy = 0
+    if movable:
+        record.nr_movable += 1
+
+
+@jit
 def alloc_folio(state: State, order: int, migratetype: int, owner: int, index: int) -> int:
     """Allocate a folio of order 9 or less for page `index` of a file. Returns its first frame, or 0."""
     pfn = alloc(state, order, migratetype)
@@ -282,6 +296,25 @@ def defer_page(state: State, pfn: int) -> None:
             return
     state.tally[layout.TALLY_DEFERRED] -= 1 << order
     leave_folio(state, folio_head(pfn, order), order)
+
+
+@jit
+def leave_base_page(state: State, pfn: int, movable: bool) -> None:
+    """`leave_folio` for a base page."""
+    block = pfn >> BLOCK_ORDER
+    record = state.blocks[block]
+    if record.kind == UNIFORM:
+        open_block(state, block)
+    frame = state.frames[int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))]
+    if frame.busy:
+        orphan_folio(state, pfn, 0)
+        return
+    if movable:
+        record.nr_movable -= 1
+    frame.index = 0
+    frame.owner = 0
+    frame.kind = 0
+    free_chunk(state, pfn, 0)
 
 
 @jit

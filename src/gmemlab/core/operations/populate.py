@@ -3,8 +3,8 @@
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.buddy import alloc_base_block
-from gmemlab.core.frames import alloc_folio, own_block
+from gmemlab.core.buddy import alloc, alloc_base_block
+from gmemlab.core.frames import alloc_folio, own_base_page, own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     KIND_ANON,
     KIND_HUGETLB,
+    MOVABLE,
     PAGE_TABLE,
     PROMISED,
     SOURCE_POOL,
@@ -20,7 +21,7 @@ from gmemlab.core.layout import (
     UNIFORM,
     WHOLE,
 )
-from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, settle
+from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
 from gmemlab.core.pools import pool_of, put_page, take_page
@@ -193,11 +194,15 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
-    pfn = alloc_folio(state, 0, migratetype, file, index)
+    pfn = alloc(state, 0, migratetype)
     if pfn == 0:
         return errno.ENOMEM
+    own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
-    fill_pages(state, row, index, pfn, 1)
+    page = state.pages[open_details(state, row) + (index & (BLOCK_PAGES - 1))]
+    page.frame = pfn
+    page.content = layout.FRESH
+    state.file_blocks[row].nr_present += 1
     if state.file_blocks[row].nr_present == BLOCK_PAGES:
         settle(state, file, index)
     return 0
@@ -208,8 +213,8 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     """Make pages [first, end) present, ascending. Returns (errno, pages before the one that failed)."""
     policy = state.policies[state.files[file].policy]
     sizes = decisions.sizes_tried(policy, by_fallocate)
-    largest = decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
-    base_pages_only = largest == 0
+    base_pages_only = sizes == 1
+    largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
         row = block_row(state, file, index)

@@ -5,7 +5,7 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
-from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
+from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_base_page, leave_folio
 from gmemlab.core.guestmap import unmap
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -67,12 +67,12 @@ def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> Non
 
 
 @jit
-def drop_base_page(state: State, row: int, index: int, pfn: int) -> None:
+def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
     """`drop_folio` for a base page whose file block is at hand."""
     open_details(state, row)
     remove_page(state, row, index & (BLOCK_PAGES - 1))
     state.tally[TALLY_PRESENT] -= 1
-    leave_folio(state, pfn, 0)
+    leave_base_page(state, pfn, movable)
 
 
 @jit
@@ -153,7 +153,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = folio_order(state, pfn)
         if order == 0 and not keep:
-            drop_base_page(state, row, index, pfn)
+            drop_base_page(state, row, index, pfn, policy.movable != 0)
             index += 1
             continue
         head = folio_head(index, order)
