@@ -55,6 +55,8 @@ def run(
     with Ticker(unwind=True) as ticker:
         if record is not None:
             count = record_suite(record, chosen[0], ops or chosen[0].operations, seed, Budget(memory))
+            if skipped := read(record).skipped:
+                raise UnsupportedError(f"suite {chosen[0].name}", skipped)
             print(f"{count} operations of {chosen[0].name} recorded in {record}")
             return 0
         from gmemlab.lab.conform.run import check_recording, conform_suite
