@@ -124,8 +124,8 @@ FAULTS: Final = (
     Fault(
         "movable frames are not counted",
         "frames.py",
-        "state.blocks[block].nr_movable += 1 << order",
-        "state.blocks[block].nr_movable += 0",
+        "record.nr_movable += 1\n",
+        "record.nr_movable += 0\n",
         (f"{GAME}[4k-1]", f"{GAME}[ladder-2]"),
     ),
     Fault(
