@@ -217,14 +217,14 @@ def test_the_attribute_decides_who_may_touch(guest: TwoSourceGuest) -> None:
     ],
 )
 def test_attributes_that_are_refused(guest: TwoSourceGuest, gpa: int, size: int, attributes: int, flags: int) -> None:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
+    with pytest.raises(OSError) as caught:  # noqa: PT011  # the errno is what is looked at
         guest.vm.set_attributes(gpa, size, attributes, flags)
     assert caught.value.errno == errno.EINVAL  # (G38)
     guest.vm.set_attributes(1 << 40, PAGE, abi.ATTRIBUTE_PRIVATE)  # no memslot there, accepted
 
 
 def test_private_machines_and_shared_files(guest: TwoSourceGuest) -> None:
-    with pytest.raises(OSError) as caught:  # noqa: PT011
+    with pytest.raises(OSError) as caught:  # noqa: PT011  # the errno is what is looked at
         guest.vm.create_guest_memfd(PAGE, abi.FLAG_INIT_SHARED)
     assert caught.value.errno == errno.EINVAL  # up to 7.3 (G12)
 
@@ -237,4 +237,4 @@ def test_anonymous_memory_is_not_converted(host: LiveHost) -> None:
 
 
 def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # names only

@@ -1,5 +1,6 @@
 """What differs between releases of Linux: one table, each row with the releases and the commit or experiment behind it."""
 
+import errno
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,10 +10,10 @@ Release = tuple[int, int]
 # Name: values, each from a release on.
 DIFFERENCES: Final[Mapping[str, tuple[tuple[Release, Any], ...]]] = {
     # A second memslot on the same range of a guest_memfd: EINVAL, then EEXIST (G29; L11 on 6.18.44, 7.3.4).
-    "memslot_overlap": (((0, 0), 22), ((7, 3), 17)),
+    "memslot_overlap": (((0, 0), errno.EINVAL), ((7, 3), errno.EEXIST)),
     # mmap with PROT_EXEC of a guest_memfd without the flag MMAP: ENODEV, then EPERM, as its file system is mounted noexec
     # (seen on 6.12.117 and 6.18.44).
-    "exec_mapping": (((0, 0), 19), ((6, 18), 1)),
+    "exec_mapping": (((0, 0), errno.ENODEV), ((6, 18), errno.EPERM)),
     # What a partial punch of a shmem folio leaves: base pages, then the pieces of two non-uniform splits (commit 7460b470a131,
     # "mm/truncate: use folio_split() in truncate operation"; seen on 6.12.95 and 6.18.44).
     "split": (((0, 0), "4k"), ((6, 15), "pieces")),

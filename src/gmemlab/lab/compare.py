@@ -10,7 +10,7 @@ from gmemlab.lab.figures import FIGURES, Figures, figures_of
 from gmemlab.lab.null_model import NULL_FIGURES, expect
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.host import Host
-from gmemlab.policy import PRESETS, Policy
+from gmemlab.policy import Policy, for_guest
 from gmemlab.workload.schema import Scenario
 from gmemlab.workload.trace import Trace, generate
 
@@ -223,14 +223,7 @@ def _check(policies: Sequence[Policy], seeds: Sequence[int]) -> None:
     if not policies or not seeds:
         raise UsageError("nothing to compare", allowed="at least one policy and one seed")
     for policy in policies:
-        if policy.memory != "guest_memfd":
-            confidential = (name for name, preset in PRESETS.items() if preset.memory == "guest_memfd")
-            raise UsageError(
-                "a policy for ordinary memory, which confidential guests cannot have",
-                key="policies",
-                value=policy.name,
-                allowed=", ".join(confidential),
-            )
+        for_guest(policy)
 
 
 def _setting(scenario: Scenario, host: Host, trace: Trace, seeds: Sequence[int]) -> Setting:

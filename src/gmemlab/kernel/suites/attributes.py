@@ -1,16 +1,14 @@
 """The suite `attributes`: private and shared memory from two sources, and what is allocated twice (G3, G38, L section 7)."""
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
-from gmemlab.errors import OperationError, operation_error
 from gmemlab.kernel import abi
 from gmemlab.kernel.guest_memfd import TwoSourceGuest
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.settings import Settings
-from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step, runs_of
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step, attempt, runs_of
 
 SIZE: Final = 8 << 20
 HALF: Final = 1 << 20
@@ -59,13 +57,9 @@ class LiveAttributes:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Carry out a step."""
-        try:
-            self._apply(step)
-        except OperationError as error:
-            return error.errno or 0, error.done
-        return 0, step.size // PAGE
+        return attempt(lambda: self._apply(step))
 
-    def _apply(self, step: Step) -> None:
+    def _apply(self, step: Step) -> int:
         guest = self.guest
         if step.op == "access":
             with guest.errors("pre-fault"):  # each page as its attribute says
@@ -77,10 +71,9 @@ class LiveAttributes:
         elif step.op == "discard":
             guest.shared_side.punch_hole(step.offset, step.size)
         else:
-            try:
+            with guest.errors("attribute"):
                 guest.vm.set_attributes(step.offset, step.size, step.arg)
-            except OSError as error:
-                raise operation_error(error.errno or errno.EINVAL, 0, "attribute") from error
+        return step.size // PAGE
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
         """Pages of both sides."""

@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from gmemlab.errors import OperationError, UnsupportedError
+from gmemlab.errors import UnsupportedError
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.observe.pages import folios
 from gmemlab.kernel.observe.pools import read_pool
 from gmemlab.kernel.observe.thp_stats import thp_sizes
 from gmemlab.kernel.observe.vmstat import VMSTAT
-from gmemlab.kernel.suites.steps import PAGE, FileSeen, Runs, Step, runs_of
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Runs, Step, attempt, runs_of
 
 POOL_PAGE: Final = 2 << 20
 THP: Final = "/sys/kernel/mm/transparent_hugepage"
@@ -38,7 +38,7 @@ class LiveFiles:
             "unpin": lambda file, step: file.unpin(step.offset, step.size),
             "write": lambda file, step: file.write(step.offset, step.size, bytes((step.arg,))),
             "reserve": lambda file, step: file.reserve(step.offset, step.size),  # type: ignore[attr-defined]  # hugetlb only
-            "collapse": lambda file, step: file.collapse(step.offset, step.size),  # type: ignore[attr-defined]
+            "collapse": lambda file, step: file.collapse(step.offset, step.size),  # type: ignore[attr-defined]  # not hugetlb
         }
         self._count = counters
         self._before = {name: count for name, count in counters().items() if name in SINCE_START}
@@ -62,10 +62,7 @@ class LiveFiles:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Carry out a step."""
-        try:
-            return 0, self._apply(step)
-        except OperationError as error:
-            return error.errno or 0, error.done
+        return attempt(lambda: self._apply(step))
 
     def _apply(self, step: Step) -> int:
         if step.op in ("create", "close"):

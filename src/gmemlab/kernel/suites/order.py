@@ -5,7 +5,7 @@ comes back first. The pages between them stay in use, so that no two free ones m
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, Final
@@ -15,6 +15,7 @@ from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.observe.pages import frames
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
+from gmemlab.protocol import GuestMemory
 
 HUGE: Final = 2 << 20
 MOST_PAGES: Final = 4096
@@ -55,6 +56,30 @@ def reversed_count(order: Sequence[int], before: Sequence[int], after: Sequence[
     return sum(one + 1 == other for one, other in zip([-1, *found], found, strict=False))
 
 
+def give_and_take(memory: GuestMemory, unit: int, order: Sequence[int], taken: Callable[[], Sequence[int]]) -> int:
+    """Fill memory, give every other unit of it back in an order, take them again, ascending; then close it.
+
+    Args:
+        memory: of either world, empty.
+        unit: bytes of a page or folio.
+        order: in which the places are given back.
+        taken: tells the first frame of each place.
+
+    Returns:
+        How many frames came back in the reverse order.
+    """
+    places = [(2 * place + 1) * unit for place in range(len(order))]
+    memory.access(0, 2 * unit * len(order), by="host")
+    before = taken()
+    for place in order:
+        memory.punch_hole(places[place], unit)
+    for offset in places:
+        memory.access(offset, unit, by="host")
+    found = reversed_count(order, before, taken())
+    memory.close()
+    return found
+
+
 class LiveOrder:
     """Cycles on the running kernel, on one CPU. Satisfies `steps.World`."""
 
@@ -80,15 +105,7 @@ class LiveOrder:
         huge = step.op == "folios"
         unit = HUGE if huge else PAGE
         memory: LiveMemory = self.host.shmem(2 * step.size) if huge else self.host.guest_memfd(2 * step.size)
-        memory.access(0, memory.size, by="host")
-        before = self.taken(memory, unit)
-        for place in order:
-            memory.punch_hole((2 * place + 1) * unit, unit)
-        for place in range(len(order)):
-            memory.access((2 * place + 1) * unit, unit, by="host")
-        found = reversed_count(order, before, self.taken(memory, unit))
-        memory.close()
-        return found
+        return give_and_take(memory, unit, order, lambda: self.taken(memory, unit))
 
     def taken(self, memory: LiveMemory, unit: int) -> list[int]:
         """First frame of every other page or folio."""

@@ -1,10 +1,10 @@
 """What a suite does and sees: steps, outcomes, sightings, and their form as lines of JSON."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from gmemlab.errors import UsageError
+from gmemlab.errors import OperationError, UsageError
 
 PAGE: Final = 4096
 Runs = tuple[tuple[int, int], ...]  # (first page, pages), ascending
@@ -76,6 +76,14 @@ class World(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+def attempt(action: Callable[[], int]) -> tuple[int, int]:
+    """Carry out an operation that returns its pages: (0, pages), or its errno and the pages done before."""
+    try:
+        return 0, action()
+    except OperationError as error:
+        return error.errno or 0, error.done
 
 
 EVERY: Final = 16  # after so many steps all files are looked at, not only the one that the step was about

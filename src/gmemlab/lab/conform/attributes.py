@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from gmemlab.core import execute, layout
-from gmemlab.errors import OperationError, operation_error
+from gmemlab.errors import operation_error
 from gmemlab.kernel.suites.attributes import PRIVATE_SIDE, SHARED_SIDE, SIZE
-from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step, attempt
 from gmemlab.lab.conform.judge import differences
 from gmemlab.lab.conform.model_files import runs
 from gmemlab.model.host import Host
@@ -30,13 +30,9 @@ class ModelAttributes:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Carry out a step."""
-        try:
-            self._apply(step)
-        except OperationError as error:
-            return error.errno or 0, error.done
-        return 0, step.size // PAGE
+        return attempt(lambda: self._apply(step))
 
-    def _apply(self, step: Step) -> None:
+    def _apply(self, step: Step) -> int:
         if step.op == "access":
             self.access(step.offset // PAGE, step.size // PAGE)
         elif step.op in ("to_shared", "to_private"):
@@ -48,6 +44,7 @@ class ModelAttributes:
             execute.execute(self.host.state, layout.OP_PUNCH, self.shared_side, first, count, 0)
         else:  # an attribute that does not exist (G38)
             raise operation_error(errno.EINVAL, 0, "attribute")
+        return step.size // PAGE
 
     def access(self, first: int, count: int) -> None:
         """Touch each page as its attribute says."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout, measure
 from gmemlab.errors import OperationError
-from gmemlab.kernel.suites.steps import PAGE, FileSeen, Runs, Seen, Step
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Runs, Seen, Step, attempt
 from gmemlab.lab.conform.judge import differences
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import Host
@@ -63,10 +63,7 @@ class ModelFiles:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Carry out a step."""
-        try:
-            return 0, self._apply(step)
-        except OperationError as error:
-            return error.errno or 0, error.done
+        return attempt(lambda: self._apply(step))
 
     def _apply(self, step: Step) -> int:
         if step.op == "create":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gmemlab.kernel.suites.order import HUGE, reversed_count, shuffled
+from gmemlab.kernel.suites.order import HUGE, give_and_take, shuffled
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import Host
@@ -25,16 +25,9 @@ class ModelOrder:
     def apply(self, step: Step) -> tuple[int, int]:
         """One cycle."""
         unit = HUGE if step.op == "folios" else PAGE
-        memory = self.open(step)
-        order = shuffled(step)
-        memory.access(0, memory.size, by="host")
-        before = self.taken(memory, unit)
-        for place in order:
-            memory.punch_hole((2 * place + 1) * unit, unit)
-        for place in range(len(order)):
-            memory.access((2 * place + 1) * unit, unit, by="host")
-        self.counts = {"of": len(order), "reversed": reversed_count(order, before, self.taken(memory, unit))}
-        memory.close()
+        memory, order = self.open(step), shuffled(step)
+        back = give_and_take(memory, unit, order, lambda: self.taken(memory, unit))
+        self.counts = {"of": len(order), "reversed": back}
         return 0, len(order)
 
     def open(self, step: Step) -> GuestMemory:
