@@ -1,9 +1,10 @@
 """``gmemlab compare``: policies side by side on a host and a workload."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from gmemlab.cli.options import (
     FRAGMENTATION_HELP,
@@ -18,6 +19,10 @@ from gmemlab.cli.options import (
 from gmemlab.cli.output import console, print_json
 from gmemlab.errors import UsageError
 from gmemlab.policy import Policy
+
+if TYPE_CHECKING:
+    from gmemlab.costs import Profile
+    from gmemlab.lab.compare import Comparison
 
 COSTS_HELP = "Add host time, by a profile of `gmemlab calibrate -o FILE`, or live-6.18."
 DEFAULT_POLICIES = ("4k", "thp", "thp-inplace", "thp-strict-zero", "hugetlb-2m")
@@ -54,11 +59,7 @@ def run(
     with Ticker() as ticker:
         from gmemlab.costs import Profile
         from gmemlab.lab.compare import Row, Setting, compare
-        from gmemlab.lab.findings import findings
-        from gmemlab.report.as_json import comparison_as_json
-        from gmemlab.report.details import print_details
-        from gmemlab.report.host_time import host_time_as_json, print_host_time
-        from gmemlab.report.table import HeadlineTable, print_findings, print_legend, print_notes, print_setting
+        from gmemlab.report.table import HeadlineTable, print_setting
         from gmemlab.workload.scenario import load
 
         wanted = load(scenario)
@@ -86,18 +87,40 @@ def run(
             progress=ticker.show,
             on_setting=None if json else begin,
         )
+    print_rest(screen, comparison, chosen, profile, str(costs), json)
+    return 0
+
+
+def print_rest(
+    screen: Console, comparison: "Comparison", chosen: Sequence[Policy], profile: "Profile | None", costs: str, json: bool
+) -> None:
+    """Print what follows the rows; or, as JSON, everything.
+
+    Args:
+        screen: where to.
+        comparison: of all rows.
+        chosen: the policies.
+        profile: costs of host operations, if wanted.
+        costs: what the user called it.
+        json: whether to print JSON.
+    """
+    from gmemlab.lab.findings import findings
+    from gmemlab.report.as_json import comparison_as_json
+    from gmemlab.report.details import print_details
+    from gmemlab.report.host_time import host_time_as_json, print_host_time
+    from gmemlab.report.table import print_findings, print_legend, print_notes
+
     sentences = findings(comparison.rows)
     if json:
         times = {} if profile is None else {"host_time": host_time_as_json(comparison.rows, profile)}
         print_json({**comparison_as_json(comparison, sentences), **times})
-        return 0
+        return
     print_legend(screen, comparison.setting, chosen)
     print_findings(screen, sentences)
     print_details(screen, comparison.rows)
     if profile is not None:
-        print_host_time(screen, comparison.rows, profile, str(costs))
+        print_host_time(screen, comparison.rows, profile, costs)
     print_notes(screen, comparison.notes, comparison.setting.assumptions)
-    return 0
 
 
 def _policies(scenario: str, proposed: Sequence[str], named: str | None, settings: Sequence[str]) -> list[Policy]:
