@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 SCENARIO ?= scenarios/demo.toml
-PYTEST_FLAGS ?= -q -n auto --dist loadgroup
+PYTEST_FLAGS ?= -q -n auto
 
 # All tests with the compiled core; these again without the compiler, under coverage (1 GiB pages take minutes there); these
 # again with bounds checks.

@@ -1,16 +1,24 @@
 """What the whole test run shares: tests of the running kernel take turns, and its end tells how often operations failed."""
 
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 OUTCOMES = "outcomes"
 LIVE = ("tests/kernel/", "tests/test_cli_calibrate.py")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that change settings of the machine run in one process: in two, they would wait for each other."""
-    for item in items:
-        if item.nodeid.startswith(LIVE):
-            item.add_marker(pytest.mark.xdist_group("live"))
+class LiveTogether(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Spreads the tests over the processes. Those that change settings of the machine share one: two would see each other's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "live" if nodeid.startswith(LIVE) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LiveTogether:
+    """How pytest-xdist spreads the tests."""
+    return LiveTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
