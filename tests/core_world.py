@@ -113,8 +113,8 @@ class CoreWorld:
     def free_lazily(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_FREE_LAZILY, file, first, count)
 
-    def split_deferred(self, file: int) -> Result:
-        return self.run(layout.OP_SPLIT_DEFERRED, file, 0, 0)
+    def split_deferred(self, file: int, max_none: int = 511) -> Result:
+        return self.run(layout.OP_SPLIT_DEFERRED, file, 0, 0, max_none)
 
     def reserve(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_RESERVE, file, first, count)
@@ -248,4 +248,5 @@ class CoreWorld:
             "eagain": tally[layout.TALLY_EAGAIN],
             "orphaned_pages": tally[layout.TALLY_ORPHANED_PAGES],
             "vmm_punch_failed": tally[layout.TALLY_VMM_PUNCH_FAILED],
+            "underused": tally[layout.TALLY_UNDERUSED],
         }

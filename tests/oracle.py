@@ -140,9 +140,9 @@ class OracleHost:
             error = errno.EINVAL
         return (error, 0) if error else free_lazily(self.memory, self.files[file], first, count)
 
-    def split_deferred(self, file: int) -> tuple[int, int]:
-        """The deferred-split shrinker (L16)."""
-        return split_deferred(self.memory, self.files[file])
+    def split_deferred(self, file: int, max_none: int = 511) -> tuple[int, int]:
+        """The deferred-split shrinker (L16, L17)."""
+        return split_deferred(self.memory, self.files[file], max_none)
 
     def reserve(self, file: int, first: int, count: int) -> tuple[int, int]:
         """A shared mmap of hugetlb memory: each huge page of the range is promised to it, or none (L19)."""
@@ -188,7 +188,8 @@ class OracleHost:
                 return error, index - first
         return 0, count
 
-    def touch(self, file: File, index: int, kind: int, accept: int) -> int:
+    def touch(self, file: File, index: int, kind: int, accept: int, written: bool = True) -> int:
+        """One page. A fault for a pin writes nothing, which shows in anonymous memory only: it was cleared before."""
         private = index not in file.shared
         backing = file
         if file.confidential():
@@ -203,7 +204,8 @@ class OracleHost:
         error = populate(self.memory, backing, index)
         if error:
             return error
-        use(backing, index)
+        if written or backing.policy.kind != KIND_ANON:
+            use(backing, index)
         if kind == PRIVATE and file.confidential():
             map_private(file, index, accept, self.memory.counters)
         return 0
@@ -246,7 +248,7 @@ class OracleHost:
         backing = target.other if pin and target.other is not None else target
         for index in range(first, first + count):
             if pin:  # faults the page in; a private one cannot be mapped (G25), nor one beyond the end
-                error = self.touch(target, index, SHARED, TOUCH) if index < target.size else errno.EFAULT
+                error = self.touch(target, index, SHARED, TOUCH, written=False) if index < target.size else errno.EFAULT
                 if error == errno.ENOSPC:  # a hugetlb page that the pool cannot give: SIGBUS for an access
                     error = errno.EFAULT
                 if error:

@@ -41,6 +41,7 @@ COUNTERS = (
     "eagain",
     "orphaned_pages",
     "vmm_punch_failed",
+    "underused",
 )
 
 
@@ -148,6 +149,7 @@ class File:
     shattered: set[int] = field(default_factory=set)
     holds: list[Hold] = field(default_factory=list)
     reservation: int = 0  # guest_memfd: pool pages that are still its own (G70)
+    unseen: set[int] = field(default_factory=set)  # anonymous: blocks with a huge page that the shrinker has not seen (L17)
     tables: set[int] = field(default_factory=set)  # anonymous: blocks that a table of 4 KiB entries maps (L16)
     promised: set[int] = field(default_factory=set)  # hugetlb: numbers of the huge pages in its reservation map (L19)
     other: "File | None" = None  # the ordinary memory of a two-source guest

@@ -52,6 +52,8 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
         if pfn is not None:
             if order < BLOCK_ORDER and file.policy.kind == KIND_ANON:
                 file.tables.add(index // BLOCK_PAGES)
+            elif order == BLOCK_ORDER and file.policy.kind == KIND_ANON:
+                file.unseen.add(index // BLOCK_PAGES)
             folio = memory.insert(file, base, pfn, order)
             if mixed:
                 memory.cut(folio, [(page, 0) for page in pages])
@@ -93,9 +95,12 @@ def split_mixed(memory: Memory, file: File, folio: Folio) -> bool:
 
 
 def use(file: File, index: int) -> None:
-    """First use clears the whole folio (G27); a page that was punched without being freed is used again alone."""
+    """First use clears the whole folio (G27); a page that was punched without being freed is used again alone.
+
+    Anonymous memory was cleared when it was allocated: only the page itself is used.
+    """
     folio = file.pages[index].folio
-    if not folio.cleared:
+    if not folio.cleared and file.policy.kind != KIND_ANON:
         for member in folio.members:
             if file.pages[member].content == FRESH:
                 file.pages[member].content = USED

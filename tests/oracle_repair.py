@@ -2,7 +2,7 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED
 from oracle_memory import File, Folio, Memory
 from oracle_operations import punch
 
@@ -22,20 +22,24 @@ def collapse(memory: Memory, file: File, first: int, count: int) -> tuple[int, i
 def collapse_block(memory: Memory, file: File, base: int) -> int:
     """A new folio takes the place of what is there; holes read zero."""
     pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
-    if not pages:
+    if not pages and base // BLOCK_PAGES not in file.tables:
         return errno.EINVAL
-    folio = pages[0].folio
-    if folio.order == BLOCK_ORDER and len(folio.members) == BLOCK_PAGES:
+    folio = pages[0].folio if pages else None
+    if folio is not None and folio.order == BLOCK_ORDER and len(folio.members) == BLOCK_PAGES:
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
     pfn = memory.buddy.alloc(BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE)
     if pfn is None:
         return errno.ENOMEM
+    kept = {index for index in range(base, base + BLOCK_PAGES) if index in file.pages and file.pages[index].content == USED}
     punch(memory, file, base, BLOCK_PAGES)
-    memory.insert(file, base, pfn, BLOCK_ORDER).cleared = True
-    for index in range(base, base + BLOCK_PAGES):
+    anonymous = file.policy.kind == KIND_ANON
+    memory.insert(file, base, pfn, BLOCK_ORDER).cleared = not anonymous
+    for index in kept if anonymous else range(base, base + BLOCK_PAGES):
         file.pages[index].content = USED
+    if anonymous:
+        file.unseen.add(base // BLOCK_PAGES)
     return 0
 
 
@@ -50,32 +54,48 @@ def free_lazily(memory: Memory, file: File, first: int, count: int) -> tuple[int
     return 0, count
 
 
-def split_deferred(memory: Memory, file: File) -> tuple[int, int]:
-    """The deferred-split shrinker: folios that are mapped in part are split, and their rest is freed (L16)."""
+def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]:
+    """The deferred-split shrinker: folios that are mapped in part are split, and their rest is freed (L16).
+
+    Huge pages that it sees for the first time, too, if more than `max_none` of their pages are zeros (L17).
+    """
+    if not 0 <= max_none < BLOCK_PAGES:
+        return errno.EINVAL, 0
     if file.policy.kind != KIND_ANON:
         return errno.EOPNOTSUPP, 0
     for folio in file.folios(0, file.size):
         if len(folio.members) < 1 << folio.order:
             split_to_pages(memory, folio)
+        elif folio.order == BLOCK_ORDER and folio.index // BLOCK_PAGES in file.unseen:
+            file.unseen.remove(folio.index // BLOCK_PAGES)
+            zeros = sum(file.pages[index].content == FRESH for index in folio.members)
+            if max_none < zeros and max_none != BLOCK_PAGES - 1 and split_to_pages(memory, folio):
+                memory.counters["underused"] += 1
     return 0, file.size
 
 
-def split_to_pages(memory: Memory, folio: Folio) -> None:
-    """Base pages; those that are not mapped are freed. A held folio stays."""
+def split_to_pages(memory: Memory, folio: Folio) -> bool:
+    """Base pages; those that are not mapped, and zeros, are freed. A held folio stays."""
     if folio.order == 0:
-        return
+        return False
     if folio.busy():
         memory.counters["split_failed"] += 1
-        return
+        return False
+    file = folio.file
     if folio.order == BLOCK_ORDER:
         memory.counters["split_punch"] += 1
-    folio.file.tables.add(folio.index // BLOCK_PAGES)
+        file.unseen.discard(folio.index // BLOCK_PAGES)
+    file.tables.add(folio.index // BLOCK_PAGES)
     for offset, pfn in enumerate(folio.frames()):
         index = folio.index + offset
-        if index in folio.members:
-            piece = Folio(folio.file, index, pfn, 0, None, {index}, folio.cleared)
-            folio.file.pages[index].folio = memory.users[pfn] = piece
+        if index in folio.members and file.pages[index].content != FRESH:
+            piece = Folio(file, index, pfn, 0, None, {index}, folio.cleared)
+            file.pages[index].folio = memory.users[pfn] = piece
+        elif index in folio.members:
+            del file.pages[index]
+            folio.members.remove(index)
     for offset, pfn in enumerate(folio.frames()):
         if folio.index + offset not in folio.members:
             del memory.users[pfn]
             memory.buddy.free(pfn, 0)
+    return True

@@ -82,7 +82,6 @@ IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("collapse", "ok"): lambda policy: policy.memory not in ("shmem", "anon"),
     ("free_lazily", "ok"): lambda policy: policy.memory != "anon",
     ("split_deferred", "ok"): lambda policy: policy.memory != "anon",
-    ("split_deferred", "fail"): lambda policy: policy.memory == "anon",
 }
 
 
@@ -214,7 +213,7 @@ class Players:
         file = random.choice(sorted(self.guests))
         first, count = self.range(random, self.guests[file], max(512, self.policy.unit // 4096))
         if operation == "split_deferred":
-            self.counted(operation, operation, file)
+            self.counted(operation, operation, file, random.choice((0, 60, 400, 511, 511, -1)))
         elif operation in ("pin", "reference"):
             first, count = self.holdable(random, file, operation, first, count)
             if self.counted(operation, operation, file, first, count) == 0:

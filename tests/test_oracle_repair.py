@@ -79,7 +79,8 @@ def test_block_given_back_piece_by_piece_gets_no_huge_page(world: MakeWorld) -> 
         assert model.punch(file, first, 256) == (0, 256)
     model.access(file, 5, 1, 1)
     assert layout(model, file) == [(5, 1), (512, 512)]
-    assert model.collapse(file, 0, 512) == (0, 512)
+    model.punch(file, 5, 1)
+    assert model.collapse(file, 0, 512) == (0, 512)  # an empty table is enough, where nothing at all is EINVAL
     assert layout(model, file) == [(0, 512), (512, 512)]
     model.punch(file, 0, 300)
     model.punch(file, 300, 212)
@@ -111,3 +112,59 @@ def test_lazy_free_splits_what_it_covers_in_part(world: MakeWorld) -> None:
     assert free_pages(model) == FREE_OF_8 - 1024
     assert model.free_lazily(file, 1000, 100) == (errno.EINVAL, 0)
     assert model.free_lazily(new(model, 512, SHMEM_THP), 0, 512) == (errno.EINVAL, 0)
+
+
+def test_huge_page_of_zeros_is_split_once(world: MakeWorld) -> None:
+    """Pages that were never written are freed; 511 never splits; the shrinker looks once, and a pinned folio stays (L17)."""
+    model = world(8)
+    file = new(model, 2048, ANON_THP)
+    model.allocate(file, 0, 2048)
+    for first, pages in ((0, 100), (512, 412), (1024, 100), (1536, 100)):
+        model.access(file, first, pages, 1)
+    model.pin(file, 1030, 1)
+    assert model.split_deferred(file, 412) == (0, 2048)
+    assert layout(model, file) == [(0, 512), (512, 512), (1024, 512), (1536, 512)]
+    assert model.split_deferred(file, 0) == (0, 2048)  # all were looked at
+    assert (count(model, "underused"), count(model, "split_failed")) == (0, 0)
+    model.punch(file, 0, 2048)  # but for the pinned one, which is an orphan
+    model.unpin(file, 1030, 1)
+    model.allocate(file, 0, 2048)
+    for first, pages in ((0, 100), (512, 412), (1024, 100), (1536, 100)):
+        model.access(file, first, pages, 1)
+    model.pin(file, 1030, 1)
+    assert model.split_deferred(file, 411) == (0, 2048)
+    assert (count(model, "underused"), count(model, "split_failed"), count(model, "split_punch")) == (2, 1, 2)
+    assert free_pages(model) == FREE_OF_8 - 100 - 512 - 512 - 100
+    assert layout(model, file) == [
+        *((index, 1) for index in range(100)), (512, 512), (1024, 512), *((index, 1) for index in range(1536, 1636))
+    ]  # fmt: skip
+    model.access(file, 200, 1, 1)  # a table of 4 KiB entries is there: a base page
+    assert layout(model, file)[100] == (200, 1)
+    assert model.split_deferred(file, 512) == (errno.EINVAL, 0)
+
+
+def test_zeros_of_a_folio_that_is_split_anyway_are_freed(world: MakeWorld) -> None:
+    """By the shrinker as by MADV_FREE: `try_to_map_unused_to_zeropage` looks at every page of it."""
+    model = world(8)
+    file = new(model, 1024, ANON_THP)
+    model.allocate(file, 0, 1024)
+    for first in (0, 512):
+        model.access(file, first + 50, 7, 1)
+    model.punch(file, 0, 1)
+    model.split_deferred(file, 511)
+    assert layout(model, file) == [*((index, 1) for index in range(50, 57)), (512, 512)]
+    model.free_lazily(file, 512, 1)
+    assert layout(model, file) == [(index, 1) for first in (50, 562) for index in range(first, first + 7)]
+    assert free_pages(model) == FREE_OF_8 - 14
+
+
+def test_collapse_keeps_what_is_zero(world: MakeWorld) -> None:
+    """Holes of anonymous memory become zeros of a folio that the shrinker has not seen."""
+    model = world(8)
+    file = new(model, 512, ANON_THP)
+    model.access(file, 0, 512, 1)
+    model.punch(file, 0, 300)
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512)]
+    model.split_deferred(file, 299)
+    assert layout(model, file) == [(index, 1) for index in range(300, 512)]

@@ -54,6 +54,7 @@ RULES: Final = {
     24: "the counters of present pages differ from the files",
     25: "a file block beyond its file's end is in use",
     26: "a file's folio reaches into another folio's place",
+    27: "what files were given, less what left them, differs from what they hold",
 }
 
 

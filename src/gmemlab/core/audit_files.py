@@ -14,7 +14,9 @@ from gmemlab.core.layout import (
     SOURCE_POOL,
     SPLIT,
     STALE,
+    TALLY_ALLOCATED,
     TALLY_PRESENT,
+    TALLY_RELEASED,
     UNIFORM,
     WHOLE,
     ZEROED,
@@ -172,6 +174,7 @@ def audit_files(state: State) -> tuple[int, int]:
             code = audit_file(state, file)
             if code:
                 return code, file
+    charged = int(state.tally[layout.TALLY_DEFERRED])
     for order in range(NR_FOLIO_ORDERS):
         present = 0
         for file in range(1, files):
@@ -181,4 +184,5 @@ def audit_files(state: State) -> tuple[int, int]:
                     present += present_in_order(state, int(record.first_block) + step, order)
         if present != state.tally[TALLY_PRESENT + order]:
             return 24, order
-    return 0, 0
+        charged += present - ((state.tally[TALLY_ALLOCATED + order] - state.tally[TALLY_RELEASED + order]) << order)
+    return (27, 0) if charged else (0, 0)

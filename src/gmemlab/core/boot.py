@@ -50,6 +50,7 @@ def occupy(state: State, block: int, file: int, migratetype: int) -> None:
     own_block(state, block, UNIFORM, 0, file, block)
     fill_block(state, int(state.files[file].first_block) + block, block)
     state.tally[TALLY_PRESENT] += BLOCK_PAGES
+    state.tally[layout.TALLY_ALLOCATED] += BLOCK_PAGES
 
 
 @entry

@@ -5,7 +5,7 @@ A frame number of 0 means that nothing could be had.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -58,7 +58,7 @@ def cut(state: State, pfn: int, zone: int, migratetype: int, high: int, low: int
     return pfn
 
 
-@jit
+@inline
 def take_head(state: State, zone: int, migratetype: int, current: int, order: int) -> int:
     """Take the first chunk of a list that is not empty and cut it down to `order`."""
     row = list_index(zone, migratetype, current)
@@ -72,7 +72,7 @@ def take_head(state: State, zone: int, migratetype: int, current: int, order: in
     return cut(state, pfn, zone, migratetype, current, order)
 
 
-@jit
+@inline
 def take_smallest(state: State, zone: int, migratetype: int, order: int) -> int:
     """The head of the smallest sufficient list of one migratetype (`__rmqueue_smallest`)."""
     row = list_index(zone, migratetype, 0)
@@ -172,7 +172,7 @@ def first_zone(state: State, migratetype: int, pages: int) -> int:
     return -1
 
 
-@jit
+@inline
 def alloc_from_zone(state: State, zone: int, order: int, migratetype: int) -> int:
     """`rmqueue`: own lists, then claim a block, then steal a chunk."""
     pfn = take_smallest(state, zone, migratetype, order)

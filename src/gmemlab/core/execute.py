@@ -38,7 +38,7 @@ def operate(state: State, op: int, file: int, first: int, count: int, arg: int) 
     if op == layout.OP_FREE_LAZILY:
         return free_lazily(state, file, first, count)
     if op == layout.OP_SPLIT_DEFERRED:
-        return split_deferred(state, file)
+        return split_deferred(state, file, arg)
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:

@@ -6,7 +6,7 @@ A folio is named by its first frame. Its order follows from its block: 18 for a 
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import alloc, free_block, free_chunk
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -92,7 +92,7 @@ def own_folio(state: State, pfn: int, order: int, owner: int, index: int) -> Non
         state.blocks[block].nr_movable += 1 << order
 
 
-@jit
+@inline
 def own_base_page(state: State, pfn: int, owner: int, index: int, movable: bool) -> None:
     """`own_folio` for a base page."""
     record = state.blocks[pfn >> BLOCK_ORDER]
@@ -298,7 +298,7 @@ def defer_page(state: State, pfn: int) -> None:
     leave_folio(state, folio_head(pfn, order), order)
 
 
-@jit
+@inline
 def leave_base_page(state: State, pfn: int, movable: bool) -> None:
     """`leave_folio` for a base page."""
     block = pfn >> BLOCK_ORDER
@@ -306,6 +306,7 @@ def leave_base_page(state: State, pfn: int, movable: bool) -> None:
     if record.kind == UNIFORM:
         open_block(state, block)
     frame = state.frames[int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))]
+    state.tally[layout.TALLY_RELEASED] += 1
     if frame.busy:
         orphan_folio(state, pfn, 0)
         return
@@ -320,6 +321,7 @@ def leave_base_page(state: State, pfn: int, movable: bool) -> None:
 @jit
 def leave_folio(state: State, pfn: int, order: int) -> None:
     """A folio below order 10 leaves its file: freed at once, or orphaned while busy (G24)."""
+    state.tally[layout.TALLY_RELEASED + order] += 1
     if folio_busy(state, pfn):
         orphan_folio(state, pfn, order)
     else:

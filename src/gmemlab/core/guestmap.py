@@ -3,7 +3,7 @@
 from gmemlab.core import layout
 from gmemlab.core.decisions import mapping_term
 from gmemlab.core.frames import folio_order
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     ACCEPT_4K,
     BLOCK_ORDER,
@@ -111,13 +111,18 @@ def map_private(state: State, file: int, index: int, end: int, accept: int) -> N
     map_base_pages(state, row, index & (BLOCK_PAGES - 1), index - (index & ~(BLOCK_PAGES - 1)) + end - index)
 
 
-@jit
+@inline
 def unmap(state: State, file: int, index: int, end: int, cause: int) -> None:
     """Remove the guest's mapping of pages [index, end) of one block, and of nothing else (G78)."""
+    if state.file_blocks[block_row(state, file, index)].nr_mapped:
+        unmap_entries(state, file, index, end, cause)
+
+
+@jit
+def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> None:
+    """`unmap`, where something is mapped."""
     row = block_row(state, file, index)
     block = state.file_blocks[row]
-    if block.nr_mapped == 0:
-        return
     begin = index & (BLOCK_PAGES - 1)
     stop = begin + end - index
     if stop - begin >= block_span(state, file, index):

@@ -58,11 +58,12 @@ HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
 HISTORY: Final = 2  # some page was mapped at 4 KiB, and the block never left the guest as a whole since (K6)
 INHIBIT: Final = 4  # a 4 KiB accept forbade 2 MiB here for good (G79)
 SHATTERED: Final = 8  # was mapped at 2 MiB once, then lost it
-PAGE_TABLE: Final = 32  # anonymous memory: a table of 4 KiB entries maps the block, so that no huge page can (L16)
 PROMISED: Final = 16  # hugetlb memory: the huge page that starts here is in the file's reservation map (L19)
+PAGE_TABLE: Final = 32  # anonymous memory: a table of 4 KiB entries maps the block, so that no huge page can (L16)
+UNSEEN: Final = 64  # anonymous memory: the shrinker has not yet looked how much of the huge page is zeros (L17)
 
 # -- content of a file's page -----------------------------------------------------------------------------------------------
-FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date
+FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date; of anonymous memory: zeroed, never written
 USED: Final = 1  # zeroed at first use, then written
 ZEROED: Final = 2  # punched without being freed: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
@@ -130,7 +131,7 @@ OP_HOST_FREE: Final = 14
 OP_SAMPLE: Final = 15
 OP_COLLAPSE: Final = 17  # MADV_COLLAPSE (L15)
 OP_FREE_LAZILY: Final = 18  # MADV_FREE (L16)
-OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16)
+OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16); arg = max_ptes_none (L17)
 OP_RESERVE: Final = 16  # hugetlb memory: what a shared mmap does (L19)
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
@@ -271,6 +272,11 @@ HOST_RECORD: Final = np.dtype(
         ("next_pin", "i8"),
         ("next_extent", "i8"),
         ("pin_serial", "i8"),
+        ("max_frame_slabs", "i8"),  # rows of the tables
+        ("max_page_slabs", "i8"),
+        ("max_files", "i8"),
+        ("max_pins", "i8"),
+        ("max_file_blocks", "i8"),
         ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
         ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
     ],
@@ -313,8 +319,11 @@ TALLY_PUNCH_REFUSED: Final = 49  # punches refused by the policy (EINVAL)
 TALLY_LAUNCHED_PAGES: Final = 50
 TALLY_DEFERRED: Final = 51  # unmapped pages of anonymous folios that are still charged, now (L16)
 TALLY_COLLAPSED: Final = 52  # blocks that MADV_COLLAPSE made one folio
-TALLY_PRESENT: Final = 53  # + order: pages of files in folios of this order, now
-NR_TALLIES: Final = TALLY_PRESENT + NR_FOLIO_ORDERS
+TALLY_UNDERUSED: Final = 53  # huge pages split because they were mostly zeros (L17)
+TALLY_PRESENT: Final = 54  # + order: pages of files in folios of this order, now
+TALLY_ALLOCATED: Final = TALLY_PRESENT + NR_FOLIO_ORDERS  # + order: folios of this order that files were given
+TALLY_RELEASED: Final = TALLY_ALLOCATED + NR_FOLIO_ORDERS  # + order: folios of this order that left their file
+NR_TALLIES: Final = TALLY_RELEASED + NR_FOLIO_ORDERS
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

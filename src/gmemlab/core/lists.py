@@ -37,7 +37,7 @@ def take_frame_slab(state: State, block: int) -> int:
         host.free_frame_slab = state.frame_slabs[slab].next
     else:
         slab = int(host.next_frame_slab)
-        if slab >= len(state.frame_slabs):
+        if slab >= host.max_frame_slabs:
             host.exhausted = 1
             return 0
         host.next_frame_slab = slab + 1

@@ -33,7 +33,7 @@ def take_page_slab(state: State) -> int:
         host.free_page_slab = state.page_slabs[slab].next
         return slab
     slab = int(host.next_page_slab)
-    if slab >= len(state.page_slabs):
+    if slab >= host.max_page_slabs:
         host.exhausted = 1
         return 0
     host.next_page_slab = slab + 1
@@ -222,7 +222,7 @@ def remove_page(state: State, row: int, offset: int) -> None:
     page.content = layout.FRESH
     block.block = 0
     if block.nr_present == 0:
-        block.marks &= ~layout.INHIBIT
+        block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
 
 
 @jit
@@ -233,7 +233,7 @@ def empty_block(state: State, row: int) -> None:
     block.nr_stranded = 0
     block.block = 0
     block.content = layout.FRESH
-    block.marks &= ~layout.INHIBIT
+    block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):

@@ -90,6 +90,8 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     host = state.host[0]
     host.nr_blocks = nr_blocks
     host.nr_zones = nr_zones
+    for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks"):
+        host[f"max_{name}"] = len(arrays[name])
     for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
         host[name] = 1
     return state

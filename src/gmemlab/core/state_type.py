@@ -8,7 +8,7 @@ which never changes, so that LLVM may keep them in registers. With the compiler 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.core.extending import NativeValue, models, register_model, typeof_impl, unbox
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
@@ -67,22 +67,28 @@ def unbox_state(state_type: StateType, value: Any, context: Any) -> NativeValue:
     return NativeValue(context.builder.bitcast(pointer, WORD.as_pointer()))
 
 
+def read_word(builder: Any, pointer: Any, offset: int) -> Any:
+    """A word of the table, which never changes."""
+    word = builder.load(builder.gep(pointer, [ir.Constant(ir.IntType(32), offset)]))
+    word.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return word
+
+
 @lower_getattr_generic(StateType)  # type: ignore[untyped-decorator]
 def read_field(context: Any, builder: Any, state_type: StateType, pointer: Any, name: str) -> Any:
     """Build the array of field `name` from its row in the table."""
     position = [field for field, _ in state_type.fields].index(name)
     array_type = state_type.fields[position][1]
-    words = []
-    for offset in (2 * position, 2 * position + 1):
-        word = builder.load(builder.gep(pointer, [ir.Constant(ir.IntType(32), offset)]))
-        word.set_metadata("invariant.load", builder.module.add_metadata([]))
-        words.append(word)
+    address = read_word(builder, pointer, 2 * position)
+    # Numba counts a negative index from the end of the array, a test and a selection at every access. With a length of zero
+    # they fold away; nothing in the core counts from the end or asks for a length.
+    length = read_word(builder, pointer, 2 * position + 1) if config.BOUNDSCHECK else ir.Constant(WORD, 0)
     array = arrayobj.make_array(array_type)(context, builder)
     itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
     arrayobj.populate_array(
         array,
-        data=builder.inttoptr(words[0], array.data.type),
-        shape=cgutils.pack_array(builder, [words[1]]),
+        data=builder.inttoptr(address, array.data.type),
+        shape=cgutils.pack_array(builder, [length]),
         strides=cgutils.pack_array(builder, [itemsize]),
         itemsize=itemsize,
         meminfo=None,

@@ -77,13 +77,21 @@ class AnonymousMemory(LiveMemory):
     def map_present(self) -> None:
         """Nothing to do: what is there is mapped."""
 
+    def own_folios(self) -> list[Folio]:
+        """The folios behind the mapping, without the kernel's pages of zeros, which are nobody's (L17).
+
+        Raises:
+            UnsupportedError: not root.
+        """
+        return [folio for folio in folios(self.address, self.size) if not _is_zeros(folio)]
+
     def usage(self) -> Usage:
         """Where the memory is: a folio is charged as a whole until its last page goes (L16), which is what is stranded.
 
         Raises:
             UnsupportedError: not root, so that folios cannot be seen.
         """
-        found = [folio for folio in folios(self.address, self.size) if not _is_zeros(folio)]
+        found = self.own_folios()
         charged = sum({folio.pfn - folio.first: folio.size for folio in found}.values())
         mapped = sum(folio.pages for folio in found) * abi.PAGE
         return Usage(self.size, charged, 0, 0, 0, 0, charged - mapped, 0)

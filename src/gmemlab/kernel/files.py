@@ -209,7 +209,8 @@ class HugetlbMemory(LiveFile):
         """
         start, length = in_bytes(offset), self.size if size is None else in_bytes(size)
         with self.errors(f"reserve {length} at {start}"):
-            munmap(mmap(length, PROT_READ_WRITE, MAP_SHARED, self.fd, start), length)
+            address = mmap(length, PROT_READ_WRITE, MAP_SHARED, self.fd, start)
+            munmap(address, -(-length // self.page) * self.page)  # it maps whole huge pages, and unmaps nothing less
 
     def present_in(self, offset: int, size: int) -> list[bool]:
         """For each 4K page of a range, whether its huge page is in the file."""

@@ -98,9 +98,17 @@ class GuestMemory:
         """Say that the contents of a range are not needed (MADV_FREE, L16): anonymous folios covered in part are split."""
         self._run(layout.OP_FREE_LAZILY, offset, size)
 
-    def split_deferred(self) -> None:
-        """Split folios that are mapped in part, and free their rest, as the deferred-split shrinker does (L16)."""
-        self._run(layout.OP_SPLIT_DEFERRED, 0, self.size)
+    def split_deferred(self, max_ptes_none: int = 511) -> None:
+        """Do what the deferred-split shrinker does: split folios that are mapped in part, and free their rest (L16).
+
+        Args:
+            max_ptes_none: of khugepaged. Huge pages that the shrinker sees for the first time are split, too, if more than so
+                many of their pages were never written; 511 leaves them alone (L17).
+
+        Raises:
+            InvalidArgument: not 0 to 511.
+        """
+        self._run(layout.OP_SPLIT_DEFERRED, 0, self.size, max_ptes_none)
 
     def access(self, offset: int | str, size: int | str, by: str = "guest", accept: str | None = None) -> None:
         """Touch a range for writing.

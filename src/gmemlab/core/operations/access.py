@@ -10,6 +10,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CONVERT_TWO_SOURCES,
     FRESH,
+    KIND_ANON,
     KIND_GUEST_MEMFD,
     PRIVATE,
     USED,
@@ -64,6 +65,10 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
     row = block_row(state, file, begin)
     block = state.file_blocks[row]
     first = begin & ~(BLOCK_PAGES - 1)
+    if state.files[file].kind == KIND_ANON:  # zeroed when it was allocated: only what is written counts
+        set_content(state, row, begin - first, end - first, USED)
+        settle(state, file, begin)
+        return
     if block.detail == 0:
         if block.content == USED:
             return
@@ -89,9 +94,9 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         order = min(order, layout.BLOCK_ORDER)
         head = folio_head(index, order)
         after = head + (1 << order)
-        for member in range(head, after):  # of anonymous folios, pages may have left, and others taken their places
+        for member in range(head, after):
             page = state.pages[base + member - first]
-            if page.content == FRESH and page.frame == pfn + member - index:
+            if page.content == FRESH:
                 page.content = USED
         set_content(state, row, index - first, min(after, end) - first, USED)
         index = min(after, end)

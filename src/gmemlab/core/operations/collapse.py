@@ -5,10 +5,20 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.frames import alloc_folio, folio_busy
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, KIND_ANON, KIND_SHMEM, TALLY_PRESENT, USED, WHOLE
-from gmemlab.core.mapping import block_row, fill_block, frame_of, set_content
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    KIND_ANON,
+    KIND_SHMEM,
+    PAGE_TABLE,
+    TALLY_PRESENT,
+    UNSEEN,
+    USED,
+    WHOLE,
+)
+from gmemlab.core.mapping import block_row, fill_block, frame_of, open_details, set_content, settle
 from gmemlab.core.operations.checks import check_within
-from gmemlab.core.operations.punch import punch_blocks
+from gmemlab.core.operations.punch import defer_pages, punch_blocks
 from gmemlab.core.state import State
 
 
@@ -30,13 +40,32 @@ def is_held(state: State, row: int, base: int) -> bool:
 
 
 @jit
+def move_pages(state: State, file: int, base: int, pfn: int) -> None:
+    """Put the 2 MiB of anonymous memory at page `base` into the folio at frame `pfn`, page by page; holes are zeros."""
+    row = block_row(state, file, base)
+    block = state.file_blocks[row]
+    details = open_details(state, row)
+    for offset in range(BLOCK_PAGES):
+        page = state.pages[details + offset]
+        content = page.content
+        if page.frame:
+            defer_pages(state, file, base + offset, base + offset + 1)
+        page.frame = pfn + offset
+        page.content = content
+        block.nr_present += 1
+    block.block = pfn >> BLOCK_ORDER
+    block.marks = (block.marks & ~PAGE_TABLE) | UNSEEN
+    settle(state, file, base)
+
+
+@jit
 def collapse_block(state: State, file: int, base: int) -> int:
     """Copy the 2 MiB at page `base` into a new folio; holes become zero pages. Returns 0 or the errno.
 
-    EINVAL: nothing is there. EAGAIN: a page is held. ENOMEM: no free 2 MiB (compaction is not modelled).
+    EINVAL: nothing is there, not even a page table. EAGAIN: a page is held. ENOMEM: no free 2 MiB (compaction is not modelled).
     """
     row = block_row(state, file, base)
-    if state.file_blocks[row].nr_present == 0:
+    if state.file_blocks[row].nr_present == 0 and state.file_blocks[row].marks & PAGE_TABLE == 0:
         return errno.EINVAL
     if is_whole(state, row):
         return 0
@@ -45,10 +74,14 @@ def collapse_block(state: State, file: int, base: int) -> int:
     pfn = alloc_folio(state, BLOCK_ORDER, decisions.migratetype(state.policies[state.files[file].policy]), file, base)
     if pfn == 0:
         return errno.ENOMEM
-    punch_blocks(state, file, base, base + BLOCK_PAGES)
-    fill_block(state, row, pfn >> BLOCK_ORDER)
-    set_content(state, row, 0, BLOCK_PAGES, USED)
+    if state.files[file].kind == KIND_ANON:
+        move_pages(state, file, base, pfn)
+    else:
+        punch_blocks(state, file, base, base + BLOCK_PAGES)
+        fill_block(state, row, pfn >> BLOCK_ORDER)
+        set_content(state, row, 0, BLOCK_PAGES, USED)
     state.tally[TALLY_PRESENT + BLOCK_ORDER] += BLOCK_PAGES
+    state.tally[layout.TALLY_ALLOCATED + BLOCK_ORDER] += 1
     state.tally[layout.TALLY_COLLAPSED] += 1
     return 0
 

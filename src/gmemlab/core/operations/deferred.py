@@ -1,7 +1,9 @@
-"""Anonymous folios of which a part was given back: split when they are looked at again (L16).
+"""Anonymous folios of which a part was given back, or never written: split when they are looked at again (L16, L17).
 
-Their unmapped frames stay with the folio until it is split: by the deferred-split shrinker, under memory pressure, or by
-MADV_FREE on a part of it. A pinned folio cannot be split.
+Unmapped frames stay with the folio until it is split: by the deferred-split shrinker, under memory pressure, or by MADV_FREE
+on a part of it. The shrinker also splits, the one time that it looks at them, whole huge pages that are mostly zeros
+(`thp_underused`). Pages that are zeros map the kernel's page of zeros after a split, and their frames are freed
+(`try_to_map_unused_to_zeropage`); here they are absent. A pinned folio cannot be split.
 """
 
 import errno
@@ -9,9 +11,20 @@ import errno
 from gmemlab.core import layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order, free_folio, open_whole
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CAUSE_PUNCH, FRAME_USED, KIND_ANON, PAGE_TABLE, TALLY_PRESENT, WHOLE
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CAUSE_PUNCH,
+    FRAME_USED,
+    FRESH,
+    KIND_ANON,
+    PAGE_TABLE,
+    TALLY_PRESENT,
+    UNSEEN,
+    WHOLE,
+)
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, frame_of, open_details, settle
+from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.state import State
 
@@ -29,14 +42,14 @@ def mapped_pages(state: State, row: int, head: int, order: int, first: int, end:
 
 @jit
 def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
-    """Split the idle folio behind page `index`, frame `pfn`, into base pages; those that are not mapped are freed."""
+    """Split the idle folio behind page `index`, frame `pfn`, into base pages; those not mapped, and zeros, are freed."""
     row = block_row(state, file, index)
     order = folio_order(state, pfn)
     head = folio_head(pfn, order)
     first = folio_head(index, order)
     block = pfn >> BLOCK_ORDER
-    open_details(state, row)
-    state.file_blocks[row].marks |= PAGE_TABLE
+    details = open_details(state, row) + (first & (BLOCK_PAGES - 1))
+    state.file_blocks[row].marks = (state.file_blocks[row].marks | PAGE_TABLE) & ~UNSEEN
     if state.blocks[block].kind == WHOLE:
         open_whole(state, block, file, first)
         state.blocks[block].deferred = 0
@@ -46,18 +59,44 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
     for offset in range(1 << order):
         state.frames[slot + offset].order = 0
         if frame_of(state, row, first + offset) == head + offset:
-            state.frames[slot + offset].kind = FRAME_USED
             state.tally[TALLY_PRESENT + order] -= 1
-            state.tally[TALLY_PRESENT] += 1
+            if state.pages[details + offset].content == FRESH:
+                remove_page(state, row, (first + offset) & (BLOCK_PAGES - 1))
+                state.tally[layout.TALLY_DEFERRED] += 1
+            else:
+                state.frames[slot + offset].kind = FRAME_USED
+                state.tally[TALLY_PRESENT] += 1
     for offset in range(1 << order):
         if frame_of(state, row, first + offset) != head + offset:
             state.tally[layout.TALLY_DEFERRED] -= 1
+            state.tally[layout.TALLY_RELEASED] += 1
             free_folio(state, head + offset, 0)
 
 
 @jit
-def split_parts(state: State, file: int, begin: int, end: int, by_range: bool) -> None:
-    """Split folios behind pages [begin, end) of one block: those covered in part, or (not `by_range`) mapped in part."""
+def is_underused(state: State, row: int, max_none: int) -> bool:
+    """Whether more than `max_none` pages of a huge page, mapped as a whole, are zeros (`thp_underused`). Looks once only."""
+    block = state.file_blocks[row]
+    unseen = block.marks & UNSEEN
+    block.marks &= ~UNSEEN
+    if unseen == 0 or max_none >= BLOCK_PAGES - 1:
+        return False
+    if block.detail == 0:
+        return bool(block.content == FRESH)
+    base = int(block.detail) * BLOCK_PAGES
+    zeros = 0
+    for offset in range(BLOCK_PAGES):
+        if state.pages[base + offset].content == FRESH:
+            zeros += 1
+    return zeros > max_none
+
+
+@jit
+def split_parts(state: State, file: int, begin: int, end: int, by_range: bool, max_none: int) -> None:
+    """Split folios behind pages [begin, end) of one block.
+
+    With `by_range`, those covered in part; else those mapped in part, and those with more than `max_none` pages of zeros.
+    """
     row = block_row(state, file, begin)
     base = begin & ~(BLOCK_PAGES - 1)
     stop = min(base + BLOCK_PAGES, int(state.files[file].pages))
@@ -71,22 +110,24 @@ def split_parts(state: State, file: int, begin: int, end: int, by_range: bool) -
         head = folio_head(pfn, order)
         after = folio_head(index, order) + (1 << order)
         seen = mapped_pages(state, row, head, order, begin if by_range else base, end if by_range else stop)
-        if seen < 1 << order:
+        underused = not by_range and order == BLOCK_ORDER and seen == BLOCK_PAGES and is_underused(state, row, max_none)
+        if seen < 1 << order or underused:
             if folio_busy(state, pfn):
                 state.tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH] += 1
             else:
                 split_to_pages(state, file, index, pfn)
+                state.tally[layout.TALLY_UNDERUSED] += 1 if underused else 0
         index = after
     settle(state, file, begin)
 
 
 @jit
-def split_each_block(state: State, file: int, first: int, end: int, by_range: bool) -> None:
+def split_each_block(state: State, file: int, first: int, end: int, by_range: bool, max_none: int) -> None:
     """`split_parts` for every block of [first, end)."""
     index = first
     while index < end:
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
-        split_parts(state, file, index, stop, by_range)
+        split_parts(state, file, index, stop, by_range, max_none)
         index = stop
 
 
@@ -98,15 +139,21 @@ def free_lazily(state: State, file: int, first: int, count: int) -> tuple[int, i
     error = check_within(state, file, first, count, 1)
     if error:
         return error, 0
-    split_each_block(state, file, first, first + count, True)
+    split_each_block(state, file, first, first + count, True, 0)
     return 0, count
 
 
 @jit
-def split_deferred(state: State, file: int) -> tuple[int, int]:
-    """What the deferred-split shrinker does to one file: its partly unmapped folios are split, and their rest is freed."""
+def split_deferred(state: State, file: int, max_none: int) -> tuple[int, int]:
+    """What the deferred-split shrinker does to one file: its partly unmapped folios are split, and their rest is freed.
+
+    Huge pages that it sees for the first time, too, if more than `max_none` (max_ptes_none) of their pages are zeros. EINVAL
+    where that is none of 0 to 511.
+    """
+    if max_none < 0 or max_none >= BLOCK_PAGES:
+        return errno.EINVAL, 0
     if state.files[file].kind != KIND_ANON:
         return errno.EOPNOTSUPP, 0
     pages = int(state.files[file].pages)
-    split_each_block(state, file, 0, pages, False)
+    split_each_block(state, file, 0, pages, False, max_none)
     return 0, pages

@@ -45,7 +45,7 @@ def take_extent(state: State, k: int) -> int:
         return row
     host = state.host[0]
     row = int(host.next_extent)
-    if row + (1 << k) > len(state.file_blocks):
+    if row + (1 << k) > host.max_file_blocks:
         host.exhausted = 1
         return 0
     host.next_extent = row + (1 << k)
@@ -61,7 +61,7 @@ def take_file(state: State) -> int:
         host.free_file = state.files[file].next
         return file
     file = int(host.next_file)
-    if file >= len(state.files):
+    if file >= host.max_files:
         host.exhausted = 1
         return 0
     host.next_file = file + 1
@@ -76,7 +76,7 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
     says nothing about what is there.
     """
     k = extent_class((pages + BLOCK_PAGES - 1) >> BLOCK_ORDER)
-    if (1 << k) >= len(state.file_blocks):
+    if (1 << k) >= state.host[0].max_file_blocks:
         return 0
     row = take_extent(state, k)
     if row == 0:

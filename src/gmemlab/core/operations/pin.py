@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CONVERT_TWO_SOURCES,
     FRAME_ORPHAN,
+    KIND_ANON,
     KIND_GUEST_MEMFD,
     ORPHAN,
     PIN,
@@ -22,6 +23,7 @@ from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, settle
 from gmemlab.core.operations.access import run_of_attribute, use_range
 from gmemlab.core.operations.checks import check_range, check_within
+from gmemlab.core.operations.populate import populate
 from gmemlab.core.pools import return_page
 from gmemlab.core.state import State
 
@@ -32,12 +34,16 @@ MAX_BUSY = 16384  # pins on one small folio; the kernel refuses with ENOMEM long
 def fault_in(state: State, file: int, target: int, first: int, end: int) -> tuple[int, int]:
     """What a pin does first: fault in pages [first, end) of `target` for writing, up to the first private page of `file`.
 
-    Returns (errno, pages that are there): ENOMEM or ENOSPC, or EFAULT at a private page (G25, K3).
+    That clears folios at their first use (G27); anonymous ones are clear, and still zeros afterwards (L17). Returns (errno,
+    pages that are there): ENOMEM or ENOSPC, or EFAULT at a private page (G25, K3).
     """
     stop = end
     if state.files[file].kind == KIND_GUEST_MEMFD:
         stop = run_of_attribute(state, file, first, end, True)
-    error, done = use_range(state, target, first, stop, 0, False)
+    if state.files[target].kind == KIND_ANON:
+        error, done = populate(state, target, first, stop, False)
+    else:
+        error, done = use_range(state, target, first, stop, 0, False)
     if error == 0 and stop < end:
         return errno.EFAULT, done
     return error, done
@@ -64,7 +70,7 @@ def take_record(state: State) -> int:
         host.free_pin = state.pins[row].next
         return row
     row = int(host.next_pin)
-    if row >= len(state.pins):
+    if row >= host.max_pins:
         host.exhausted = 1
         return 0
     host.next_pin = row + 1

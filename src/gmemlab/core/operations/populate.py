@@ -5,7 +5,7 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import alloc, alloc_base_block
 from gmemlab.core.frames import alloc_folio, own_base_page, own_block
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -17,8 +17,10 @@ from gmemlab.core.layout import (
     PAGE_TABLE,
     PROMISED,
     SOURCE_POOL,
+    TALLY_ALLOCATED,
     TALLY_PRESENT,
     UNIFORM,
+    UNSEEN,
     WHOLE,
 )
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
@@ -104,6 +106,7 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
         undo_whole_blocks(state, file, base, order)
         put_page(state, block, order)
         return short
+    state.tally[TALLY_ALLOCATED + order] += 1
     if promised:
         record.reserved -= 1
         pool.reserved -= 1
@@ -163,8 +166,11 @@ def populate_folio(state: State, file: int, base: int, order: int, all_private: 
     if order < BLOCK_ORDER and state.files[file].kind == KIND_ANON:
         state.file_blocks[row].marks |= PAGE_TABLE
     state.tally[TALLY_PRESENT + order] += 1 << order
+    state.tally[TALLY_ALLOCATED + order] += 1
     if order == BLOCK_ORDER:
         fill_block(state, row, pfn >> BLOCK_ORDER)
+        if state.files[file].kind == KIND_ANON:
+            state.file_blocks[row].marks |= UNSEEN
         if not all_private:
             split_block(state, file, base, layout.CAUSE_POPULATE)
         return 0
@@ -186,10 +192,11 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     own_block(state, pfn >> BLOCK_ORDER, UNIFORM, 0, file, index >> BLOCK_ORDER)
     fill_block(state, row, pfn >> BLOCK_ORDER)
     state.tally[TALLY_PRESENT] += BLOCK_PAGES
+    state.tally[TALLY_ALLOCATED] += BLOCK_PAGES
     return True
 
 
-@jit
+@inline
 def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int) -> int:
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
@@ -199,6 +206,7 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
         return errno.ENOMEM
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
+    state.tally[TALLY_ALLOCATED] += 1
     page = state.pages[open_details(state, row) + (index & (BLOCK_PAGES - 1))]
     page.frame = pfn
     page.content = layout.FRESH

@@ -7,7 +7,7 @@ from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_base_page, leave_folio
 from gmemlab.core.guestmap import unmap
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -66,7 +66,7 @@ def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> Non
     leave_folio(state, pfn, order)
 
 
-@jit
+@inline
 def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
     """`drop_folio` for a base page whose file block is at hand."""
     open_details(state, row)
@@ -144,6 +144,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     if policy.punch == PUNCH_DEFER:
         defer_pages(state, file, begin, end)
         return
+    base_pages_only = policy.sizes == 1 and policy.fallocate_sizes == 1
     row = block_row(state, file, begin)
     index = begin
     while index < end:
@@ -151,7 +152,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
         if pfn == 0:
             index += 1
             continue
-        order = folio_order(state, pfn)
+        order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
             drop_base_page(state, row, index, pfn, policy.movable != 0)
             index += 1
@@ -181,6 +182,7 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
     if kind == UNIFORM:
         empty_block(state, row)
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
+        state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
         free_block(state, block)
         return True
     return False

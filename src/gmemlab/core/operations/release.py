@@ -72,6 +72,7 @@ def release_pieces(state: State, file: int, base: int) -> None:
     empty_unit(state, file, base, BLOCK_ORDER)
     if state.blocks[block].kind == UNIFORM:
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
+        state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
         free_block(state, block)
         return
     pfn = block << BLOCK_ORDER
@@ -105,6 +106,7 @@ def release_unit(state: State, file: int, base: int, order: int) -> int:
     empty_unit(state, file, base, order)
     state.file_blocks[row].marks &= ~PROMISED
     state.tally[TALLY_PRESENT + order] -= 1 << order
+    state.tally[layout.TALLY_RELEASED + order] += 1
     if folio_busy(state, block << BLOCK_ORDER):
         orphan_unit(state, file, block, order, pooled)
     else:

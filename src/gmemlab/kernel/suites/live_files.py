@@ -15,7 +15,7 @@ from gmemlab.kernel.suites.steps import PAGE, FileSeen, Runs, Step, attempt, run
 
 POOL_PAGE: Final = 2 << 20
 THP: Final = "/sys/kernel/mm/transparent_hugepage"
-SINCE_START: Final = ("split", "split_failed")  # counters that never fall
+SINCE_START: Final = ("split", "split_failed", "underused")  # counters that never fall
 Action = Callable[[LiveMemory, Step], None]
 
 
@@ -100,7 +100,7 @@ def tags_of(memory: LiveMemory, present: Runs) -> bytes:
 
 
 class SplitCounters:
-    """Splits of 2 MiB folios, and splits of folios of any size that failed, of the whole machine.
+    """Of the whole machine: splits of 2 MiB folios, of these because they were mostly zeros (6.12), and failures at any size.
 
     Read after every step, so the files stay open.
 
@@ -117,16 +117,22 @@ class SplitCounters:
         self._vmstat = os.open(f"/{VMSTAT}", os.O_RDONLY | os.O_CLOEXEC)
 
     def __call__(self) -> dict[str, int]:
-        """Both counts so far."""
+        """All counts so far."""
         text = os.pread(self._vmstat, 1 << 16, 0)
-        place = text.index(b"\nthp_split_page ") + len(b"\nthp_split_page ")
-        split = int(text[place : text.index(b"\n", place)])
-        return {"split": split, "split_failed": sum(int(os.pread(file, 32, 0)) for file in self._failed)}
+        failed = sum(int(os.pread(file, 32, 0)) for file in self._failed)
+        underused = count_in(text, b"thp_underused_split_page")
+        return {"split": count_in(text, b"thp_split_page"), "split_failed": failed, "underused": underused}
 
     def close(self) -> None:
         """Close the files."""
         for file in (self._vmstat, *self._failed):
             os.close(file)
+
+
+def count_in(text: bytes, name: bytes) -> int:
+    """A counter out of the text of /proc/vmstat; 0 if the kernel has none of this name."""
+    _, found, rest = text.partition(b"\n" + name + b" ")
+    return int(rest[: rest.index(b"\n")]) if found else 0
 
 
 def pool_counters() -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""The model's world for the suite `anon` (L16)."""
+"""The model's world for the suite `anon` (L16, L17)."""
 
 from typing import Any
 
+from gmemlab.kernel.suites.anon import COUNTED
 from gmemlab.kernel.suites.steps import Step
 from gmemlab.lab.conform.model_files import ModelFile
 from gmemlab.lab.conform.thp import ModelShmem
@@ -19,13 +20,14 @@ class ModelAnonymous(ModelShmem):
         }
 
     def shrink(self, file: ModelFile, step: Step) -> None:
-        """The deferred-split shrinker looks at every mapping."""
+        """The deferred-split shrinker looks at every mapping; the step says how many zeros it lets pass."""
         for other in self.files.values():
-            other.memory.split_deferred()
+            other.memory.split_deferred(step.arg)
 
     def counters(self) -> dict[str, int]:
-        """Splits of 2 MiB folios."""
-        return {"split": super().counters()["split"]}
+        """Without the splits that failed, as the live world counts."""
+        counters = super().counters()
+        return {name: counters[name] for name in COUNTED}
 
 
 def world(facts: dict[str, Any]) -> ModelAnonymous:

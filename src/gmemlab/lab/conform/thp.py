@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmemlab.core.layout import CAUSE_PUNCH, NR_CAUSES, STALE, TALLY_SPLIT_2M, TALLY_SPLIT_FAILED, USED
+from gmemlab.core.layout import CAUSE_PUNCH, NR_CAUSES, STALE, TALLY_SPLIT_2M, TALLY_SPLIT_FAILED, TALLY_UNDERUSED, USED
 from gmemlab.kernel.suites.steps import FileSeen, Step
 from gmemlab.lab.conform.model_files import ModelFile, ModelFiles, folio_runs, runs
 from gmemlab.model.guest import GuestMemory
@@ -34,11 +34,12 @@ class ModelShmem(ModelFiles):
         return FileSeen(present=runs(pages[:, 1] >= 0), tags=bytes(tags), folios=folio_runs(pages))
 
     def counters(self) -> dict[str, int]:
-        """Splits of 2 MiB folios, and splits of any size that failed."""
+        """Splits of 2 MiB folios, of these because they were mostly zeros, and splits of any size that failed."""
         tally = self.host.state.tally
         return {
             "split": int(tally[TALLY_SPLIT_2M : TALLY_SPLIT_2M + NR_CAUSES].sum()),
             "split_failed": int(tally[TALLY_SPLIT_FAILED + CAUSE_PUNCH]),
+            "underused": int(tally[TALLY_UNDERUSED]),
         }
 
 
