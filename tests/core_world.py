@@ -144,6 +144,10 @@ class CoreWorld:
         error, done = execute.fill_pool(self.state, order, count, int(hvo))
         return int(error), int(done)
 
+    def demote(self, count: int) -> Result:
+        error, done = execute.demote_pages(self.state, count)
+        return int(error), int(done)
+
     def check(self) -> None:
         code, place = audit(self.state)
         assert code == 0, f"{describe(code)} (at {place})"

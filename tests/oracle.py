@@ -285,6 +285,16 @@ class OracleHost:
                 return errno.ENOMEM, done
         return 0, count
 
+    def demote(self, count: int) -> tuple[int, int]:
+        """Turn up to `count` idle 1 GiB pages, promised to nobody, into 2 MiB pages (L20); (errno, 1 GiB pages)."""
+        for done in range(count):
+            pool = self.memory.pools[GIGA_ORDER]
+            if len(pool.idle) <= pool.reserved:
+                return 0, done
+            if not self.memory.demote_one():
+                return errno.ENOMEM, done
+        return 0, count
+
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def observe(self) -> Observation:
         """Everything that two implementations must agree on."""

@@ -191,6 +191,7 @@ class Pool:
     order: int
     nr: int = 0
     reserved: int = 0
+    hvo: bool = False
     idle: list[int] = field(default_factory=list)
 
 
@@ -310,8 +311,32 @@ class Memory:
                 self.buddy.free(pfn, 0)
         huge.chains = {}
 
+    def demote_one(self) -> bool:
+        """The idle 1 GiB page that would be used next becomes 512 pages of 2 MiB, the lowest to be used first.
+
+        With HVO, all of its page structs are restored before, and seven of eight frames of each piece freed after.
+        """
+        giga, small = self.pools[GIGA_ORDER], self.pools[BLOCK_ORDER]
+        page = HugePage(GIGA_ORDER, giga.idle[0])
+        blocks = range(page.pfn, page.pfn + (1 << GIGA_ORDER), BLOCK_PAGES)
+        for pfn in blocks if giga.hvo else ():
+            if not self.restore_structs(page, pfn, 7 if pfn == page.pfn else 8):
+                self.forget_structs(page)
+                return False
+        giga.idle.pop(0)
+        giga.nr -= 1
+        small.nr += len(blocks)
+        small.hvo = giga.hvo
+        small.idle[:0] = blocks
+        for pfn in blocks if giga.hvo else ():
+            for frame in reversed(page.chains[pfn][-7:]):
+                self.buddy.free(frame, 0)
+            self.reserved.update(page.chains[pfn][:-7])
+        return True
+
     def grow(self, pool: Pool, hvo: bool) -> bool:
         """One more page for the pool; HVO frees the frames of its page structs but the first."""
+        pool.hvo = hvo
         giga = pool.order == GIGA_ORDER
         pfn = self.buddy.alloc_giga(MOVABLE) if giga else self.buddy.alloc(pool.order, MOVABLE)
         if pfn is None:

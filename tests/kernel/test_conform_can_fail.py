@@ -16,9 +16,11 @@ from gmemlab.lab.conform.model_files import ModelFiles
 from gmemlab.lab.conform.run import DIFFERS, SKIPPED, conform_suite
 from gmemlab.lab.conform.thp import ModelShmem
 from gmemlab.model.guest import GuestMemory
+from gmemlab.model.host import Host
 
 HUGE = 512 * PAGE
 allocate, punch, pin, unpin = GuestMemory.allocate, GuestMemory.punch_hole, GuestMemory.pin, GuestMemory.unpin
+split_deferred, demote_pages = GuestMemory.split_deferred, Host.demote_pages
 
 
 def wrong_errno(memory: GuestMemory, offset: Any = 0, size: Any = None) -> None:
@@ -74,7 +76,18 @@ def idle_collapse(memory: GuestMemory, offset: Any = 0, size: Any = None) -> Non
 
 def no_counter(world: ModelShmem) -> dict[str, int]:
     """Splits are not counted."""
-    return {"split": 0, "split_failed": 0}
+    return {"split": 0, "split_failed": 0, "underused": 0}
+
+
+def zeros_stay(memory: GuestMemory, max_ptes_none: int) -> None:
+    """The shrinker leaves huge pages of zeros alone."""
+    split_deferred(memory)
+
+
+def one_is_left(host: Host, count: int) -> int:
+    """The last page of 1G is not demoted."""
+    free = int(host.state.pools[1].free)
+    return demote_pages(host, min(count, max(0, free - 1)))
 
 
 def remembered(world: ModelFiles, number: int) -> None:
@@ -121,6 +134,8 @@ FAULTS = {
     "counter-not-raised": Fault("thp", ModelShmem, {"counters": no_counter}, "split: kernel", 4, 200),
     "collapse-does-nothing": Fault("thp", GuestMemory, {"collapse": idle_collapse}, "", 5, 400),
     "contents-survive-a-hole": Fault("thp", ModelFiles, {"_forget": remembered}, "contents of page", 5, 400),
+    "huge-pages-of-zeros-stay": Fault("anon", GuestMemory, {"split_deferred": zeros_stay}, "underused: kernel", 4, 200),
+    "one-1g-page-is-not-demoted": Fault("hugetlb-1g", Host, {"demote_pages": one_is_left}, "total_1g: kernel", 2, 100),
     "hugetlb-rounds-inward": Fault("hugetlb", GuestMemory, {"allocate": inward}, "free: kernel", 3, 400),
 }
 

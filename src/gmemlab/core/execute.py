@@ -14,7 +14,7 @@ from gmemlab.core.operations.pin import hold, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
-from gmemlab.core.pools import grow_pool
+from gmemlab.core.pools import demote, grow_pool
 from gmemlab.core.state import State
 
 
@@ -71,3 +71,9 @@ def bind(state: State, file: int, k: int, gfn: int, count: int, offset: int) -> 
 def fill_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
     """`grow_pool`, for callers in Python. Returns (errno, pages added)."""
     return grow_pool(state, order, count, hvo)
+
+
+@entry
+def demote_pages(state: State, count: int) -> tuple[int, int]:
+    """`demote`, for callers in Python. Returns (errno, 1 GiB pages demoted)."""
+    return demote(state, count)

@@ -17,7 +17,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import list_index, remove_block
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import release_boot_frames
+from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_structs, restore_structs
 
 
 @jit
@@ -100,6 +100,44 @@ def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]
         put_page(state, block, order)
         if hvo:
             release_boot_frames(state, block, order)
+    return 0, count
+
+
+@jit
+def restore_for_demotion(state: State, first: int) -> bool:
+    """Take the frames for all page structs of a 1 GiB page whose HVO is undone; False, and nothing taken, if short (K5)."""
+    for block in range(first, first + GIGA_BLOCKS):
+        missing = STRUCT_FRAMES - 1 if block == first else STRUCT_FRAMES
+        if not restore_structs(state, block, missing):
+            for other in range(first, block):
+                release_structs(state, other, STRUCT_FRAMES - 1 if other == first else STRUCT_FRAMES)
+            return False
+    return True
+
+
+@jit
+def demote(state: State, count: int) -> tuple[int, int]:
+    """Turn up to `count` idle 1 GiB pages that are promised to nobody into 2 MiB pages (`demote_store`, L20).
+
+    With HVO, the structs of the 1 GiB page are restored first, then those of each 2 MiB page given back. Returns (errno, 1 GiB
+    pages demoted): ENOMEM where frames for them are short; too few pages are no error.
+    """
+    giga = state.pools[pool_of(GIGA_ORDER)]
+    for done in range(count):
+        if giga.free <= giga.reserved:
+            return 0, done
+        first = int(giga.head)
+        if giga.hvo and state.host[0].struct_frame and not restore_for_demotion(state, first):
+            return errno.ENOMEM, done
+        take_page(state, GIGA_ORDER)
+        giga.nr -= 1
+        state.pools[pool_of(BLOCK_ORDER)].hvo = giga.hvo
+        state.pools[pool_of(BLOCK_ORDER)].nr += GIGA_BLOCKS
+        for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):  # the lowest is used first
+            put_page(state, block, BLOCK_ORDER)
+        if giga.hvo and state.host[0].struct_frame:
+            for block in range(first, first + GIGA_BLOCKS):
+                release_structs(state, block, STRUCT_FRAMES - 1)
     return 0, count
 
 

@@ -147,6 +147,14 @@ class Host:
         self.check_capacity()
         return int(done)
 
+    def demote_pages(self, count: int) -> int:
+        """Turn up to `count` idle 1G pages of their pool, promised to nobody, into 2M pages (L20). Returns how many were."""
+        if not isinstance(count, int) or count < 0:
+            raise UsageError("not a number of pages", value=str(count), allowed="0 or more")
+        _, done = execute.demote_pages(self.state, count)
+        self.check_capacity()
+        return int(done)
+
     def policy_row(self, policy: Policy) -> int:
         """The core's number of a policy."""
         return self._policies.row(policy)

@@ -23,7 +23,6 @@ class ModelHugetlb(ModelFiles):
         super().__init__()
         self.used = used
         self.host.grow_pool("2M", pages, hvo=False)
-        self.actions["reserve"] = lambda file, step: file.memory.reserve(step.offset, step.size)
 
     def open(self, step: Step) -> GuestMemory:
         """An empty file."""

@@ -46,6 +46,7 @@ class ModelFiles:
             "pin": lambda file, step: file.memory.pin(step.offset, step.size),
             "unpin": lambda file, step: file.memory.unpin(step.offset, step.size),
             "write": self.write,
+            "reserve": lambda file, step: file.memory.reserve(step.offset, step.size),
             "collapse": lambda file, step: file.memory.collapse(step.offset, step.size),
         }
 
