@@ -68,7 +68,7 @@ class CoreWorld:
             record.sizes = sum(1 << order for order in policy.sizes)
             record.unit = min(policy.sizes)
             record.fallocate_sizes = sum(1 << order for order in policy.fallocate_sizes or policy.sizes)
-            for name in ("source", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
+            for name in ("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
                 record[name] = getattr(policy, name)
             if policy.conversion == layout.CONVERT_TWO_SOURCES:
                 beside = OraclePolicy(KIND_ANON, policy.shared_sizes or (0,), movable=True, punch=PUNCH_DEFER)
@@ -147,6 +147,10 @@ class CoreWorld:
     def demote(self, count: int) -> Result:
         error, done = execute.demote_pages(self.state, count)
         return int(error), int(done)
+
+    def compact(self) -> Result:
+        error, moved = execute.execute(self.state, layout.OP_COMPACT, 0, 0, 1, 0)
+        return int(error), int(moved)
 
     def check(self) -> None:
         code, place = audit(self.state)
@@ -253,4 +257,5 @@ class CoreWorld:
             "orphaned_pages": tally[layout.TALLY_ORPHANED_PAGES],
             "vmm_punch_failed": tally[layout.TALLY_VMM_PUNCH_FAILED],
             "underused": tally[layout.TALLY_UNDERUSED],
+            "moved": tally[layout.TALLY_COMPACT_MOVED],
         }

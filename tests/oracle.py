@@ -23,6 +23,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from oracle_audit import check
+from oracle_compaction import compact
 from oracle_mapping import map_private
 from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
@@ -294,6 +295,10 @@ class OracleHost:
             if not self.memory.demote_one():
                 return errno.ENOMEM, done
         return 0, count
+
+    def compact(self) -> tuple[int, int]:
+        """Compact all zones; pages moved."""
+        return 0, compact(self.memory)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def observe(self) -> Observation:

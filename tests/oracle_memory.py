@@ -4,7 +4,7 @@ One object per folio, one dictionary entry per page. Counts are in 4 KiB pages u
 """
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     CONVERT_IN_PLACE,
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
+    EFFORT_NONE,
     FRESH,
     GIGA_ORDER,
     KIND_GUEST_MEMFD,
@@ -42,6 +43,7 @@ COUNTERS = (
     "orphaned_pages",
     "vmm_punch_failed",
     "underused",
+    "moved",
 )
 
 
@@ -52,6 +54,7 @@ class OraclePolicy:
     kind: int = KIND_GUEST_MEMFD
     sizes: tuple[int, ...] = (0,)
     source: int = SOURCE_BUDDY
+    effort: int = EFFORT_NONE
     movable: bool = False
     punch: int = PUNCH_SPLIT
     conversion: int = CONVERT_NONE
@@ -205,6 +208,7 @@ class Memory:
         self.orphans: list[Folio] = []
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
+        self.scanners: dict[int, Any] = {}  # of compaction, by zone
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]

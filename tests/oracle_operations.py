@@ -13,7 +13,6 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_HUGETLB,
     MERGE_EAGER,
-    MOVABLE,
     PUNCH_DEFER,
     PUNCH_KEEP,
     PUNCH_REFUSE,
@@ -21,12 +20,12 @@ from gmemlab.core.layout import (
     SPLIT_2M_FIRST,
     SPLIT_BUDDY,
     STALE,
-    UNMOVABLE,
     USED,
     VMM_PUNCHES_PRIVATE,
     VMM_PUNCHES_SHARED,
     ZEROED,
 )
+from oracle_compaction import alloc
 from oracle_mapping import forget_inhibit, unmap
 from oracle_memory import File, Folio, HugePage, Memory
 
@@ -48,7 +47,7 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
         mixed = order > 0 and file.in_place() and any(i in file.shared for i in pages)
         if mixed and not file.in_units():
             continue
-        pfn = memory.buddy.alloc(order, MOVABLE if file.policy.movable else UNMOVABLE)
+        pfn = alloc(memory, file, order)
         if pfn is not None:
             if order < BLOCK_ORDER and file.policy.kind == KIND_ANON:
                 file.tables.add(index // BLOCK_PAGES)

@@ -2,7 +2,8 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED
+from oracle_compaction import alloc
 from oracle_memory import File, Folio, Memory
 from oracle_operations import punch
 
@@ -29,7 +30,7 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
-    pfn = memory.buddy.alloc(BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE)
+    pfn = alloc(memory, file, BLOCK_ORDER)
     if pfn is None:
         return errno.ENOMEM
     kept = {index for index in range(base, base + BLOCK_PAGES) if index in file.pages and file.pages[index].content == USED}

@@ -64,6 +64,7 @@ OPERATIONS: Final = (
     "collapse",
     "free_lazily",
     "split_deferred",
+    "compact",
     "punch",
     "to_shared",
     "to_private",
@@ -81,6 +82,7 @@ IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("reserve", "ok"): lambda policy: policy.memory != "hugetlb",
     ("collapse", "ok"): lambda policy: policy.memory not in ("shmem", "anon"),
     ("free_lazily", "ok"): lambda policy: policy.memory != "anon",
+    ("compact", "fail"): lambda policy: True,
     ("split_deferred", "ok"): lambda policy: policy.memory != "anon",
 }
 
@@ -212,7 +214,9 @@ class Players:
         """One operation on a range of one guest."""
         file = random.choice(sorted(self.guests))
         first, count = self.range(random, self.guests[file], max(512, self.policy.unit // 4096))
-        if operation == "split_deferred":
+        if operation == "compact":
+            self.counted(operation, operation)
+        elif operation == "split_deferred":
             self.counted(operation, operation, file, random.choice((0, 60, 400, 511, 511, -1)))
         elif operation in ("pin", "reference"):
             first, count = self.holdable(random, file, operation, first, count)

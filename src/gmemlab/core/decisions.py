@@ -8,6 +8,8 @@ from gmemlab.core import layout
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
+    EFFORT_ONCE,
+    EFFORT_RETRY,
     KIND_GUEST_MEMFD,
     MERGE_EAGER,
     MOVABLE,
@@ -46,6 +48,18 @@ def next_order(sizes: int, order: int) -> int:
 def migratetype(policy: Records) -> int:
     """Which free lists the policy's memory comes from (G54: guest_memfd is unmovable)."""
     return MOVABLE if policy.movable else UNMOVABLE
+
+
+@jit
+def compacts(policy: Records, order: int) -> bool:
+    """Whether an allocation of this order that found nothing has memory compacted, and tries once more (K14)."""
+    return bool(order > 0 and policy.effort >= EFFORT_ONCE)
+
+
+@jit
+def insists(policy: Records) -> bool:
+    """Whether it has all of a zone compacted, deferred or not, when that did not help (`__GFP_RETRY_MAYFAIL`)."""
+    return bool(policy.effort == EFFORT_RETRY)
 
 
 @jit

@@ -3,6 +3,7 @@
 import errno
 
 from gmemlab.core import layout
+from gmemlab.core.daemons.compaction import compact
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.operations.access import access
@@ -39,6 +40,8 @@ def operate(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return free_lazily(state, file, first, count)
     if op == layout.OP_SPLIT_DEFERRED:
         return split_deferred(state, file, arg)
+    if op == layout.OP_COMPACT:
+        return 0, compact(state)
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:

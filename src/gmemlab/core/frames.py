@@ -5,7 +5,7 @@ A folio is named by its first frame. Its order follows from its block: 18 for a 
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import alloc, free_block, free_chunk
+from gmemlab.core.buddy import free_block, free_chunk
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -104,15 +104,6 @@ def own_base_page(state: State, pfn: int, owner: int, index: int, movable: bool)
     frame.busy = 0
     if movable:
         record.nr_movable += 1
-
-
-@jit
-def alloc_folio(state: State, order: int, migratetype: int, owner: int, index: int) -> int:
-    """Allocate a folio of order 9 or less for page `index` of a file. Returns its first frame, or 0."""
-    pfn = alloc(state, order, migratetype)
-    if pfn:
-        own_folio(state, pfn, order, owner, index)
-    return pfn
 
 
 @jit

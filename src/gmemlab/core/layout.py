@@ -52,6 +52,7 @@ FRAME_ORPHAN: Final = 3  # left its file while pinned; free as soon as the last 
 FRAME_VMEMMAP: Final = 4  # holds page structs that HVO had given back
 FRAME_RESERVED: Final = 5  # taken at boot
 FRAME_DEFERRED: Final = 6  # unmapped part of an anonymous folio that is freed only as a whole (L16)
+FRAME_ISOLATED: Final = 7  # head of a chunk that compaction took off the free lists, while it runs
 
 # -- marks of a 2 MiB block of a file ---------------------------------------------------------------------------------------
 HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
@@ -69,6 +70,10 @@ ZEROED: Final = 2  # punched without being freed: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
 
 # -- policy choices (policy.py gives them their names) -----------------------------------------------------------------------
+EFFORT_NONE: Final = 0
+EFFORT_LIGHT: Final = 1
+EFFORT_ONCE: Final = 2
+EFFORT_RETRY: Final = 3
 SOURCE_BUDDY: Final = 0
 SOURCE_POOL: Final = 1
 PUNCH_SPLIT: Final = 0
@@ -133,6 +138,7 @@ OP_COLLAPSE: Final = 17  # MADV_COLLAPSE (L15)
 OP_FREE_LAZILY: Final = 18  # MADV_FREE (L16)
 OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16); arg = max_ptes_none (L17)
 OP_RESERVE: Final = 16  # hugetlb memory: what a shared mmap does (L19)
+OP_COMPACT: Final = 20  # a write to /proc/sys/vm/compact_memory; of no file
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 
@@ -153,7 +159,21 @@ GUEST: Final = np.dtype(
 )
 
 # -- records of the state ----------------------------------------------------------------------------------------------------
-ZONE: Final = np.dtype([("start", "i8"), ("end", "i8"), ("free", "i8"), ("reserve", "i8"), ("kind", "i8")], align=True)
+ZONE: Final = np.dtype(
+    [
+        ("start", "i8"),
+        ("end", "i8"),
+        ("free", "i8"),
+        ("reserve", "i8"),
+        ("kind", "i8"),
+        ("compact_migrate", "i8"),  # frames where compaction's scanners stand; 0: not yet used
+        ("compact_free", "i8"),
+        ("compact_considered", "i4"),  # attempts that were passed over
+        ("compact_defer_shift", "i4"),
+        ("compact_order_failed", "i8"),
+    ],
+    align=True,
+)
 FREE_LIST: Final = np.dtype([("head", "i4"), ("tail", "i4"), ("count", "i8")], align=True)
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
@@ -231,6 +251,7 @@ POLICY: Final = np.dtype(
         ("unit", "i4"),  # the smallest of them
         ("fallocate_sizes", "i4"),  # the same for fallocate, where it differs (L12)
         ("source", "i2"),
+        ("effort", "i2"),
         ("movable", "i2"),
         ("punch", "i2"),
         ("conversion", "i2"),
@@ -320,7 +341,14 @@ TALLY_LAUNCHED_PAGES: Final = 50
 TALLY_DEFERRED: Final = 51  # unmapped pages of anonymous folios that are still charged, now (L16)
 TALLY_COLLAPSED: Final = 52  # blocks that MADV_COLLAPSE made one folio
 TALLY_UNDERUSED: Final = 53  # huge pages split because they were mostly zeros (L17)
-TALLY_PRESENT: Final = 54  # + order: pages of files in folios of this order, now
+TALLY_HOST_ALLOCATED: Final = 54  # pages that the host's own files were given by the event stream
+TALLY_HOST_RELEASED: Final = 55
+TALLY_COMPACT_RUNS: Final = 56  # direct compactions of a zone
+TALLY_COMPACT_MIGRATE_SCANNED: Final = 57  # frames
+TALLY_COMPACT_FREE_SCANNED: Final = 58
+TALLY_COMPACT_MOVED: Final = 59  # pages
+TALLY_FIRMWARE_COPIES: Final = 60  # of these, private pages of guests: no kernel does it (K16)
+TALLY_PRESENT: Final = 61  # + order: pages of files in folios of this order, now
 TALLY_ALLOCATED: Final = TALLY_PRESENT + NR_FOLIO_ORDERS  # + order: folios of this order that files were given
 TALLY_RELEASED: Final = TALLY_ALLOCATED + NR_FOLIO_ORDERS  # + order: folios of this order that left their file
 NR_TALLIES: Final = TALLY_RELEASED + NR_FOLIO_ORDERS

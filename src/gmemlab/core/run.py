@@ -83,7 +83,11 @@ def apply(state: State, event: Records, vms: Records, background: NDArray[np.int
     count = int(event.count) - done
     if in_chunks(op):
         count = min(count, CHUNK - first % CHUNK)
+    allocated, released = state.tally[layout.TALLY_ALLOCATED], state.tally[layout.TALLY_RELEASED]
     error, pages = operate(state, op, file, first, count, int(event.arg))
+    if vm < 0:  # the host's own memory has base pages only
+        state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
+        state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - released
     if error == 0:
         return 0, done + count
     if vm < 0:

@@ -28,7 +28,7 @@ class State(NamedTuple):
 
     host: Records  # one record
     zones: Records
-    free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order
+    free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; then isolated chunks, by order
     blocks: Records  # every 2 MiB of host
     frames: Records  # slab * 512 + offset: every frame of a split block
     frame_slabs: Records
@@ -70,7 +70,7 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     arrays: dict[str, Any] = {
         "host": reserve(1, layout.HOST_RECORD),
         "zones": reserve(nr_zones, layout.ZONE),
-        "free_lists": reserve(nr_zones * layout.NR_MIGRATETYPES * layout.NR_ORDERS, layout.FREE_LIST),
+        "free_lists": reserve((nr_zones * layout.NR_MIGRATETYPES + 1) * layout.NR_ORDERS, layout.FREE_LIST),
         "blocks": reserve(rows, layout.BLOCK),
         "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME),
         "frame_slabs": reserve(frame_slabs, layout.SLAB),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
-from gmemlab.core.layout import BLOCK_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
+from gmemlab.core.layout import BLOCK_ORDER, GIGA_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
 from gmemlab.core.state import Records
 from gmemlab.lab.simulate import Run
 
@@ -80,6 +80,14 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "vmm_punches_failed": Figure("count", "punches by the VMM on conversion that failed"),
     "memory_faults": Figure("count", "accesses that contradicted the page's attribute (G39)"),
     "host_failures": Figure("count", "allocations of the host's own that found no memory"),
+    "allocated_4k": Figure("count", "4K pages that guests' files were given, both sides"),
+    "allocated_2m": Figure("count", "2M pages that guests' files were given"),
+    "allocated_1g": Figure("count", "1G pages that guests' files were given"),
+    "allocated_other": Figure("bytes", "what guests' files were given in folios of other sizes"),
+    "released_4k": Figure("count", "4K pages that left guests' files: punched, converted away, guests gone"),
+    "released_2m": Figure("count", "2M pages that left guests' files"),
+    "released_1g": Figure("count", "1G pages that left guests' files"),
+    "released_other": Figure("bytes", "what left guests' files in folios of other sizes"),
     "entries_2m": Figure("count", "second-stage entries of 2M made: stands for page-state operations on 2M"),
     "entries_4k": Figure("count", "second-stage entries of 4K made: stands for page-state operations on 4K"),
     "fallbacks": Figure("count", "populations that wanted a larger folio and got a smaller one"),
@@ -105,7 +113,11 @@ def figures_of(run: Run, before: Tally) -> Figures:
         before: the host's counters before it, since fragmenting a host also counts.
     """
     tally = run.tally - before
-    found = {**_mapping(run, tally), **_changes(tally), **_memory(run), **_free(run), **_operations(tally)}
+    found = {
+        **_mapping(run, tally), **_changes(tally), **_memory(run), **_free(run), **_operations(tally),
+        **_traffic("allocated", tally[layout.TALLY_ALLOCATED :], int(tally[layout.TALLY_HOST_ALLOCATED])),
+        **_traffic("released", tally[layout.TALLY_RELEASED :], int(tally[layout.TALLY_HOST_RELEASED])),
+    }  # fmt: skip
     return {key: found[key] for key in FIGURES}
 
 
@@ -220,6 +232,17 @@ def _operations(tally: Tally) -> Figures:
     figures["stale"] = int(tally[layout.TALLY_STALE_PAGES]) * PAGE_SIZE
     figures["lost"] = int(tally[layout.TALLY_LOST_PAGES]) * PAGE_SIZE
     return figures
+
+
+def _traffic(name: str, by_order: Tally, of_host: int) -> Figures:
+    """Return how many folios came or went, by size, without the base pages of the host's own memory."""
+    others = sum(int(by_order[order]) << order for order in range(1, GIGA_ORDER) if order != BLOCK_ORDER)
+    return {
+        f"{name}_4k": int(by_order[0]) - of_host,
+        f"{name}_2m": int(by_order[BLOCK_ORDER]),
+        f"{name}_1g": int(by_order[GIGA_ORDER]),
+        f"{name}_other": others * PAGE_SIZE,
+    }
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from gmemlab.costs import Profile
 from gmemlab.lab.compare import Row
+from gmemlab.policy import Policy
 
 
 class Operation(NamedTuple):
@@ -20,15 +21,28 @@ class Operation(NamedTuple):
         title: for a column.
         figure: the key in `FIGURES` that counts it.
         entry: of a cost profile, per one of what the figure counts.
+        pool_entry: the entry for policies whose pages are from a pool, where it is another.
     """
 
     title: str
     figure: str
     entry: str
+    pool_entry: str = ""
+
+    def entry_for(self, policy: Policy) -> str:
+        """The entry for a policy."""
+        return self.pool_entry if self.pool_entry and policy.source == "pool" else self.entry
 
 
 OPERATIONS: Final = (
-    Operation("split by\npunch", "split_by_punch", "shmem-2m-punch-page"),  # the split and the page freed, L13
+    Operation("4K\ngiven", "allocated_4k", "guest-memfd-fallocate"),
+    Operation("4K\nfreed", "released_4k", "guest-memfd-punch"),
+    Operation("2M\ngiven", "allocated_2m", "shmem-2m-fallocate", "hugetlb-2m-fallocate"),
+    Operation("2M\nfreed", "released_2m", "shmem-2m-punch", "hugetlb-2m-punch"),
+    Operation("1G\ngiven", "allocated_1g", "hugetlb-1g-fallocate"),
+    Operation("1G\nfreed", "released_1g", "hugetlb-1g-punch"),
+    # The split, and one page freed (L13), which is in "4K freed" as well: 4% of it.
+    Operation("split by\npunch", "split_by_punch", "shmem-2m-punch-page"),
     # costs.md, section 8: nobody published what these take.
     Operation("split by\nconv.", "split_by_conversion", "split-by-conversion"),
     Operation("\nmerged", "backing_healed", "merge"),
@@ -36,7 +50,7 @@ OPERATIONS: Final = (
     Operation("2M\nentries", "entries_2m", "guest-fault-2m"),
     Operation("4K\nentries", "entries_4k", "guest-fault-4k"),
 )
-NOT_COUNTED: Final = "allocations, punches that split nothing, zeroing"
+NOT_COUNTED: Final = "zeroing, but for hugetlb pages, which are zeroed when they are given; the calls themselves"
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class HostTime:
     Attributes:
         parts: by figure, for the operations that the profile has a cost for.
         total: of these.
-        not_costed: figures that are not 0, and that the profile has no entry for.
+        not_costed: entries that the profile lacks, of figures that are not 0.
     """
 
     parts: Mapping[str, Interval]
@@ -83,11 +97,11 @@ def host_time(row: Row, profile: Profile) -> HostTime:
     parts: dict[str, Interval] = {}
     missing: list[str] = []
     for operation in OPERATIONS:
-        spread, cost = row.figures[operation.figure], profile.costs.get(operation.entry)
+        spread, cost = row.figures[operation.figure], profile.costs.get(operation.entry_for(row.policy))
         if spread is None or not spread.most:
             continue
         if cost is None:
-            missing.append(operation.figure)
+            missing.append(operation.entry_for(row.policy))
         else:
             low, high = spread.least * cost.low, spread.most * cost.high
             parts[operation.figure] = Interval(low, spread.median * cost.value, high)

@@ -155,6 +155,12 @@ class Host:
         self.check_capacity()
         return int(done)
 
+    def compact(self) -> int:
+        """Compact all zones, as a write to /proc/sys/vm/compact_memory does. Returns how many 4K pages moved."""
+        _, moved = execute.execute(self.state, layout.OP_COMPACT, 0, 0, 1, 0)
+        self.check_capacity()
+        return int(moved)
+
     def policy_row(self, policy: Policy) -> int:
         """The core's number of a policy."""
         return self._policies.row(policy)

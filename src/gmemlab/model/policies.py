@@ -16,6 +16,12 @@ KINDS: Final = {
 }
 CODES: Final[dict[str, dict[str, int]]] = {
     "source": {"buddy": layout.SOURCE_BUDDY, "pool": layout.SOURCE_POOL},
+    "effort": {
+        "none": layout.EFFORT_NONE,
+        "light": layout.EFFORT_LIGHT,
+        "direct-once": layout.EFFORT_ONCE,
+        "retry": layout.EFFORT_RETRY,
+    },
     "punch": {
         "split": layout.PUNCH_SPLIT,
         "zero": layout.PUNCH_ZERO,

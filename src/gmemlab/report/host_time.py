@@ -14,7 +14,7 @@ from gmemlab.units import format_duration
 
 
 def print_host_time(console: Console, rows: Sequence[Row], profile: Profile, name: str) -> None:
-    """Print what the operations took the host, from least to most, and what is left out.
+    """Print what the operations took the host: each as most likely, all together from least to most; and what is left out.
 
     Args:
         console: where to.
@@ -26,23 +26,24 @@ def print_host_time(console: Console, rows: Sequence[Row], profile: Profile, nam
     shown = [operation for operation in OPERATIONS if any(operation.figure in time.parts for time in times)]
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
     table.add_column("policy", vertical="bottom", overflow="fold")
-    for header in (*(operation.title for operation in shown), "\nall"):
+    for header in (*(operation.title for operation in shown), "all:\nlow – high"):
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     for row, time in zip(rows, times, strict=True):
-        cells = (_write(time.parts.get(operation.figure)) for operation in shown)
+        parts = (time.parts.get(operation.figure) for operation in shown)
+        cells = (NOTHING if part is None else format_duration(part.value) for part in parts)
         table.add_row(row.policy.name, *cells, _write(time.total if time.parts else None))
-    console.print(f"\nHost time of operations, costs from {name}: low – high", style="bold", soft_wrap=True)
+    console.print(f"\nHost time of operations, costs from {name}", style="bold", soft_wrap=True)
     console.print(table)
-    print_paragraph(console, _left_out(times, profile), style=DIM)
+    print_paragraph(console, _left_out(rows, times, profile), style=DIM)
 
 
-def _left_out(times: Sequence[HostTime], profile: Profile) -> str:
-    names = {figure for time in times for figure in time.not_costed}
-    entries = [operation.entry for operation in OPERATIONS if operation.figure in names]
-    wide = [operation.entry for operation in OPERATIONS if (cost := profile.costs.get(operation.entry)) and cost.useless]
-    parts = [f"Not counted yet: {NOT_COUNTED}"]
-    if entries:
-        parts.append(f"counted, but {profile.name} has no entry: {', '.join(entries)}")
+def _left_out(rows: Sequence[Row], times: Sequence[HostTime], profile: Profile) -> str:
+    lacking = dict.fromkeys(entry for time in times for entry in time.not_costed)
+    priced = dict.fromkeys(operation.entry_for(row.policy) for operation in OPERATIONS for row in rows)
+    wide = [entry for entry in priced if (cost := profile.costs.get(entry)) and cost.useless]
+    parts = [f"Not counted: {NOT_COUNTED}"]
+    if lacking:
+        parts.append(f"counted, but {profile.name} has no entry: {', '.join(lacking)}")
     if wide:
         parts.append(f"of no use, its spread is too wide: {', '.join(wide)}")
     return f"{'; '.join(parts)}."
@@ -63,7 +64,9 @@ def host_time_as_json(rows: Sequence[Row], profile: Profile) -> dict[str, Any]:
     return {
         "profile": profile.name,
         "not_counted": NOT_COUNTED,
-        "entries": {operation.figure: operation.entry for operation in OPERATIONS},
+        "entries": {
+            row.policy.name: {operation.figure: operation.entry_for(row.policy) for operation in OPERATIONS} for row in rows
+        },
         "policies": {row.policy.name: _as_json(time) for row, time in zip(rows, times, strict=True)},
     }
 

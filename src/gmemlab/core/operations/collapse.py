@@ -2,8 +2,9 @@
 
 import errno
 
-from gmemlab.core import decisions, layout
-from gmemlab.core.frames import alloc_folio, folio_busy
+from gmemlab.core import layout
+from gmemlab.core.effort import alloc_folio
+from gmemlab.core.frames import folio_busy
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -62,7 +63,7 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
 def collapse_block(state: State, file: int, base: int) -> int:
     """Copy the 2 MiB at page `base` into a new folio; holes become zero pages. Returns 0 or the errno.
 
-    EINVAL: nothing is there, not even a page table. EAGAIN: a page is held. ENOMEM: no free 2 MiB (compaction is not modelled).
+    EINVAL: nothing is there, not even a page table. EAGAIN: a page is held. ENOMEM: no free 2 MiB.
     """
     row = block_row(state, file, base)
     if state.file_blocks[row].nr_present == 0 and state.file_blocks[row].marks & PAGE_TABLE == 0:
@@ -71,7 +72,7 @@ def collapse_block(state: State, file: int, base: int) -> int:
         return 0
     if is_held(state, row, base):
         return errno.EAGAIN
-    pfn = alloc_folio(state, BLOCK_ORDER, decisions.migratetype(state.policies[state.files[file].policy]), file, base)
+    pfn = alloc_folio(state, BLOCK_ORDER, file, base)
     if pfn == 0:
         return errno.ENOMEM
     if state.files[file].kind == KIND_ANON:

@@ -4,7 +4,8 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import alloc, alloc_base_block
-from gmemlab.core.frames import alloc_folio, own_base_page, own_block
+from gmemlab.core.effort import alloc_folio
+from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -160,7 +161,7 @@ def populate_folio(state: State, file: int, base: int, order: int, all_private: 
     row = block_row(state, file, base)
     if order == BLOCK_ORDER and state.file_blocks[row].marks & PAGE_TABLE:
         return errno.ENOMEM
-    pfn = alloc_folio(state, order, decisions.migratetype(policy), file, base)
+    pfn = alloc_folio(state, order, file, base)
     if pfn == 0:
         return errno.ENOMEM
     if order < BLOCK_ORDER and state.files[file].kind == KIND_ANON:

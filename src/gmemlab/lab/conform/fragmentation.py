@@ -27,7 +27,7 @@ class ModelFragmentation:
         self.size = 0
 
     def apply(self, step: Step) -> tuple[int, int]:
-        """Fill and punch. Compaction is not modelled: unmovable memory wins nothing by it, movable memory at most all."""
+        """Fill, punch and compact."""
         movable = step.op == "shmem"
         small = find("shmem-thp").with_choices({"sizes": "4K", "fallocate_sizes": "4K"})
         memory = self.host.memory(step.size, small) if movable else self.host.guest_memfd(step.size, "4k-inplace", flags=3)
@@ -38,11 +38,13 @@ class ModelFragmentation:
         for offset in alternate(step.size):
             memory.punch_hole(offset, PAGE)
         freed, huge_freed = self.host.free_bytes - free, (free_in_blocks(self.host.state) - huge) * PAGE
+        self.host.compact()
+        compacted = (free_in_blocks(self.host.state) - huge) * PAGE
         memory.close()
         self.size = step.size
         self.counts = {
             "unmovable": now * BLOCK_SIZE, "turned": (now - before) * BLOCK_SIZE, "freed": freed, "huge": huge_freed,
-            "compacted": freed if movable else huge_freed,
+            "compacted": compacted,
         }  # fmt: skip
         return 0, step.size // PAGE
 

@@ -1,0 +1,315 @@
+"""Compaction: movable folios leave the low blocks of a zone for free frames in its high blocks (mm/compaction.c, 6.18).
+
+Two scanners move towards each other. The one for sources takes the folios of a block in clusters; the one for targets
+isolates free chunks of movable blocks, whole chunks, as many as the cluster needs. What is isolated is on no free list; what is
+left of it at the end is freed. A zone remembers where its scanners stopped. Pinned and referenced folios, unmovable memory and
+huge pages stay.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import free_chunk
+from gmemlab.core.frames import clear_frames, open_block, write_frames
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_FREE,
+    FRAME_ISOLATED,
+    FRAME_TAIL,
+    FRAME_USED,
+    KIND_GUEST_MEMFD,
+    MOVABLE,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    SPLIT,
+    UNIFORM,
+)
+from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame, slot_of
+from gmemlab.core.mapping import block_row, is_shared, open_details
+from gmemlab.core.state import State
+
+CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
+WHOLE_ZONE = -1  # the order of /proc/sys/vm/compact_memory: no particular size is wanted
+SUCCESS = 0  # a chunk of the wanted order is free
+COMPLETE = 1  # the scanners met
+MAX_DEFER_SHIFT = 6  # COMPACT_MAX_DEFER_SHIFT
+
+
+# -- free frames taken as targets -------------------------------------------------------------------------------------------
+
+
+@jit
+def isolated_list(state: State, order: int) -> int:
+    """Row of the list of isolated chunks of one order, behind the free lists."""
+    return int(state.host[0].nr_zones) * NR_MIGRATETYPES * NR_ORDERS + order
+
+
+@jit
+def put_isolated(state: State, slot: int, order: int, to_tail: bool) -> None:
+    """Keep an isolated chunk; buddies do not merge with it."""
+    push_frame(state, isolated_list(state, order), slot, order, to_tail)
+    state.frames[slot].kind = FRAME_ISOLATED
+
+
+@jit
+def isolate_chunk(state: State, zone: int, block: int, slot: int) -> int:
+    """Take a free chunk of a split block off its free list (`__isolate_free_page`). Returns its pages."""
+    record = state.blocks[block]
+    order = int(state.frames[slot].order)
+    remove_frame(state, list_index(zone, int(record.migratetype), order), slot)
+    record.nr_free -= 1 << order
+    state.zones[zone].free -= 1 << order
+    put_isolated(state, slot, order, True)
+    return 1 << order
+
+
+@jit
+def isolate_free(state: State, zone: int, wanted: int, any_type: bool) -> int:
+    """Isolate free chunks until there are `wanted` pages, from the block of the target scanner downwards. Returns pages.
+
+    Blocks that are free as a whole, and (unless `any_type`) those that are not movable, are no targets
+    (`suitable_migration_target`).
+    """
+    record = state.zones[zone]
+    got = 0
+    while got < wanted and record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
+        block = int(record.compact_free) >> BLOCK_ORDER
+        offset = int(record.compact_free) & (BLOCK_PAGES - 1)
+        target = state.blocks[block]
+        if target.kind == SPLIT and target.nr_free > 0 and (any_type or target.migratetype == MOVABLE):
+            state.tally[layout.TALLY_COMPACT_FREE_SCANNED] += BLOCK_PAGES - offset
+            base = int(target.detail) * BLOCK_PAGES
+            while got < wanted and offset < BLOCK_PAGES:
+                frame = state.frames[base + offset]
+                pages = 1 if frame.kind == FRAME_TAIL else 1 << int(frame.order)
+                if frame.kind == FRAME_FREE:
+                    if record.free - 2 * pages < record.reserve:
+                        return got
+                    got += isolate_chunk(state, zone, block, base + offset)
+                offset += pages
+            if offset < BLOCK_PAGES:
+                state.tally[layout.TALLY_COMPACT_FREE_SCANNED] -= BLOCK_PAGES - offset
+                record.compact_free = (block << BLOCK_ORDER) + offset
+                return got
+        record.compact_free = (block - 1) << BLOCK_ORDER
+    return got
+
+
+@jit
+def take_isolated(state: State, order: int) -> int:
+    """A frame slot of 2**order isolated frames, cut from the smallest chunk that has them (`compaction_alloc`); 0 if none."""
+    for larger in range(order, BLOCK_ORDER):
+        row = isolated_list(state, larger)
+        slot = int(state.free_lists[row].head)
+        if slot:
+            remove_frame(state, row, slot)
+            for half in range(larger - 1, order - 1, -1):
+                put_isolated(state, slot + (1 << half), half, False)
+            return slot
+    return 0
+
+
+@jit
+def release_isolated(state: State) -> None:
+    """Free what was isolated and not used (`release_free_list`)."""
+    for order in range(BLOCK_ORDER):
+        row = isolated_list(state, order)
+        while state.free_lists[row].head:
+            slot = int(state.free_lists[row].head)
+            pfn = pfn_of(state, slot)
+            remove_frame(state, row, slot)
+            free_chunk(state, pfn, order)
+
+
+# -- folios that move -------------------------------------------------------------------------------------------------------
+
+
+@jit
+def may_move(state: State, slot: int, most: int) -> bool:
+    """Whether a folio of at most order `most` starts at this frame, and can be migrated: movable, idle, mapped as a whole."""
+    frame = state.frames[slot]
+    order = int(frame.order)
+    if frame.kind != FRAME_USED or order > most or slot & ((1 << order) - 1) or frame.busy:
+        return False
+    for member in range(slot + 1, slot + (1 << order)):
+        if state.frames[member].kind != FRAME_USED:
+            return False
+    return bool(state.policies[state.files[frame.owner].policy].movable)
+
+
+@jit
+def move_folio(state: State, pfn: int, target: int) -> None:
+    """Give a folio below order 9 the isolated frames from slot `target` on, and free its own."""
+    source = slot_of(state, pfn)
+    frame = state.frames[source]
+    order, owner, index = int(frame.order), int(frame.owner), int(frame.index)
+    row = block_row(state, owner, index)
+    details = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    new = pfn_of(state, target)
+    for offset in range(1 << order):
+        state.pages[details + offset].frame = new + offset
+        if state.files[owner].kind == KIND_GUEST_MEMFD and not is_shared(state, row, index + offset):
+            state.tally[layout.TALLY_FIRMWARE_COPIES] += 1
+    state.file_blocks[row].block = 0
+    write_frames(state, target, order, FRAME_USED, owner, index)
+    state.blocks[new >> BLOCK_ORDER].nr_movable += 1 << order
+    state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order
+    state.tally[layout.TALLY_COMPACT_MOVED] += 1 << order
+    clear_frames(state, source, order)
+    free_chunk(state, pfn, order)
+
+
+@jit
+def is_source(state: State, block: int) -> bool:
+    """Whether a block holds anything movable in folios below order 9."""
+    record = state.blocks[block]
+    if record.kind == UNIFORM:
+        return bool(state.policies[state.files[record.owner].policy].movable)
+    return bool(record.kind == SPLIT and record.nr_movable > 0)
+
+
+@jit
+def cluster_end(state: State, base: int, offset: int, most: int) -> tuple[int, int]:
+    """Where the next cluster of a block ends, from `offset` on, and how many pages in it can move."""
+    pages = 0
+    while offset < BLOCK_PAGES and pages < CLUSTER:
+        frame = state.frames[base + offset]
+        size = 1 if frame.kind == FRAME_TAIL else 1 << int(frame.order)
+        if may_move(state, base + offset, most):
+            pages += size
+        offset += size
+    return offset, pages
+
+
+@jit
+def move_cluster(state: State, zone: int, most: int, any_type: bool) -> bool:
+    """Move what can of the next cluster of the source scanner's block, the last folio first; False where targets end.
+
+    The scanner then stands behind the cluster, or at the next block.
+    """
+    record = state.zones[zone]
+    block = int(record.compact_migrate) >> BLOCK_ORDER
+    start = int(record.compact_migrate) & (BLOCK_PAGES - 1)
+    if not is_source(state, block):
+        record.compact_migrate = (block + 1) << BLOCK_ORDER
+        return True
+    if state.blocks[block].kind == UNIFORM:
+        open_block(state, block)
+    base = int(state.blocks[block].detail) * BLOCK_PAGES
+    end, left = cluster_end(state, base, start, most)
+    state.tally[layout.TALLY_COMPACT_MIGRATE_SCANNED] += end - start
+    record.compact_migrate = (block << BLOCK_ORDER) + end
+    for offset in range(end - 1, start - 1, -1):
+        if left and may_move(state, base + offset, most):
+            order = int(state.frames[base + offset].order)
+            target = take_isolated(state, order)
+            if target == 0:
+                isolate_free(state, zone, left, any_type)
+                target = take_isolated(state, order)
+                if target == 0:
+                    return False
+            left -= 1 << order
+            move_folio(state, (block << BLOCK_ORDER) + offset, target)
+            if state.blocks[block].kind != SPLIT:
+                break  # its last folio went, and the block is free as a whole
+    return True
+
+
+# -- runs -------------------------------------------------------------------------------------------------------------------
+
+
+@jit
+def has_chunk(state: State, zone: int, order: int) -> bool:
+    """Whether a chunk of this order (9 or more: any type may claim it) is free in a zone."""
+    for migratetype in range(NR_MIGRATETYPES):
+        for larger in range(order, NR_ORDERS):
+            if state.free_lists[list_index(zone, migratetype, larger)].head:
+                return True
+    return False
+
+
+@jit
+def reset_scanners(state: State, zone: int) -> None:
+    """Sources from the start of the zone, targets from its end (`reset_cached_positions`)."""
+    record = state.zones[zone]
+    record.compact_migrate = int(record.start) << BLOCK_ORDER
+    record.compact_free = (int(record.end) - 1) << BLOCK_ORDER
+
+
+@jit
+def compact_zone(state: State, zone: int, order: int, insist: bool) -> int:
+    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`) all of the zone. Returns SUCCESS or COMPLETE.
+
+    To `insist` is to start anew, and to move pages into blocks of any type (`MIN_COMPACT_PRIORITY`).
+    """
+    record = state.zones[zone]
+    if order == WHOLE_ZONE or insist or record.compact_migrate == 0:
+        reset_scanners(state, zone)
+    most = BLOCK_ORDER - 1 if order == WHOLE_ZONE else min(order, BLOCK_ORDER) - 1
+    result = COMPLETE
+    more = True
+    while more and record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
+        at_border = record.compact_migrate & (BLOCK_PAGES - 1) == 0
+        if order != WHOLE_ZONE and at_border and has_chunk(state, zone, order):
+            result = SUCCESS
+            break
+        more = move_cluster(state, zone, most, insist)
+    release_isolated(state)
+    if result == COMPLETE:
+        if order != WHOLE_ZONE and has_chunk(state, zone, order):
+            result = SUCCESS
+        reset_scanners(state, zone)
+    return result
+
+
+@jit
+def compact(state: State) -> int:
+    """What a write to /proc/sys/vm/compact_memory does: all zones. Returns how many pages moved."""
+    before = int(state.tally[layout.TALLY_COMPACT_MOVED])
+    for zone in range(int(state.host[0].nr_zones)):
+        compact_zone(state, zone, WHOLE_ZONE, False)
+    return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
+
+
+@jit
+def is_deferred(state: State, zone: int, order: int) -> bool:
+    """Whether compaction for this order failed lately: then 2**shift - 1 attempts are passed over (`compaction_deferred`)."""
+    record = state.zones[zone]
+    if order < record.compact_order_failed:
+        return False
+    record.compact_considered = min(int(record.compact_considered) + 1, 1 << int(record.compact_defer_shift))
+    return bool(record.compact_considered < 1 << int(record.compact_defer_shift))
+
+
+@jit
+def note_result(state: State, zone: int, order: int, result: int) -> None:
+    """A failure doubles the number of attempts that are passed over, up to 64; a success forgets it (`defer_compaction`)."""
+    record = state.zones[zone]
+    record.compact_considered = 0
+    if result == SUCCESS:
+        record.compact_defer_shift = 0
+        record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
+    else:
+        record.compact_defer_shift = min(int(record.compact_defer_shift) + 1, MAX_DEFER_SHIFT)
+        record.compact_order_failed = min(int(record.compact_order_failed), order)
+
+
+@jit
+def compact_for(state: State, order: int, migratetype: int, insist: bool) -> bool:
+    """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
+
+    Unmovable memory may not come from ZONE_MOVABLE. To `insist` is also not to pass over zones where it failed lately.
+    """
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
+            continue
+        # compaction_suitable(): base pages for the targets, twice the size of what is wanted (compact_gap).
+        if record.free - (2 << order) < record.reserve or (not insist and is_deferred(state, zone, order)):
+            continue
+        state.tally[layout.TALLY_COMPACT_RUNS] += 1
+        result = compact_zone(state, zone, order, insist)
+        note_result(state, zone, order, result)
+        if result == SUCCESS:
+            return True
+    return False

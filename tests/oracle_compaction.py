@@ -1,0 +1,185 @@
+"""The oracle's compaction: two scanners, a dictionary of isolated chunks, and folios that are given other frames."""
+
+from dataclasses import dataclass
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    EFFORT_ONCE,
+    EFFORT_RETRY,
+    MOVABLE,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    UNMOVABLE,
+)
+from oracle_memory import File, Folio, Memory
+
+CLUSTER = 32
+WHOLE_ZONE = -1
+
+
+@dataclass
+class Scanners:
+    """Where a zone's scanners stand (frames), and what is remembered of failures."""
+
+    migrate: int = 0
+    free: int = 0
+    considered: int = 0
+    shift: int = 0
+    failed: int = 0
+
+
+class Compaction:
+    """One run over one zone."""
+
+    def __init__(self, memory: Memory, zone: int, order: int, insist: bool) -> None:
+        self.memory, self.buddy = memory, memory.buddy
+        self.zone, self.order, self.insist = zone, order, insist
+        self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
+        self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
+        if order == WHOLE_ZONE or insist or self.scanners.migrate == 0:
+            self.reset()
+
+    def reset(self) -> None:
+        zone = self.buddy.zones[self.zone]
+        self.scanners.migrate = zone.start * BLOCK_PAGES
+        self.scanners.free = (zone.end - 1) * BLOCK_PAGES
+
+    def apart(self) -> bool:
+        return self.scanners.free // BLOCK_PAGES > self.scanners.migrate // BLOCK_PAGES
+
+    def has_chunk(self) -> bool:
+        lists = self.buddy.lists[self.zone]
+        return any(lists[mt][order] for mt in range(NR_MIGRATETYPES) for order in range(self.order, NR_ORDERS))
+
+    def run(self) -> bool:
+        """Whether a chunk of the wanted order is free."""
+        wanted = self.order != WHOLE_ZONE
+        found = False
+        more = True
+        while more and self.apart() and not found:
+            found = wanted and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk()
+            more = found or self.move_cluster()
+        for order, pfns in self.isolated.items():
+            for pfn in pfns:
+                self.buddy.free(pfn, order)
+        if not found:
+            self.reset()
+            found = wanted and self.has_chunk()
+        return found
+
+    def candidate(self, pfn: int) -> Folio | None:
+        """The folio that starts at a frame, if it can be migrated."""
+        most = BLOCK_ORDER if self.order == WHOLE_ZONE else min(self.order, BLOCK_ORDER)
+        folio = self.memory.users.get(pfn)
+        if folio is None or folio.pfn != pfn or folio.order >= most or folio.busy():
+            return None
+        return folio if folio.file.policy.movable and len(folio.members) == 1 << folio.order else None
+
+    def size_at(self, pfn: int) -> int:
+        """Pages of whatever starts at a frame."""
+        if pfn in self.buddy.chunks:
+            return 1 << self.buddy.chunks[pfn]
+        folio = self.memory.users.get(pfn)
+        return 1 << folio.order if folio is not None and folio.pfn == pfn else 1
+
+    def move_cluster(self) -> bool:
+        start = end = self.scanners.migrate
+        stop = (start // BLOCK_PAGES + 1) * BLOCK_PAGES
+        left = 0
+        while end < stop and left < CLUSTER:
+            folio = self.candidate(end)
+            left += 0 if folio is None else 1 << folio.order
+            end += self.size_at(end)
+        self.scanners.migrate = min(stop, end)
+        for pfn in range(min(end, stop) - 1, start - 1, -1):
+            folio = self.candidate(pfn)
+            if folio is not None and left:
+                target = self.take(folio.order)
+                if target is None:
+                    self.isolate(left)
+                    target = self.take(folio.order)
+                if target is None:
+                    return False
+                left -= 1 << folio.order
+                self.move(folio, target)
+        return True
+
+    def isolate(self, wanted: int) -> None:
+        """Free chunks of suitable blocks, from the scanner's block downwards, until there are enough pages."""
+        reserve = self.buddy.zones[self.zone].reserve
+        while wanted > 0 and self.apart():
+            block, pfn = self.scanners.free // BLOCK_PAGES, self.scanners.free
+            stop = (block + 1) * BLOCK_PAGES
+            small = [p for p in range(block * BLOCK_PAGES, stop) if self.buddy.chunks.get(p, BLOCK_ORDER) < BLOCK_ORDER]
+            if small and (self.insist or self.buddy.blocktype[block] == MOVABLE):
+                while wanted > 0 and pfn < stop:
+                    size = self.size_at(pfn)
+                    if pfn in self.buddy.chunks:
+                        if self.buddy.zone_free(self.zone) - 2 * size < reserve:
+                            return
+                        self.isolated[self.buddy.take(pfn)].append(pfn)
+                        wanted -= size
+                    pfn += size
+                if pfn < stop:
+                    self.scanners.free = pfn
+                    return
+            self.scanners.free = (block - 1) * BLOCK_PAGES
+
+    def take(self, order: int) -> int | None:
+        for large in range(order, BLOCK_ORDER):
+            if self.isolated[large]:
+                pfn = self.isolated[large].pop(0)
+                for half in range(large - 1, order - 1, -1):
+                    self.isolated[half].insert(0, pfn + (1 << half))
+                return pfn
+        return None
+
+    def move(self, folio: Folio, target: int) -> None:
+        old = folio.pfn
+        for pfn in folio.frames():
+            del self.memory.users[pfn]
+        folio.pfn = target
+        for offset, pfn in enumerate(folio.frames()):
+            self.memory.users[pfn] = folio
+            folio.file.pages[folio.index + offset].frame = pfn
+        self.memory.counters["moved"] += 1 << folio.order
+        self.buddy.free(old, folio.order)
+
+
+def compact(memory: Memory) -> int:
+    """All zones, as far as the scanners get; how many pages moved."""
+    before = memory.counters["moved"]
+    for zone in range(len(memory.buddy.zones)):
+        Compaction(memory, zone, WHOLE_ZONE, False).run()
+    return memory.counters["moved"] - before
+
+
+def compact_for(memory: Memory, order: int, mt: int, insist: bool) -> bool:
+    """Direct compaction, zone by zone; failures are remembered."""
+    for number, zone in enumerate(memory.buddy.zones):
+        if not memory.buddy.may_use(zone, mt) or memory.buddy.zone_free(number) - (2 << order) < zone.reserve:
+            continue
+        scanners = memory.scanners.setdefault(number, Scanners())
+        if not insist and order >= scanners.failed:
+            scanners.considered = min(scanners.considered + 1, 1 << scanners.shift)
+            if scanners.considered < 1 << scanners.shift:
+                continue
+        found = Compaction(memory, number, order, insist).run()
+        scanners.considered = 0
+        scanners.shift = 0 if found else min(scanners.shift + 1, 6)
+        scanners.failed = max(scanners.failed, order + 1) if found else min(scanners.failed, order)
+        if found:
+            return True
+    return False
+
+
+def alloc(memory: Memory, file: File, order: int) -> int | None:
+    """A chunk for a file, with the effort of its policy (K14)."""
+    mt = MOVABLE if file.policy.movable else UNMOVABLE
+    pfn = memory.buddy.alloc(order, mt)
+    if pfn is None and order > 0 and file.policy.effort >= EFFORT_ONCE and compact_for(memory, order, mt, False):
+        pfn = memory.buddy.alloc(order, mt)
+    if pfn is None and order > 0 and file.policy.effort == EFFORT_RETRY and compact_for(memory, order, mt, True):
+        pfn = memory.buddy.alloc(order, mt)
+    return pfn
