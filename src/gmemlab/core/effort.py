@@ -1,4 +1,4 @@
-"""Allocations that have memory compacted before they give up (K14)."""
+"""Allocations that have memory compacted before they give up (K14): the effort of a policy."""
 
 from gmemlab.core import decisions
 from gmemlab.core.buddy import alloc

@@ -4,7 +4,7 @@ import errno
 
 from gmemlab.core import layout
 from gmemlab.core.daemons.compaction import compact
-from gmemlab.core.jit import entry, jit
+from gmemlab.core.jit import entry
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.operations.access import access
 from gmemlab.core.operations.collapse import collapse
@@ -19,8 +19,8 @@ from gmemlab.core.pools import demote, grow_pool
 from gmemlab.core.state import State
 
 
-@jit
-def operate(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
+@entry
+def execute(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
     """Carry out one operation (OP_*) on pages [first, first + count) of a file. Returns (errno, pages done)."""
     if op == layout.OP_ALLOCATE or op == layout.OP_HOST_ALLOCATE:
         return allocate(state, file, first, count)
@@ -47,12 +47,6 @@ def operate(state: State, op: int, file: int, first: int, count: int, arg: int) 
     if op == layout.OP_DESTROY:
         return destroy(state, file)
     return errno.EOPNOTSUPP, 0
-
-
-@entry
-def execute(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
-    """`operate`, for callers in Python."""
-    return operate(state, op, file, first, count, arg)
 
 
 @entry

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
-from gmemlab.core.execute import operate
+from gmemlab.core.execute import execute
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     GIGA_ORDER,
@@ -84,7 +84,7 @@ def apply(state: State, event: Records, vms: Records, background: NDArray[np.int
     if in_chunks(op):
         count = min(count, CHUNK - first % CHUNK)
     allocated, released = state.tally[layout.TALLY_ALLOCATED], state.tally[layout.TALLY_RELEASED]
-    error, pages = operate(state, op, file, first, count, int(event.arg))
+    error, pages = execute(state, op, file, first, count, int(event.arg))
     if vm < 0:  # the host's own memory has base pages only
         state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
         state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - released

@@ -140,30 +140,23 @@ def access_guest_memfd(
 
 
 @jit
-def access_within(state: State, file: int, first: int, end: int, kind: int, accept: int) -> tuple[int, int]:
-    """Access pages [first, end), all of them within the file."""
-    record = state.files[file]
-    if record.kind != KIND_GUEST_MEMFD:
-        return use_range(state, file, first, end, 0, False)
-    in_place = state.policies[record.policy].conversion != CONVERT_TWO_SOURCES
-    return access_guest_memfd(state, file, first, end, kind, accept, in_place)
-
-
-@jit
 def access(state: State, file: int, first: int, count: int, kind: int, accept: int) -> tuple[int, int]:
     """Touch pages for writing. EFAULT: the attribute differs (memory-fault exit).
 
     EACCES: what a process feels as SIGBUS, a host access to private memory or beyond the end of the file (G26). ENOSPC: hugetlb
     memory finds no page that is promised to it or to nobody; also SIGBUS (L19).
     """
-    pages = int(state.files[file].pages)
-    if kind != layout.HOST or first + count <= pages:
-        error = check_within(state, file, first, count, 1)
-        return (error, 0) if error else access_within(state, file, first, first + count, kind, accept)
-    error = check_range(first, count)
+    record = state.files[file]
+    beyond = kind == layout.HOST and first + count > record.pages
+    error = check_range(first, count) if beyond else check_within(state, file, first, count, 1)
     if error:
         return error, 0
-    if first >= pages:
+    if first >= record.pages:
         return errno.EACCES, 0
-    error, done = access_within(state, file, first, pages, kind, accept)
-    return (error, done) if error else (errno.EACCES, done)
+    end = min(first + count, int(record.pages))
+    if record.kind != KIND_GUEST_MEMFD:
+        error, done = use_range(state, file, first, end, 0, False)
+    else:
+        in_place = state.policies[record.policy].conversion != CONVERT_TWO_SOURCES
+        error, done = access_guest_memfd(state, file, first, end, kind, accept, in_place)
+    return (errno.EACCES, done) if beyond and error == 0 else (error, done)
