@@ -42,8 +42,8 @@ class Policy:
         sizes: bytes of the folios that are tried, largest first.
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
-        effort: how hard a huge allocation tries (K14). Recorded; compaction and reclaim are not modelled yet, so that huge
-            pages come from the free lists only: a lower bound for every effort above `none`.
+        effort: how hard a huge allocation tries (K14): the free lists (`none`, `light`: what `light` wakes is not modelled),
+            one direct compaction unless it failed lately (`direct-once`), or all of a zone as well (`retry`). No reclaim.
         zone: unmovable (G54) or movable memory (K15).
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
             free it when its last page goes (anonymous memory, L16).
