@@ -144,6 +144,9 @@ class CoreWorld:
         error, done = execute.fill_pool(self.state, order, count, int(hvo))
         return int(error), int(done)
 
+    def set_pool(self, order: int, count: int, overcommit: int) -> int:
+        return int(execute.set_pool(self.state, order, count, overcommit))
+
     def demote(self, count: int) -> Result:
         error, done = execute.demote_pages(self.state, count)
         return int(error), int(done)
@@ -258,4 +261,5 @@ class CoreWorld:
             "vmm_punch_failed": tally[layout.TALLY_VMM_PUNCH_FAILED],
             "underused": tally[layout.TALLY_UNDERUSED],
             "moved": tally[layout.TALLY_COMPACT_MOVED],
+            "compactions": tally[layout.TALLY_COMPACT_RUNS],
         }

@@ -15,6 +15,7 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
+    MOVABLE,
     PRIVATE,
     PUNCH_DEFER,
     SHARED,
@@ -23,7 +24,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from oracle_audit import check
-from oracle_compaction import compact
+from oracle_compaction import alloc_trying, compact
 from oracle_mapping import map_private
 from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
@@ -42,6 +43,7 @@ class OracleHost:
 
     def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
         self.memory = Memory(zones, reserved_blocks, nr_blocks)
+        self.memory.alloc_trying = lambda order: alloc_trying(self.memory, order, MOVABLE, 4)
         self.files: dict[int, File] = {}
         self.created = 0
 
@@ -92,7 +94,10 @@ class OracleHost:
         error, _ = punch(self.memory, file, 0, file.size)
         assert not error, "a whole file without holds can always be punched"
         if file.from_pool():
-            self.memory.pools[file.policy.sizes[0]].reserved -= file.outstanding()
+            pool = self.memory.pools[file.policy.sizes[0]]
+            unused = file.outstanding()
+            pool.reserved -= unused
+            self.memory.drop_surplus(pool, unused)
             file.reservation = 0
             file.promised = set()
 
@@ -157,12 +162,10 @@ class OracleHost:
             return errno.EOVERFLOW if error == errno.EFBIG else error, 0
         if first % target.unit() or first + count > target.size:
             return errno.EINVAL, 0
-        pool = self.memory.pools[target.policy.sizes[0]]
         wanted = {index // target.unit() for index in range(first, first + count)} - target.promised
-        if len(wanted) > len(pool.idle) - pool.reserved:
+        if not self.memory.promise(self.memory.pools[target.policy.sizes[0]], len(wanted)):
             return errno.ENOMEM, 0
         target.promised |= wanted
-        pool.reserved += len(wanted)
         return 0, count
 
     def punch(self, file: int, first: int, count: int) -> tuple[int, int]:
@@ -285,6 +288,15 @@ class OracleHost:
             if not self.memory.grow(self.memory.pools[order], hvo):
                 return errno.ENOMEM, done
         return 0, count
+
+    def set_pool(self, order: int, count: int, overcommit: int) -> int:
+        """Give a pool its size, and how many surplus pages it may have (L19)."""
+        if count < 0 or overcommit < 0:
+            return errno.EINVAL
+        if self.memory.pools[order].hvo:
+            return errno.EOPNOTSUPP
+        self.memory.resize(self.memory.pools[order], count, overcommit)
+        return 0
 
     def demote(self, count: int) -> tuple[int, int]:
         """Turn up to `count` idle 1 GiB pages, promised to nobody, into 2 MiB pages (L20); (errno, 1 GiB pages)."""

@@ -7,12 +7,14 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     EFFORT_ONCE,
     EFFORT_RETRY,
+    KIND_ANON,
     MOVABLE,
     NR_MIGRATETYPES,
     NR_ORDERS,
     UNMOVABLE,
 )
 from oracle_memory import File, Folio, Memory
+from oracle_split import split_to_pages
 
 CLUSTER = 32
 WHOLE_ZONE = -1
@@ -32,12 +34,12 @@ class Scanners:
 class Compaction:
     """One run over one zone."""
 
-    def __init__(self, memory: Memory, zone: int, order: int, insist: bool) -> None:
+    def __init__(self, memory: Memory, zone: int, order: int) -> None:
         self.memory, self.buddy = memory, memory.buddy
-        self.zone, self.order, self.insist = zone, order, insist
+        self.zone, self.order = zone, order
         self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
         self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
-        if order == WHOLE_ZONE or insist or self.scanners.migrate == 0:
+        if order == WHOLE_ZONE or self.scanners.migrate == 0:
             self.reset()
 
     def reset(self) -> None:
@@ -52,21 +54,23 @@ class Compaction:
         lists = self.buddy.lists[self.zone]
         return any(lists[mt][order] for mt in range(NR_MIGRATETYPES) for order in range(self.order, NR_ORDERS))
 
-    def run(self) -> bool:
-        """Whether a chunk of the wanted order is free."""
+    def run(self) -> str:
+        """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
         wanted = self.order != WHOLE_ZONE
-        found = False
-        more = True
-        while more and self.apart() and not found:
-            found = wanted and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk()
-            more = found or self.move_cluster()
+        outcome = ""
+        while not outcome:
+            if not self.apart():
+                outcome = "met"
+            elif wanted and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk():
+                outcome = "found"
+            elif not self.move_cluster():
+                outcome = "short" if self.apart() else "met"
         for order, pfns in self.isolated.items():
             for pfn in pfns:
                 self.buddy.free(pfn, order)
-        if not found:
+        if outcome == "met":
             self.reset()
-            found = wanted and self.has_chunk()
-        return found
+        return "found" if wanted and self.has_chunk() else outcome
 
     def candidate(self, pfn: int) -> Folio | None:
         """The folio that starts at a frame, if it can be migrated."""
@@ -92,18 +96,31 @@ class Compaction:
             left += 0 if folio is None else 1 << folio.order
             end += self.size_at(end)
         self.scanners.migrate = min(stop, end)
-        for pfn in range(min(end, stop) - 1, start - 1, -1):
-            folio = self.candidate(pfn)
-            if folio is not None and left:
+        places = list(range(start, min(end, stop)))
+        while places and left:
+            folio = self.candidate(places.pop())
+            if folio is None:
+                continue
+            target = self.take(folio.order)
+            if target is None:
+                self.isolate(left)
                 target = self.take(folio.order)
-                if target is None:
-                    self.isolate(left)
-                    target = self.take(folio.order)
-                if target is None:
-                    return False
+            if target is not None:
                 left -= 1 << folio.order
                 self.move(folio, target)
+            elif folio.order == 0:
+                return False
+            else:
+                places += folio.frames()
+                self.split(folio)
         return True
+
+    def split(self, folio: Folio) -> None:
+        """Into base pages; zeros of anonymous memory are freed (L17)."""
+        if folio.file.policy.kind == KIND_ANON:
+            split_to_pages(self.memory, folio)
+        else:
+            self.memory.cut(folio, [(page, 0) for page in range(folio.index, folio.index + (1 << folio.order))])
 
     def isolate(self, wanted: int) -> None:
         """Free chunks of suitable blocks, from the scanner's block downwards, until there are enough pages."""
@@ -112,7 +129,7 @@ class Compaction:
             block, pfn = self.scanners.free // BLOCK_PAGES, self.scanners.free
             stop = (block + 1) * BLOCK_PAGES
             small = [p for p in range(block * BLOCK_PAGES, stop) if self.buddy.chunks.get(p, BLOCK_ORDER) < BLOCK_ORDER]
-            if small and (self.insist or self.buddy.blocktype[block] == MOVABLE):
+            if small and self.buddy.blocktype[block] == MOVABLE:
                 while wanted > 0 and pfn < stop:
                     size = self.size_at(pfn)
                     if pfn in self.buddy.chunks:
@@ -151,35 +168,42 @@ def compact(memory: Memory) -> int:
     """All zones, as far as the scanners get; how many pages moved."""
     before = memory.counters["moved"]
     for zone in range(len(memory.buddy.zones)):
-        Compaction(memory, zone, WHOLE_ZONE, False).run()
+        Compaction(memory, zone, WHOLE_ZONE).run()
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int, insist: bool) -> bool:
+def compact_for(memory: Memory, order: int, mt: int) -> bool:
     """Direct compaction, zone by zone; failures are remembered."""
     for number, zone in enumerate(memory.buddy.zones):
         if not memory.buddy.may_use(zone, mt) or memory.buddy.zone_free(number) - (2 << order) < zone.reserve:
             continue
         scanners = memory.scanners.setdefault(number, Scanners())
-        if not insist and order >= scanners.failed:
+        if order >= scanners.failed:
             scanners.considered = min(scanners.considered + 1, 1 << scanners.shift)
             if scanners.considered < 1 << scanners.shift:
                 continue
-        found = Compaction(memory, number, order, insist).run()
-        scanners.considered = 0
-        scanners.shift = 0 if found else min(scanners.shift + 1, 6)
-        scanners.failed = max(scanners.failed, order + 1) if found else min(scanners.failed, order)
-        if found:
+        memory.counters["compactions"] += 1
+        outcome = Compaction(memory, number, order).run()
+        if outcome != "short":
+            found = outcome == "found"
+            scanners.considered = 0
+            scanners.shift = 0 if found else min(scanners.shift + 1, 6)
+            scanners.failed = max(scanners.failed, order + 1) if found else min(scanners.failed, order)
+        if outcome == "found":
             return True
     return False
 
 
+def alloc_trying(memory: Memory, order: int, mt: int, times: int) -> int | None:
+    """A chunk, after up to so many compactions."""
+    pfn = memory.buddy.alloc(order, mt)
+    for _ in range(times):
+        if pfn is None and compact_for(memory, order, mt):
+            pfn = memory.buddy.alloc(order, mt)
+    return pfn
+
+
 def alloc(memory: Memory, file: File, order: int) -> int | None:
     """A chunk for a file, with the effort of its policy (K14)."""
-    mt = MOVABLE if file.policy.movable else UNMOVABLE
-    pfn = memory.buddy.alloc(order, mt)
-    if pfn is None and order > 0 and file.policy.effort >= EFFORT_ONCE and compact_for(memory, order, mt, False):
-        pfn = memory.buddy.alloc(order, mt)
-    if pfn is None and order > 0 and file.policy.effort == EFFORT_RETRY and compact_for(memory, order, mt, True):
-        pfn = memory.buddy.alloc(order, mt)
-    return pfn
+    times = 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
+    return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times)

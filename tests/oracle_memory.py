@@ -3,6 +3,7 @@
 One object per folio, one dictionary entry per page. Counts are in 4 KiB pages unless a name says otherwise.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -44,6 +45,7 @@ COUNTERS = (
     "vmm_punch_failed",
     "underused",
     "moved",
+    "compactions",
 )
 
 
@@ -195,6 +197,8 @@ class Pool:
     nr: int = 0
     reserved: int = 0
     hvo: bool = False
+    surplus: int = 0
+    overcommit: int = 0
     idle: list[int] = field(default_factory=list)
 
 
@@ -209,6 +213,7 @@ class Memory:
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
+        self.alloc_trying: Callable[[int], int | None] = lambda order: None  # a movable chunk, compacting where there is none
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
@@ -280,16 +285,70 @@ class Memory:
             pool.reserved -= 1
         elif number in file.promised:
             pool.reserved -= 1
-        elif file.confidential() or len(pool.idle) <= pool.reserved:
+        elif file.confidential():
             return None
+        elif len(pool.idle) <= pool.reserved:
+            pfn = self.surplus(pool)
+            if pfn is None:
+                return None
+            file.promised.add(number)
+            return HugePage(pool.order, pfn)
         if not file.confidential():
             file.promised.add(number)
         return HugePage(pool.order, pool.idle.pop(0))
+
+    def surplus(self, pool: Pool) -> int | None:
+        """A page beyond the pool's size, if it may have one more."""
+        pfn = self.huge(pool) if pool.surplus < pool.overcommit else None
+        if pfn is not None:
+            pool.surplus += 1
+            pool.nr += 1
+        return pfn
+
+    def promise(self, pool: Pool, pages: int) -> bool:
+        """So many pages are promised, with surplus ones where free ones are short; all or none."""
+        short = pool.reserved + pages - len(pool.idle)
+        for got in range(short):
+            pfn = self.surplus(pool)
+            if pfn is None:
+                self.drop_surplus(pool, got)
+                return False
+            pool.idle.insert(0, pfn)
+        pool.reserved += pages
+        return True
+
+    def drop_surplus(self, pool: Pool, most: int) -> None:
+        for _ in range(min(most, pool.surplus)):
+            if pool.idle:
+                self.free_huge(pool, pool.idle.pop(0))
+                pool.surplus -= 1
+
+    def free_huge(self, pool: Pool, pfn: int) -> None:
+        """A page leaves the pool for free memory, block by block."""
+        pool.nr -= 1
+        for block in range(pfn, pfn + (1 << pool.order), BLOCK_PAGES):
+            self.buddy.free(block, BLOCK_ORDER)
+
+    def resize(self, pool: Pool, count: int, overcommit: int) -> None:
+        """Surplus pages become the pool's own first; then it grows, or idle pages go; what is too much is surplus."""
+        pool.overcommit = overcommit
+        while pool.surplus and pool.nr - pool.surplus < count:
+            pool.surplus -= 1
+        while pool.nr - pool.surplus < count and self.grow(pool, False):
+            pass
+        least = max(count, pool.reserved + pool.nr - len(pool.idle))
+        while pool.nr - pool.surplus > least and pool.idle:
+            self.free_huge(pool, pool.idle.pop(0))
+        pool.surplus += max(0, pool.nr - pool.surplus - count)
 
     def give_back(self, file: File, huge: HugePage) -> None:
         """Free the restored page structs, put the page on top of its pool; guest_memfd gets its reservation back."""
         self.forget_structs(huge)
         pool = self.pools[huge.order]
+        if pool.surplus and not file.confidential():
+            pool.surplus -= 1
+            self.free_huge(pool, huge.pfn)
+            return
         pool.idle.insert(0, huge.pfn)
         if file.confidential():
             file.reservation += 1
@@ -338,11 +397,16 @@ class Memory:
             self.reserved.update(page.chains[pfn][:-7])
         return True
 
+    def huge(self, pool: Pool) -> int | None:
+        """A huge page from free memory."""
+        if pool.order == GIGA_ORDER:
+            return self.buddy.alloc_giga(MOVABLE)
+        return self.alloc_trying(pool.order)
+
     def grow(self, pool: Pool, hvo: bool) -> bool:
         """One more page for the pool; HVO frees the frames of its page structs but the first."""
         pool.hvo = hvo
-        giga = pool.order == GIGA_ORDER
-        pfn = self.buddy.alloc_giga(MOVABLE) if giga else self.buddy.alloc(pool.order, MOVABLE)
+        pfn = self.huge(pool)
         if pfn is None:
             return False
         pool.nr += 1

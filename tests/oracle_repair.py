@@ -4,8 +4,9 @@ import errno
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED
 from oracle_compaction import alloc
-from oracle_memory import File, Folio, Memory
+from oracle_memory import File, Memory
 from oracle_operations import punch
+from oracle_split import split_to_pages
 
 
 def collapse(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
@@ -73,30 +74,3 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
             if max_none < zeros and max_none != BLOCK_PAGES - 1 and split_to_pages(memory, folio):
                 memory.counters["underused"] += 1
     return 0, file.size
-
-
-def split_to_pages(memory: Memory, folio: Folio) -> bool:
-    """Base pages; those that are not mapped, and zeros, are freed. A held folio stays."""
-    if folio.order == 0:
-        return False
-    if folio.busy():
-        memory.counters["split_failed"] += 1
-        return False
-    file = folio.file
-    if folio.order == BLOCK_ORDER:
-        memory.counters["split_punch"] += 1
-        file.unseen.discard(folio.index // BLOCK_PAGES)
-    file.tables.add(folio.index // BLOCK_PAGES)
-    for offset, pfn in enumerate(folio.frames()):
-        index = folio.index + offset
-        if index in folio.members and file.pages[index].content != FRESH:
-            piece = Folio(file, index, pfn, 0, None, {index}, folio.cleared)
-            file.pages[index].folio = memory.users[pfn] = piece
-        elif index in folio.members:
-            del file.pages[index]
-            folio.members.remove(index)
-    for offset, pfn in enumerate(folio.frames()):
-        if folio.index + offset not in folio.members:
-            del memory.users[pfn]
-            memory.buddy.free(pfn, 0)
-    return True

@@ -81,16 +81,47 @@ def test_huge_page_is_compacted_for(world: MakeWorld) -> None:
     assert layout(model, eager) == [(0, 512)]
 
 
-def test_failures_are_remembered_unless_one_insists(world: MakeWorld) -> None:
-    """After a failure every other attempt is passed over, then three of four; `retry` looks anyway."""
+def test_failures_are_remembered(world: MakeWorld) -> None:
+    """After a failure every other attempt is passed over, then three of four; a success forgets it."""
     model = world(8)
-    perforated(model, SMALL, 7)
-    once = new(model, 512, replace(SHMEM_THP, sizes=(9,), fallocate_sizes=(9,), effort=EFFORT_ONCE))
-    for _ in range(3):
+    pinned = perforated(model, MOVABLE_4K, 7)
+    for page in range(0, 512 * 7, 256):
+        assert model.pin(pinned, page, 1) == (0, 1)
+    huge_only = replace(SHMEM_THP, sizes=(9,), fallocate_sizes=(9,))
+    once = new(model, 512, replace(huge_only, effort=EFFORT_ONCE))
+    runs = []
+    for _ in range(7):
         assert model.allocate(once, 0, 512) == (errno.ENOMEM, 0)
-    assert count(model, "moved") == 0
-    retry = new(model, 512, replace(SHMEM_THP, sizes=(9,), fallocate_sizes=(9,), effort=EFFORT_RETRY))
+        runs.append(count(model, "compactions"))
+    assert runs == [1, 1, 2, 2, 2, 2, 3]
+    retry = new(model, 512, replace(huge_only, effort=EFFORT_RETRY))
     assert model.allocate(retry, 0, 512) == (errno.ENOMEM, 0)
+    assert count(model, "compactions") == 3  # four tries, of the seven that are passed over
+    for page in range(0, 512 * 7, 256):
+        assert model.unpin(pinned, page, 1) == (0, 1)
+    assert model.allocate(retry, 0, 512) == (0, 512)  # the last of these four looks again
+    assert count(model, "compactions") == 4
+    model.destroy(retry)
+    model.allocate(once, 0, 512)
+    assert count(model, "compactions") == 4  # it was free already
+
+
+def test_folio_without_a_hole_of_its_size_is_split(world: MakeWorld) -> None:
+    """`try_split_folio`: its pages move one by one, and compaction goes on behind it."""
+    model = world(8)
+    model.allocate(new(model, 512, SHMEM_THP), 0, 512)  # the block without a neighbour; then the lowest are handed out
+    large = new(model, 512, replace(SHMEM_THP, sizes=(4,), fallocate_sizes=(4,)))
+    model.allocate(large, 0, 512)
+    for page in range(16, 512, 32):
+        model.punch(large, page, 16)
+    small = perforated(model, MOVABLE_4K, 4)
+    blocks = sorted({frame // 512 for frame in frames(model, large) + frames(model, small)})
+    assert frames(model, large)[0] // 512 == blocks[0]
+    # The lowest block has 256 pages of the one and 128 of the other, which filled its holes first; the next has 256.
+    assert model.compact() == (0, 256 + 128 + 256)
+    sizes = [pages for _, pages in layout(model, large)]
+    assert (sum(sizes), set(sizes)) == (256, {1, 16})
+    assert free_pages(model, 9) == FREE_OF_8 - 6 * 512 + 2 * 512
 
 
 def test_contents_and_guests_view_survive(world: MakeWorld) -> None:
@@ -103,3 +134,13 @@ def test_contents_and_guests_view_survive(world: MakeWorld) -> None:
     assert [page[3] for page in (seen[0], seen[2])] == [1, 0]
     assert model.punch(file, 0, 1024) == (0, 1024)
     assert free_pages(model) == FREE_OF_8
+
+
+def test_punch_after_a_collapse_of_base_pages(world: MakeWorld) -> None:
+    """MADV_COLLAPSE makes huge pages of shmem that allocates base pages only."""
+    model = world(8)
+    file = new(model, 512, MOVABLE_4K)
+    model.allocate(file, 0, 512)
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert model.punch(file, 5, 1) == (0, 1)
+    assert free_pages(model) == FREE_OF_8 - 511

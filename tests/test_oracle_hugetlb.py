@@ -437,3 +437,55 @@ def test_demotion_with_hvo_takes_the_structs_of_all_pieces(world: MakeWorld) -> 
     assert free_pages(model) == 4095 - 511 - 7
     model.destroy(file)
     assert free_pages(model) == 4095 - 511
+
+
+# -- pools that grow, shrink and overcommit (L19) ------------------------------------------------------------------------
+
+
+def test_surplus_pages_are_freed_first(world: MakeWorld) -> None:
+    """Whatever is given back while there is a surplus goes to free memory; the pool's own pages stay in use."""
+    model = world(8)
+    assert model.set_pool(9, 1, 2) == 0
+    file = new(model, 2048, HUGETLBFS)
+    assert model.allocate(file, 0, 2048) == (errno.ENOSPC, 1536)
+    assert (pool(model), free_pages(model)) == ((3, 0, 0), FREE_OF_8 - 1536)
+    model.punch(file, 0, 512)
+    assert (pool(model), free_pages(model)) == ((2, 0, 0), FREE_OF_8 - 1024)
+    model.punch(file, 512, 1024)
+    assert (pool(model), free_pages(model)) == ((1, 1, 0), FREE_OF_8 - 512)
+
+
+def test_surplus_is_promised_too_and_goes_with_the_promise(world: MakeWorld) -> None:
+    model = world(8)
+    assert model.set_pool(9, 1, 2) == 0
+    file, other = new(model, 1536, HUGETLBFS), new(model, 512, HUGETLBFS)
+    assert model.reserve(other, 0, 512) == (0, 512)
+    assert model.reserve(file, 0, 1536) == (errno.ENOMEM, 0)
+    assert (pool(model), free_pages(model)) == ((1, 1, 1), FREE_OF_8 - 512)
+    assert model.reserve(file, 0, 1024) == (0, 1024)
+    assert (pool(model), free_pages(model)) == ((3, 3, 3), FREE_OF_8 - 1536)
+    model.destroy(file)
+    assert (pool(model), free_pages(model)) == ((1, 1, 1), FREE_OF_8 - 512)
+
+
+def test_pool_that_shrinks_below_what_is_in_use(world: MakeWorld) -> None:
+    """The excess becomes surplus; a pool that grows again counts it as its own first."""
+    model = world(8)
+    assert model.set_pool(9, 4, 0) == 0
+    file = new(model, 1024, HUGETLBFS)
+    model.allocate(file, 0, 1024)
+    assert model.reserve(new(model, 512, HUGETLBFS), 0, 512) == (0, 512)
+    assert model.set_pool(9, 1, 0) == 0
+    assert (pool(model), free_pages(model)) == ((3, 1, 1), FREE_OF_8 - 1536)
+    assert model.set_pool(9, 2, 0) == 0
+    model.punch(file, 0, 1024)
+    assert (pool(model), free_pages(model)) == ((2, 2, 1), FREE_OF_8 - 1024)
+    assert model.set_pool(9, 100, 0) == 0
+    assert pool(model) == (7, 7, 1)
+    assert model.set_pool(9, -1, 0) == errno.EINVAL
+
+
+def test_pool_with_hvo_is_not_resized(world: MakeWorld) -> None:
+    model = world(8)
+    model.grow_pool(9, 1, True)
+    assert model.set_pool(9, 0, 0) == errno.EOPNOTSUPP

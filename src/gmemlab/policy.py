@@ -43,7 +43,7 @@ class Policy:
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
         effort: how hard a huge allocation tries (K14): the free lists (`none`, `light`: what `light` wakes is not modelled),
-            one direct compaction unless it failed lately (`direct-once`), or all of a zone as well (`retry`). No reclaim.
+            one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). No reclaim.
         zone: unmovable (G54) or movable memory (K15).
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
             free it when its last page goes (anonymous memory, L16).
@@ -134,7 +134,7 @@ CHOICES: Final = tuple(
 def _no_such_value(choice: str) -> str:
     """Why a value is not among a choice's values."""
     if choice == "repair":
-        return "khugepaged, compaction and shrinkers are not modelled yet, so no policy can rely on them"
+        return "nothing runs khugepaged, kcompactd or shrinkers by itself yet, so no policy can rely on them"
     return "not one of the choices"
 
 
@@ -269,7 +269,7 @@ PRESETS: Final[dict[str, Policy]] = {
             "G89, T12, T13", **_IN_PLACE, punch="zero", merge="eager", effort="retry",
         ),
         _preset(
-            "thp-migratable", "2M,4K", "like thp-inplace in movable memory; its daemons are not modelled yet", "upper bound",
+            "thp-migratable", "2M,4K", "like thp-inplace in movable memory, which direct compaction moves", "upper bound",
             "T17, K16", **_IN_PLACE, zone="movable", effort="direct-once",
         ),
         _preset("hugetlb-2m", "2M", "2M pages from a pool, split and merged at conversion", "posted", "G64 to G74", **_HUGETLB),

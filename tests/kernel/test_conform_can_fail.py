@@ -20,7 +20,7 @@ from gmemlab.model.host import Host
 
 HUGE = 512 * PAGE
 allocate, punch, pin, unpin = GuestMemory.allocate, GuestMemory.punch_hole, GuestMemory.pin, GuestMemory.unpin
-split_deferred, demote_pages = GuestMemory.split_deferred, Host.demote_pages
+split_deferred, demote_pages, set_pool = GuestMemory.split_deferred, Host.demote_pages, Host.set_pool
 
 
 def wrong_errno(memory: GuestMemory, offset: Any = 0, size: Any = None) -> None:
@@ -84,6 +84,11 @@ def zeros_stay(memory: GuestMemory, max_ptes_none: int) -> None:
     split_deferred(memory)
 
 
+def no_overcommit(host: Host, page: Any, count: int, overcommit: int = 0) -> None:
+    """No pool has surplus pages."""
+    set_pool(host, page, count)
+
+
 def one_is_left(host: Host, count: int) -> int:
     """The last page of 1G is not demoted."""
     free = int(host.state.pools[1].free)
@@ -136,6 +141,7 @@ FAULTS = {
     "contents-survive-a-hole": Fault("thp", ModelFiles, {"_forget": remembered}, "contents of page", 5, 400),
     "huge-pages-of-zeros-stay": Fault("anon", GuestMemory, {"split_deferred": zeros_stay}, "underused: kernel", 4, 200),
     "one-1g-page-is-not-demoted": Fault("hugetlb-1g", Host, {"demote_pages": one_is_left}, "total_1g: kernel", 2, 100),
+    "no-surplus-pages": Fault("hugetlb", Host, {"set_pool": no_overcommit}, "kernel", 4, 400),
     "hugetlb-rounds-inward": Fault("hugetlb", GuestMemory, {"allocate": inward}, "free: kernel", 3, 400),
 }
 

@@ -8,8 +8,10 @@ import pytest
 from gmemlab.core import layout
 from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, MEASURE, NR_TALLIES, TALLY_PRESENT
 from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
-from gmemlab.lab.simulate import Run
+from gmemlab.lab.simulate import Run, simulate
+from gmemlab.model.host import Host
 from gmemlab.policy import find
+from lab_world import make_trace
 
 PAGE = 4096
 
@@ -161,3 +163,21 @@ def test_counters_are_those_of_the_run_alone() -> None:
     assert (found["launches"], found["launches_failed"]) == (32, 0)
     assert found["lost"] == 64 * PAGE
     assert found["huge_backed_end"] == ((1 << 18) + 512) / (1 << 19)
+
+
+def test_what_guests_were_given_is_counted_without_the_hosts_own() -> None:
+    """1,000 pages to a guest, of which 100 are punched; 700 to the host, of which it gives 250 back."""
+    events = (
+        (0, 0, layout.OP_CREATE, 0, 0, 1024),
+        (1, layout.HOST_MOVABLE, layout.OP_HOST_ALLOCATE, 0, 0, 700),
+        (2, 0, layout.OP_ALLOCATE, 0, 0, 1000),
+        (3, layout.HOST_MOVABLE, layout.OP_HOST_FREE, 0, 0, 250),
+        (4, 0, layout.OP_PUNCH, 0, 0, 100),
+        (5, -1, layout.OP_SAMPLE, 0, 0, 0),
+    )
+    host = Host("64M")
+    before = host.state.tally.copy()
+    run = simulate(host, make_trace(events, (1024,), 10, background_pages=(512, 1024)), find("4k"))
+    found = figures_of(run, before)
+    assert (found["allocated_4k"], found["released_4k"]) == (1000, 100)
+    assert [found[f"allocated_{size}"] for size in ("2m", "1g", "other")] == [0, 0, 0]

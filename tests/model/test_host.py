@@ -66,7 +66,8 @@ def snapshot_of(zone: ZoneSnapshot) -> Snapshot:
 
 def free_counts(host: Host) -> dict[str, list[int]]:
     """Free chunks by type and order."""
-    rows = host.state.free_lists["count"].reshape(-1, layout.NR_MIGRATETYPES, layout.NR_ORDERS).sum(axis=0)
+    counts = host.state.free_lists["count"][: -layout.NR_ORDERS]  # the last rows are compaction's
+    rows = counts.reshape(-1, layout.NR_MIGRATETYPES, layout.NR_ORDERS).sum(axis=0)
     return {name: rows[kind].tolist() for kind, name in enumerate(TYPES)}
 
 
@@ -264,12 +265,31 @@ def test_sizes_of_hosts_are_checked(size: str) -> None:
         (lambda: ANY_HOST("64M").memory("2M", policy="thp"), "^policy: a policy for guest_memfd.*allowed: shmem-thp"),
         (lambda: ANY_HOST("64M").memory("2M", policy=None), "^policy: not a policy"),
         (lambda: ANY_HOST("64M").grow_pool("2M", "all"), "^page: no such pool"),
+        (lambda: ANY_HOST("64M").set_pool("4M", 1), "^page: no such pool"),
+        (lambda: ANY_HOST("64M").set_pool("2M", 1, -1), "^page: no such pool"),
+        (lambda: ANY_HOST("64M").demote_pages(-1), "not a number of pages"),
+        (mixed_pool, "^hvo: one pool has HVO for all of its pages, or none"),
     ],
 )
 def test_wrong_arguments_are_named(call: Callable[[], object], words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         call()
     assert caught.value.allowed
+
+
+def mixed_pool() -> None:
+    """Half with HVO, half without."""
+    host = Host("64M")
+    host.grow_pool("2M", 1, hvo=True)
+    host.grow_pool("2M", 1, hvo=False)
+
+
+def test_pool_with_hvo_keeps_its_size() -> None:
+    host = Host("64M")
+    host.grow_pool("2M", 3)
+    with pytest.raises(OperationError, match=r"^set the pool of 2M pages to 1") as caught:
+        host.set_pool("2M", 1)
+    assert caught.value.errno == errno.EOPNOTSUPP
 
 
 @pytest.mark.parametrize(("policy", "largest"), [("thp", "4T"), ("thp-inplace", "8T"), ("shmem-thp", "8T")])

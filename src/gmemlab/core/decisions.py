@@ -29,6 +29,9 @@ PART_KEEP = 4  # nothing
 PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
 
 
+COMPACTIONS_OF_RETRY = 4  # MAX_COMPACT_RETRIES / 4, for orders above 3
+
+
 @jit
 def sizes_tried(policy: Records, by_fallocate: bool) -> int:
     """Folio orders that a population tries, as bits. shmem has more of them for fallocate than for faults (L12)."""
@@ -51,15 +54,11 @@ def migratetype(policy: Records) -> int:
 
 
 @jit
-def compacts(policy: Records, order: int) -> bool:
-    """Whether an allocation of this order that found nothing has memory compacted, and tries once more (K14)."""
-    return bool(order > 0 and policy.effort >= EFFORT_ONCE)
-
-
-@jit
-def insists(policy: Records) -> bool:
-    """Whether it has all of a zone compacted, deferred or not, when that did not help (`__GFP_RETRY_MAYFAIL`)."""
-    return bool(policy.effort == EFFORT_RETRY)
+def compactions(policy: Records, order: int) -> int:
+    """How often an allocation of this order that found nothing has memory compacted before it gives up (K14)."""
+    if order == 0 or policy.effort < EFFORT_ONCE:
+        return 0
+    return COMPACTIONS_OF_RETRY if policy.effort == EFFORT_RETRY else 1
 
 
 @jit

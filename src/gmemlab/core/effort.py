@@ -5,19 +5,16 @@ from gmemlab.core.buddy import alloc
 from gmemlab.core.daemons.compaction import compact_for
 from gmemlab.core.frames import own_folio
 from gmemlab.core.jit import jit
-from gmemlab.core.state import Records, State
+from gmemlab.core.state import State
 
 
 @jit
-def alloc_with_effort(state: State, order: int, migratetype: int, policy: Records) -> int:
-    """A chunk of 2**order frames from the free lists, or else after as much compaction as the policy wants. 0 if none."""
+def alloc_trying(state: State, order: int, migratetype: int, times: int) -> int:
+    """A chunk of 2**order frames from the free lists, or else after up to `times` direct compactions. 0 if none."""
     pfn = alloc(state, order, migratetype)
-    if pfn or not decisions.compacts(policy, order):
-        return pfn
-    if compact_for(state, order, migratetype, False):
-        pfn = alloc(state, order, migratetype)
-    if pfn == 0 and decisions.insists(policy) and compact_for(state, order, migratetype, True):
-        pfn = alloc(state, order, migratetype)
+    for _ in range(times):
+        if pfn == 0 and compact_for(state, order, migratetype):
+            pfn = alloc(state, order, migratetype)
     return pfn
 
 
@@ -25,7 +22,7 @@ def alloc_with_effort(state: State, order: int, migratetype: int, policy: Record
 def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     """Allocate a folio of order 9 or less for page `index` of a file, as its policy says. Returns its first frame, or 0."""
     policy = state.policies[state.files[owner].policy]
-    pfn = alloc_with_effort(state, order, decisions.migratetype(policy), policy)
+    pfn = alloc_trying(state, order, decisions.migratetype(policy), decisions.compactions(policy, order))
     if pfn:
         own_folio(state, pfn, order, owner, index)
     return pfn

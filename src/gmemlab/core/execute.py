@@ -15,7 +15,7 @@ from gmemlab.core.operations.pin import hold, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
-from gmemlab.core.pools import demote, grow_pool
+from gmemlab.core.pools import demote, grow_pool, resize_pool
 from gmemlab.core.state import State
 
 
@@ -68,6 +68,12 @@ def bind(state: State, file: int, k: int, gfn: int, count: int, offset: int) -> 
 def fill_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
     """`grow_pool`, for callers in Python. Returns (errno, pages added)."""
     return grow_pool(state, order, count, hvo)
+
+
+@entry
+def set_pool(state: State, order: int, count: int, overcommit: int) -> int:
+    """`resize_pool`, for callers in Python. Returns 0 or the errno."""
+    return resize_pool(state, order, count, overcommit)
 
 
 @entry

@@ -263,7 +263,18 @@ POLICY: Final = np.dtype(
     ],
     align=True,
 )
-POOL_RECORD: Final = np.dtype([("nr", "i8"), ("free", "i8"), ("reserved", "i8"), ("head", "i4"), ("hvo", "i4")], align=True)
+POOL_RECORD: Final = np.dtype(
+    [
+        ("nr", "i8"),  # with surplus pages
+        ("free", "i8"),
+        ("reserved", "i8"),
+        ("surplus", "i8"),  # pages beyond the size that the pool was given, freed as soon as they are given back (L19)
+        ("overcommit", "i8"),  # how many of them there may be
+        ("head", "i4"),
+        ("hvo", "i4"),
+    ],
+    align=True,
+)
 PIN_RECORD: Final = np.dtype(
     [
         ("first", "i8"),  # the call's range, by which it is undone

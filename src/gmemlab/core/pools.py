@@ -3,7 +3,9 @@
 import errno
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import alloc, free_block
+from gmemlab.core.buddy import free_block
+from gmemlab.core.decisions import COMPACTIONS_OF_RETRY
+from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -88,12 +90,100 @@ def take_page(state: State, order: int) -> int:
 
 
 @jit
+def alloc_huge(state: State, order: int) -> int:
+    """A huge page from free memory for a pool. Returns its first block, or 0."""
+    if order == GIGA_ORDER:
+        return alloc_giga(state, MOVABLE)
+    return alloc_trying(state, BLOCK_ORDER, MOVABLE, COMPACTIONS_OF_RETRY) >> BLOCK_ORDER
+
+
+@jit
+def free_huge(state: State, block: int, order: int) -> None:
+    """Give a huge page that no pool counts any more back to free memory."""
+    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
+        free_block(state, part)
+
+
+@jit
+def alloc_surplus(state: State, order: int) -> int:
+    """A huge page beyond the pool's size, if it may have one more (`alloc_surplus_hugetlb_folio`). Its first block, or 0."""
+    pool = state.pools[pool_of(order)]
+    if pool.surplus >= pool.overcommit:
+        return 0
+    block = alloc_huge(state, order)
+    if block:
+        pool.surplus += 1
+        pool.nr += 1
+    return block
+
+
+@jit
+def promise(state: State, order: int, pages: int) -> bool:
+    """Have the pool promise so many pages, surplus ones as far as free ones are short (`gather_surplus_pages`); all or none."""
+    pool = state.pools[pool_of(order)]
+    short = int(pool.reserved) + pages - int(pool.free)
+    for got in range(short):
+        block = alloc_surplus(state, order)
+        if block == 0:
+            drop_surplus(state, order, got)
+            return False
+        put_page(state, block, order)
+    pool.reserved += pages
+    return True
+
+
+@jit
+def drop_surplus(state: State, order: int, most: int) -> None:
+    """Give up to `most` surplus pages back to free memory, from the top of the idle ones."""
+    pool = state.pools[pool_of(order)]
+    for _ in range(min(most, int(pool.surplus))):
+        if pool.head == 0:
+            return
+        free_huge(state, take_page(state, order), order)
+        pool.surplus -= 1
+        pool.nr -= 1
+
+
+@jit
+def withdraw(state: State, order: int, pages: int) -> None:
+    """So many promised pages are not needed any more; as many surplus pages go (`return_unused_surplus_pages`)."""
+    state.pools[pool_of(order)].reserved -= pages
+    drop_surplus(state, order, pages)
+
+
+@jit
+def resize_pool(state: State, order: int, count: int, overcommit: int) -> int:
+    """Give a pool its size, and how many surplus pages it may have beyond (`set_max_huge_pages`). Returns 0 or the errno.
+
+    It first counts surplus pages as its own, then grows as far as memory goes. Idle pages leave a pool that is too large; what
+    is in use or promised beyond its size becomes surplus. EOPNOTSUPP for a pool with HVO, whose page structs would have to be
+    restored first.
+    """
+    pool = state.pools[pool_of(order)]
+    if count < 0 or overcommit < 0:
+        return errno.EINVAL
+    if pool.hvo:
+        return errno.EOPNOTSUPP
+    pool.overcommit = overcommit
+    pool.surplus -= max(0, min(int(pool.surplus), count - int(pool.nr - pool.surplus)))
+    missing = count - int(pool.nr - pool.surplus)
+    if missing > 0:
+        grow_pool(state, order, missing, 0)
+    least = max(count, int(pool.reserved + pool.nr - pool.free))
+    while pool.nr - pool.surplus > least and pool.head:
+        free_huge(state, take_page(state, order), order)
+        pool.nr -= 1
+    pool.surplus += max(0, int(pool.nr - pool.surplus) - count)
+    return 0
+
+
+@jit
 def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
     """Add up to `count` huge pages to a pool from free memory. Returns (ENOMEM or 0, pages added)."""
     pool = state.pools[pool_of(order)]
     pool.hvo = hvo
     for done in range(count):
-        block = alloc_giga(state, MOVABLE) if order == GIGA_ORDER else alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+        block = alloc_huge(state, order)
         if block == 0:
             return errno.ENOMEM, done
         pool.nr += 1
@@ -146,13 +236,18 @@ def return_page(state: State, block: int, order: int, pooled: bool, file: int) -
     """A whole huge page left its file for good: back to its pool, or block by block to the buddy allocator.
 
     The sub-pool of a guest_memfd keeps what was reserved at its creation (G70); for hugetlb memory a promise is used up with
-    its page (L19).
+    its page, and surplus pages are freed first (L19, `free_huge_folio`).
     """
-    if pooled:
+    pool = state.pools[pool_of(order)]
+    if not pooled:
+        free_huge(state, block, order)
+    elif state.files[file].kind == layout.KIND_GUEST_MEMFD:
         put_page(state, block, order)
-        if state.files[file].kind == layout.KIND_GUEST_MEMFD:
-            state.files[file].reserved += 1
-            state.pools[pool_of(order)].reserved += 1
-        return
-    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
-        free_block(state, part)
+        state.files[file].reserved += 1
+        pool.reserved += 1
+    elif pool.surplus:
+        free_huge(state, block, order)
+        pool.surplus -= 1
+        pool.nr -= 1
+    else:
+        put_page(state, block, order)

@@ -29,6 +29,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("memslots", lambda: execute.bind(state, 1, 0, 0, 512, 0)),
         ("operations", lambda: execute.execute(state, layout.OP_ALLOCATE, 1, 0, 512, 0)),
         ("pools", lambda: execute.fill_pool(state, layout.BLOCK_ORDER, 0, 0)),
+        ("pool sizes", lambda: execute.set_pool(state, layout.BLOCK_ORDER, 0, 0)),
         ("demotion", lambda: execute.demote_pages(state, 0)),
         ("placement", lambda: boot.punch_each(state, 1, none, none)),
         ("memory in use", lambda: boot.occupy(state, 1, 1, layout.MOVABLE)),

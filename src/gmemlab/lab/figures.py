@@ -93,6 +93,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "fallbacks": Figure("count", "populations that wanted a larger folio and got a smaller one"),
     "stale": Figure("bytes", "punched, but kept its contents after a failed split (K2)"),
     "lost": Figure("bytes", "live guest memory dropped after a failed split (K2)"),
+    "compactions": Figure("count", "direct compactions of a zone, for huge pages that were not free (K14)"),
+    "compact_scanned": Figure("count", "4K pages that their scanners looked at"),
+    "compact_moved": Figure("count", "4K pages that they moved"),
+    "firmware_copies": Figure("count", "of these, guests' private pages, which no kernel moves: an upper bound (K16)"),
     "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
 }
 
@@ -227,8 +231,12 @@ def _operations(tally: Tally) -> Figures:
         "entries_4k": layout.TALLY_MAPPED_4K,
         "fallbacks": layout.TALLY_HUGE_FALLBACK,
         "blocks_stolen": layout.TALLY_BLOCKS_STOLEN,
+        "compactions": layout.TALLY_COMPACT_RUNS,
+        "compact_moved": layout.TALLY_COMPACT_MOVED,
+        "firmware_copies": layout.TALLY_FIRMWARE_COPIES,
     }
     figures: Figures = {name: int(tally[index]) for name, index in counts.items()}
+    figures["compact_scanned"] = int(tally[layout.TALLY_COMPACT_MIGRATE_SCANNED] + tally[layout.TALLY_COMPACT_FREE_SCANNED])
     figures["stale"] = int(tally[layout.TALLY_STALE_PAGES]) * PAGE_SIZE
     figures["lost"] = int(tally[layout.TALLY_LOST_PAGES]) * PAGE_SIZE
     return figures

@@ -1,8 +1,9 @@
 """Host time of what the model counted: counts times the entries of a cost profile, as intervals.
 
 Only what was counted and what the profile has is added up; the rest is named. No entry stands for another operation than its
-own, with one exception: shmem with THP is the live stand-in for guest_memfd with 2M folios, which no kernel has yet
-(live-kernel.md, section 2).
+own, with two exceptions: shmem with THP is the live stand-in for guest_memfd with 2M folios, which no kernel has yet
+(live-kernel.md, section 2); and the ordinary memory beside a two-source guest, which is faulted in and discarded, is priced as
+if it were guest_memfd's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,8 @@ OPERATIONS: Final = (
     Operation("4K\nfreed", "released_4k", "guest-memfd-punch"),
     Operation("2M\ngiven", "allocated_2m", "shmem-2m-fallocate", "hugetlb-2m-fallocate"),
     Operation("2M\nfreed", "released_2m", "shmem-2m-punch", "hugetlb-2m-punch"),
+    Operation("other\ngiven", "allocated_other", "fallocate-of-other-sizes"),
+    Operation("other\nfreed", "released_other", "punch-of-other-sizes"),
     Operation("1G\ngiven", "allocated_1g", "hugetlb-1g-fallocate"),
     Operation("1G\nfreed", "released_1g", "hugetlb-1g-punch"),
     # The split, and one page freed (L13), which is in "4K freed" as well: 4% of it.

@@ -143,14 +143,42 @@ class Host:
         order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
         if order is None or not isinstance(count, int) or count < 0:
             raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and a count of 0 or more")
+        pool = self.state.pools[int(order == layout.GIGA_ORDER)]
+        if pool.nr and bool(pool.hvo) is not bool(hvo):
+            raise UsageError(
+                "one pool has HVO for all of its pages, or none", key="hvo", value=hvo, allowed=str(bool(pool.hvo))
+            )
         _, done = execute.fill_pool(self.state, order, count, int(hvo))
         self.check_capacity()
         return int(done)
+
+    def set_pool(self, page: int | str, count: int, overcommit: int = 0) -> None:
+        """Give a pool without HVO its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
+
+        Args:
+            page: 2M or 1G.
+            count: pages; what is in use or promised beyond that becomes surplus, and goes when it is given back.
+            overcommit: how many surplus pages hugetlb memory may take beyond (nr_overcommit_hugepages).
+
+        Raises:
+            UsageError: no such pool, or a negative number.
+            OperationError: ENOTSUP for a pool with HVO.
+        """
+        order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
+        if order is None or count < 0 or overcommit < 0:
+            raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and counts of 0 or more")
+        error = int(execute.set_pool(self.state, order, count, overcommit))
+        self.check_capacity()
+        if error:
+            raise operation_error(error, 0, f"set the pool of {page} pages to {count}")
 
     def demote_pages(self, count: int) -> int:
         """Turn up to `count` idle 1G pages of their pool, promised to nobody, into 2M pages (L20). Returns how many were."""
         if not isinstance(count, int) or count < 0:
             raise UsageError("not a number of pages", value=str(count), allowed="0 or more")
+        small, large = self.state.pools
+        if small.nr and small.hvo != large.hvo:
+            raise UsageError("the pool of 2M pages differs in HVO from that of 1G", key="hvo", allowed="the same in both")
         _, done = execute.demote_pages(self.state, count)
         self.check_capacity()
         return int(done)

@@ -70,6 +70,9 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
             Detail("4K entries\nmade", write_count, ("entries_4k",)),
             Detail("in smaller\nfolios", write_count, ("fallbacks",)),
             Detail("conver-\nsions", write_count, ("conversions",)),
+            Detail("com-\npactions", write_count, ("compactions",)),
+            Detail("4K pages\nmoved", write_count, ("compact_moved",)),
+            Detail("firmware\ncopies", write_count, ("firmware_copies",)),
         ),
     ),
     (

@@ -8,7 +8,7 @@ huge pages stay.
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_chunk
-from gmemlab.core.frames import clear_frames, open_block, write_frames
+from gmemlab.core.frames import clear_frames, open_block, recut, write_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -17,6 +17,7 @@ from gmemlab.core.layout import (
     FRAME_ISOLATED,
     FRAME_TAIL,
     FRAME_USED,
+    KIND_ANON,
     KIND_GUEST_MEMFD,
     MOVABLE,
     NR_MIGRATETYPES,
@@ -26,12 +27,14 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details
+from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.state import State
 
 CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
 WHOLE_ZONE = -1  # the order of /proc/sys/vm/compact_memory: no particular size is wanted
 SUCCESS = 0  # a chunk of the wanted order is free
 COMPLETE = 1  # the scanners met
+CONTENDED = 2  # no more targets, though the scanners are apart
 MAX_DEFER_SHIFT = 6  # COMPACT_MAX_DEFER_SHIFT
 
 
@@ -64,11 +67,11 @@ def isolate_chunk(state: State, zone: int, block: int, slot: int) -> int:
 
 
 @jit
-def isolate_free(state: State, zone: int, wanted: int, any_type: bool) -> int:
-    """Isolate free chunks until there are `wanted` pages, from the block of the target scanner downwards. Returns pages.
+def isolate_free(state: State, zone: int, wanted: int) -> None:
+    """Isolate free chunks until there are `wanted` pages, from the block of the target scanner downwards.
 
-    Blocks that are free as a whole, and (unless `any_type`) those that are not movable, are no targets
-    (`suitable_migration_target`).
+    Blocks that are free as a whole, and those of other types, are no targets (`suitable_migration_target`). The zone's reserve
+    ends it, too.
     """
     record = state.zones[zone]
     got = 0
@@ -76,23 +79,23 @@ def isolate_free(state: State, zone: int, wanted: int, any_type: bool) -> int:
         block = int(record.compact_free) >> BLOCK_ORDER
         offset = int(record.compact_free) & (BLOCK_PAGES - 1)
         target = state.blocks[block]
-        if target.kind == SPLIT and target.nr_free > 0 and (any_type or target.migratetype == MOVABLE):
-            state.tally[layout.TALLY_COMPACT_FREE_SCANNED] += BLOCK_PAGES - offset
+        if target.kind == SPLIT and target.migratetype == MOVABLE and target.nr_free > 0:
+            start = offset
             base = int(target.detail) * BLOCK_PAGES
             while got < wanted and offset < BLOCK_PAGES:
                 frame = state.frames[base + offset]
                 pages = 1 if frame.kind == FRAME_TAIL else 1 << int(frame.order)
                 if frame.kind == FRAME_FREE:
                     if record.free - 2 * pages < record.reserve:
-                        return got
+                        wanted = 0
+                        break
                     got += isolate_chunk(state, zone, block, base + offset)
                 offset += pages
+            state.tally[layout.TALLY_COMPACT_FREE_SCANNED] += offset - start
             if offset < BLOCK_PAGES:
-                state.tally[layout.TALLY_COMPACT_FREE_SCANNED] -= BLOCK_PAGES - offset
                 record.compact_free = (block << BLOCK_ORDER) + offset
-                return got
+                return
         record.compact_free = (block - 1) << BLOCK_ORDER
-    return got
 
 
 @jit
@@ -182,7 +185,27 @@ def cluster_end(state: State, base: int, offset: int, most: int) -> tuple[int, i
 
 
 @jit
-def move_cluster(state: State, zone: int, most: int, any_type: bool) -> bool:
+def find_target(state: State, zone: int, order: int, pages: int) -> int:
+    """A slot of 2**order isolated frames; where there are none, `pages` more are isolated first. 0 if that does not help."""
+    target = take_isolated(state, order)
+    if target == 0:
+        isolate_free(state, zone, pages)
+        target = take_isolated(state, order)
+    return target
+
+
+@jit
+def split_source(state: State, pfn: int, order: int) -> None:
+    """Split an idle folio for which there is no target of its size, so that its pages move one by one (`try_split_folio`)."""
+    frame = state.frames[slot_of(state, pfn)]
+    if state.files[frame.owner].kind == KIND_ANON:
+        split_to_pages(state, int(frame.owner), int(frame.index), pfn)
+    else:
+        recut(state, pfn, order, pfn, pfn + (1 << order), False)
+
+
+@jit
+def move_cluster(state: State, zone: int, most: int) -> bool:
     """Move what can of the next cluster of the source scanner's block, the last folio first; False where targets end.
 
     The scanner then stands behind the cluster, or at the next block.
@@ -199,19 +222,21 @@ def move_cluster(state: State, zone: int, most: int, any_type: bool) -> bool:
     end, left = cluster_end(state, base, start, most)
     state.tally[layout.TALLY_COMPACT_MIGRATE_SCANNED] += end - start
     record.compact_migrate = (block << BLOCK_ORDER) + end
-    for offset in range(end - 1, start - 1, -1):
-        if left and may_move(state, base + offset, most):
+    offset = end - 1
+    while offset >= start and left > 0 and state.blocks[block].kind == SPLIT:  # else its last folio went, and it is free
+        if may_move(state, base + offset, most):
             order = int(state.frames[base + offset].order)
-            target = take_isolated(state, order)
-            if target == 0:
-                isolate_free(state, zone, left, any_type)
-                target = take_isolated(state, order)
-                if target == 0:
-                    return False
-            left -= 1 << order
-            move_folio(state, (block << BLOCK_ORDER) + offset, target)
-            if state.blocks[block].kind != SPLIT:
-                break  # its last folio went, and the block is free as a whole
+            pfn = (block << BLOCK_ORDER) + offset
+            target = find_target(state, zone, order, left)
+            if target:
+                left -= 1 << order
+                move_folio(state, pfn, target)
+            elif order:
+                split_source(state, pfn, order)
+                offset += 1 << order  # again from its last page on
+            else:
+                return False
+        offset -= 1
     return True
 
 
@@ -237,28 +262,27 @@ def reset_scanners(state: State, zone: int) -> None:
 
 
 @jit
-def compact_zone(state: State, zone: int, order: int, insist: bool) -> int:
-    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`) all of the zone. Returns SUCCESS or COMPLETE.
-
-    To `insist` is to start anew, and to move pages into blocks of any type (`MIN_COMPACT_PRIORITY`).
-    """
+def compact_zone(state: State, zone: int, order: int) -> int:
+    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`) all of the zone. Returns SUCCESS, COMPLETE or CONTENDED."""
     record = state.zones[zone]
-    if order == WHOLE_ZONE or insist or record.compact_migrate == 0:
+    if order == WHOLE_ZONE or record.compact_migrate == 0:
         reset_scanners(state, zone)
     most = BLOCK_ORDER - 1 if order == WHOLE_ZONE else min(order, BLOCK_ORDER) - 1
     result = COMPLETE
-    more = True
-    while more and record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
+    while record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
         at_border = record.compact_migrate & (BLOCK_PAGES - 1) == 0
         if order != WHOLE_ZONE and at_border and has_chunk(state, zone, order):
             result = SUCCESS
             break
-        more = move_cluster(state, zone, most, insist)
+        if not move_cluster(state, zone, most):
+            if record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
+                result = CONTENDED
+            break
     release_isolated(state)
     if result == COMPLETE:
-        if order != WHOLE_ZONE and has_chunk(state, zone, order):
-            result = SUCCESS
         reset_scanners(state, zone)
+    if order != WHOLE_ZONE and has_chunk(state, zone, order):
+        result = SUCCESS
     return result
 
 
@@ -267,7 +291,7 @@ def compact(state: State) -> int:
     """What a write to /proc/sys/vm/compact_memory does: all zones. Returns how many pages moved."""
     before = int(state.tally[layout.TALLY_COMPACT_MOVED])
     for zone in range(int(state.host[0].nr_zones)):
-        compact_zone(state, zone, WHOLE_ZONE, False)
+        compact_zone(state, zone, WHOLE_ZONE)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
 
 
@@ -285,30 +309,32 @@ def is_deferred(state: State, zone: int, order: int) -> bool:
 def note_result(state: State, zone: int, order: int, result: int) -> None:
     """A failure doubles the number of attempts that are passed over, up to 64; a success forgets it (`defer_compaction`)."""
     record = state.zones[zone]
-    record.compact_considered = 0
     if result == SUCCESS:
+        record.compact_considered = 0
         record.compact_defer_shift = 0
         record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
-    else:
+    elif result == COMPLETE:
+        record.compact_considered = 0
         record.compact_defer_shift = min(int(record.compact_defer_shift) + 1, MAX_DEFER_SHIFT)
         record.compact_order_failed = min(int(record.compact_order_failed), order)
 
 
 @jit
-def compact_for(state: State, order: int, migratetype: int, insist: bool) -> bool:
+def compact_for(state: State, order: int, migratetype: int) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 
-    Unmovable memory may not come from ZONE_MOVABLE. To `insist` is also not to pass over zones where it failed lately.
+    Unmovable memory may not come from ZONE_MOVABLE; a zone where it failed lately is passed over. Orders above 3 never get more
+    than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`).
     """
     for zone in range(int(state.host[0].nr_zones)):
         record = state.zones[zone]
         if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
             continue
         # compaction_suitable(): base pages for the targets, twice the size of what is wanted (compact_gap).
-        if record.free - (2 << order) < record.reserve or (not insist and is_deferred(state, zone, order)):
+        if record.free - (2 << order) < record.reserve or is_deferred(state, zone, order):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
-        result = compact_zone(state, zone, order, insist)
+        result = compact_zone(state, zone, order)
         note_result(state, zone, order, result)
         if result == SUCCESS:
             return True

@@ -3,7 +3,8 @@
 Unmapped frames stay with the folio until it is split: by the deferred-split shrinker, under memory pressure, or by MADV_FREE
 on a part of it. The shrinker also splits, the one time that it looks at them, whole huge pages that are mostly zeros
 (`thp_underused`). Pages that are zeros map the kernel's page of zeros after a split, and their frames are freed
-(`try_to_map_unused_to_zeropage`); here they are absent. A pinned folio cannot be split.
+(`try_to_map_unused_to_zeropage`); here they are absent: of sizes between 4 KiB and 2 MiB, which Linux gives to empty page
+table entries only, a policy may then get one where Linux gives a base page. A pinned folio cannot be split.
 """
 
 import errno

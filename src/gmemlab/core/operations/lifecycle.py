@@ -19,7 +19,7 @@ from gmemlab.core.operations.checks import MAX_INDEX
 from gmemlab.core.operations.pin import drop_all_holds
 from gmemlab.core.operations.punch import punch_blocks
 from gmemlab.core.operations.release import release_unit
-from gmemlab.core.pools import pool_of
+from gmemlab.core.pools import pool_of, withdraw
 from gmemlab.core.state import NR_EXTENT_CLASSES, State
 
 
@@ -155,7 +155,7 @@ def close_file(state: State, file: int) -> None:
     else:
         punch_blocks(state, file, 0, pages)
     if policy.source == SOURCE_POOL:
-        state.pools[pool_of(int(policy.unit))].reserved -= record.reserved
+        withdraw(state, int(policy.unit), int(record.reserved))
     first = int(record.first_block)
     for row in range(first, first + ((pages + BLOCK_PAGES - 1) >> BLOCK_ORDER)):
         block = state.file_blocks[row]

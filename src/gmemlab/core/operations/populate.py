@@ -27,7 +27,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
-from gmemlab.core.pools import pool_of, put_page, take_page
+from gmemlab.core.pools import alloc_surplus, pool_of, put_page, take_page
 from gmemlab.core.state import Records, State
 
 
@@ -97,9 +97,12 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
     hugetlb = record.kind == KIND_HUGETLB
     short = errno.ENOSPC if hugetlb else errno.ENOMEM
     promised = is_promised(state, file, base)
-    if not promised and (not hugetlb or pool.free <= pool.reserved):
-        return short
-    block = take_page(state, order)
+    if promised or (hugetlb and pool.free > pool.reserved):
+        block = take_page(state, order)
+    else:
+        block = alloc_surplus(state, order) if hugetlb else 0
+        if block == 0:
+            return short
     insert_whole_blocks(state, file, base, block, order)
     end = base + (1 << order)
     if not all_private and not split_unit(state, file, base, end, order, True, layout.CAUSE_POPULATE):

@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CAUSE_PUNCH,
     KIND_HUGETLB,
+    KIND_SHMEM,
     PAGE_TABLE,
     PUNCH_DEFER,
     PUNCH_KEEP,
@@ -144,7 +145,8 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     if policy.punch == PUNCH_DEFER:
         defer_pages(state, file, begin, end)
         return
-    base_pages_only = policy.sizes == 1 and policy.fallocate_sizes == 1
+    # MADV_COLLAPSE makes huge pages of shmem whatever sizes it allocates.
+    base_pages_only = policy.sizes == 1 and policy.fallocate_sizes == 1 and state.files[file].kind != KIND_SHMEM
     row = block_row(state, file, begin)
     index = begin
     while index < end:

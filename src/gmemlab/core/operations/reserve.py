@@ -6,7 +6,7 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import KIND_HUGETLB, PROMISED
 from gmemlab.core.mapping import block_row
 from gmemlab.core.operations.checks import check_within
-from gmemlab.core.pools import pool_of
+from gmemlab.core.pools import promise
 from gmemlab.core.state import State
 
 
@@ -40,11 +40,9 @@ def reserve(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     if first & (unit - 1):
         return errno.EINVAL, 0
     wanted = count_unpromised(state, file, first, first + count, unit)
-    pool = state.pools[pool_of(order)]
-    if pool.free - pool.reserved < wanted:
+    if not promise(state, order, wanted):
         return errno.ENOMEM, 0
     for base in range(first, first + count, unit):
         state.file_blocks[block_row(state, file, base)].marks |= PROMISED
     record.reserved += wanted
-    pool.reserved += wanted
     return 0, count

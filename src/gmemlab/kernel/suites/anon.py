@@ -84,4 +84,6 @@ def live(settings: Settings) -> tuple[LiveAnonymous, dict[str, Any]]:
         raise UnsupportedError("page tables that MADV_DONTNEED reclaims", "the model's anonymous memory is that of 6.14 on")
     settings.set(SETTING, "madvise")  # so that other processes split less
     settings.set(UNDERUSED, 1)
+    settings.set(ZEROS, 0)
+    _DROP_CACHES.write_text("2")  # what others have of huge pages of zeros is split now, and not counted later
     return LiveAnonymous(settings), {}

@@ -136,6 +136,6 @@ def count_in(text: bytes, name: bytes) -> int:
 
 
 def pool_counters() -> dict[str, int]:
-    """The pool of 2 MiB pages: all, free, reserved."""
+    """The pool of 2 MiB pages: all, free, reserved, surplus."""
     pool = read_pool(POOL_PAGE).whole
-    return {"total": pool.total, "free": pool.free, "reserved": pool.reserved}
+    return {"total": pool.total, "free": pool.free, "reserved": pool.reserved, "surplus": pool.surplus}

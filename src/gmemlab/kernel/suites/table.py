@@ -57,7 +57,7 @@ SUITES: Final[Mapping[str, Suite]] = {
         Suite("guest-memfd", "guest_memfd", "L1 to L11", "files of an ordinary VM, memslots, pins", 20000, 16 * _MIB),
         Suite("thp", "thp", "L12 to L15", "shmem with 2M folios: splits, pins, collapse", 1500, 64 * _MIB),
         Suite("anon", "anon", "L16, L17", "anonymous 2M folios: deferred splits, zeros", 1000, 64 * _MIB),
-        Suite("hugetlb", "hugetlb", "L18, L19", "hugetlb files: reservations, pool counters, pins", 3000, 64 * _MIB),
+        Suite("hugetlb", "hugetlb", "L18, L19", "hugetlb files: reservations, pool sizes, surplus, pins", 3000, 64 * _MIB),
         Suite("hugetlb-1g", "hugetlb_1g", "L18 to L20", "1G pages: punches inside, demotion", 60, 2048 * _MIB),
         Suite("order", "order", "L21", "freed pages are handed out again, the last one first", 200, 256 * _MIB, quiet=False),
         Suite("fragmentation", "fragmentation", "L22, L23", "what unmovable and movable pages leave behind", 1, 2048 * _MIB),

@@ -71,7 +71,7 @@ class ModelFragmentation:
             "turned": (None, model.counters["turned"] + slack),
             "freed": (model.counters["freed"] - slack, model.counters["freed"] + slack),
             "huge": (None, model.counters["huge"] + slack),
-            "compacted": (model.counters["compacted"] // LEAST_WON, model.counters["compacted"] + slack),
+            "compacted": (model.counters["compacted"] // LEAST_WON - slack, model.counters["compacted"] + slack),
         }
         return [
             self.text(name, kernel, model)

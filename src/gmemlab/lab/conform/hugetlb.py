@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core.layout import USED
-from gmemlab.kernel.suites.steps import FileSeen, Step
+from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
 from gmemlab.lab.conform.model_files import ModelFile, ModelFiles
 from gmemlab.model.guest import GuestMemory
 
@@ -16,13 +16,12 @@ class ModelHugetlb(ModelFiles):
 
     Args:
         pages: idle in the pool.
-        used: pages of the pool that others use.
     """
 
-    def __init__(self, pages: int, used: int) -> None:
+    def __init__(self, pages: int) -> None:
         super().__init__()
-        self.used = used
-        self.host.grow_pool("2M", pages, hvo=False)
+        self.host.set_pool("2M", pages)
+        self.actions["pool"] = lambda file, step: self.host.set_pool("2M", step.size // PAGE, step.arg)
 
     def open(self, step: Step) -> GuestMemory:
         """An empty file."""
@@ -35,13 +34,13 @@ class ModelHugetlb(ModelFiles):
     def counters(self) -> dict[str, int]:
         """Of the pool."""
         pool = self.host.state.pools[0]
-        return {"total": int(pool.nr) + self.used, "free": int(pool.free), "reserved": int(pool.reserved)}
+        return {"total": int(pool.nr), "free": int(pool.free), "reserved": int(pool.reserved), "surplus": int(pool.surplus)}
 
 
 def world(facts: dict[str, Any]) -> ModelHugetlb:
     """The world for a recording.
 
     Args:
-        facts: of the recording: `pages` idle in the pool, and `used` ones.
+        facts: of the recording: `pages` idle in the pool.
     """
-    return ModelHugetlb(int(facts["pages"]), int(facts["used"]))
+    return ModelHugetlb(int(facts["pages"]))
