@@ -20,7 +20,7 @@ def test_presets_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("name", "choices", "words"),
     [
-        ("thp", {"repair": "collapse"}, "not modelled yet"),
+        ("thp", {"repair": "collapse"}, "by itself yet"),
         ("thp", {"punch": "defer"}, "anonymous memory"),
         ("thp", {"sizes": "1G"}, "from a pool only"),
         ("thp", {"sizes": "1G,2M"}, "at most 4M"),

@@ -239,6 +239,13 @@ def test_sizes_of_hosts_are_checked(size: str) -> None:
         Host(size)
 
 
+def mixed_pool() -> None:
+    """Half with HVO, half without."""
+    host = Host("64M")
+    host.grow_pool("2M", 1, hvo=True)
+    host.grow_pool("2M", 1, hvo=False)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -275,13 +282,6 @@ def test_wrong_arguments_are_named(call: Callable[[], object], words: str) -> No
     with pytest.raises(UsageError, match=words) as caught:
         call()
     assert caught.value.allowed
-
-
-def mixed_pool() -> None:
-    """Half with HVO, half without."""
-    host = Host("64M")
-    host.grow_pool("2M", 1, hvo=True)
-    host.grow_pool("2M", 1, hvo=False)
 
 
 def test_pool_with_hvo_keeps_its_size() -> None:
