@@ -15,7 +15,6 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
-    MOVABLE,
     PRIVATE,
     PUNCH_DEFER,
     SHARED,
@@ -24,7 +23,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from oracle_audit import check
-from oracle_compaction import alloc_trying, compact
+from oracle_compaction import compact
 from oracle_mapping import map_private
 from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
@@ -43,7 +42,6 @@ class OracleHost:
 
     def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
         self.memory = Memory(zones, reserved_blocks, nr_blocks)
-        self.memory.alloc_trying = lambda order: alloc_trying(self.memory, order, MOVABLE, 4)
         self.files: dict[int, File] = {}
         self.created = 0
 

@@ -3,7 +3,6 @@
 One object per folio, one dictionary entry per page. Counts are in 4 KiB pages unless a name says otherwise.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -213,7 +212,6 @@ class Memory:
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
-        self.alloc_trying: Callable[[int], int | None] = lambda order: None  # a movable chunk, compacting where there is none
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
@@ -401,7 +399,7 @@ class Memory:
         """A huge page from free memory."""
         if pool.order == GIGA_ORDER:
             return self.buddy.alloc_giga(MOVABLE)
-        return self.alloc_trying(pool.order)
+        return self.buddy.alloc(pool.order, MOVABLE)
 
     def grow(self, pool: Pool, hvo: bool) -> bool:
         """One more page for the pool; HVO frees the frames of its page structs but the first."""

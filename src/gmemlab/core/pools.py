@@ -3,9 +3,7 @@
 import errno
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import free_block
-from gmemlab.core.decisions import COMPACTIONS_OF_RETRY
-from gmemlab.core.effort import alloc_trying
+from gmemlab.core.buddy import alloc, free_block
 from gmemlab.core.frames import own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -91,10 +89,10 @@ def take_page(state: State, order: int) -> int:
 
 @jit
 def alloc_huge(state: State, order: int) -> int:
-    """A huge page from free memory for a pool. Returns its first block, or 0."""
+    """A huge page from the free lists for a pool, without compaction (L24, K22). Returns its first block, or 0."""
     if order == GIGA_ORDER:
         return alloc_giga(state, MOVABLE)
-    return alloc_trying(state, BLOCK_ORDER, MOVABLE, COMPACTIONS_OF_RETRY) >> BLOCK_ORDER
+    return alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
 
 
 @jit

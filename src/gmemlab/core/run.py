@@ -74,54 +74,42 @@ def in_chunks(op: int) -> bool:
 
 
 @jit
-def apply(state: State, event: Records, vms: Records, background: NDArray[np.int64], done: int) -> tuple[int, int]:
-    """Carry out (the next chunk of) one event on an existing file. Returns (errno, pages of the event done so far)."""
+def prepare(state: State, event: Records, vms: Records, guests: Records, background: NDArray[np.int64], policy: int) -> int:
+    """The file that an event's operation is on; 0 where there is none, or where all of the event is done here."""
     op = int(event.op)
     vm = int(event.vm)
-    file = int(background[-1 - vm]) if vm < 0 else int(vms[vm].file)
-    first = int(event.first) + done
-    count = int(event.count) - done
-    if in_chunks(op):
-        count = min(count, CHUNK - first % CHUNK)
-    allocated, released = state.tally[layout.TALLY_ALLOCATED], state.tally[layout.TALLY_RELEASED]
-    error, pages = execute(state, op, file, first, count, int(event.arg))
-    if vm < 0:  # the host's own memory has base pages only
-        state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
-        state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - released
-    if error == 0:
-        return 0, done + count
     if vm < 0:
-        state.tally[layout.TALLY_HOST_FAILED] += 1
-    else:
-        note_failure(state, vms, vm, op, error)
-    return error, done + pages
+        return int(background[-1 - vm])
+    status = int(vms[vm].status)
+    if op == OP_CREATE:
+        launch(state, vms, guests, vm, policy)
+        return 0
+    if status != VM_LAUNCHING and status != VM_READY:
+        return 0
+    if op == OP_READY:
+        vms[vm].status = VM_READY
+        return 0
+    if op == OP_DESTROY:
+        destroy(state, int(vms[vm].file))
+        vms[vm].status = VM_GONE
+        return 0
+    return int(vms[vm].file)
 
 
 @jit
-def step(
-    state: State, event: Records, vms: Records, guests: Records, background: NDArray[np.int64], policy: int, done: int
-) -> int:
-    """Carry out (the next chunk of) one event. Returns the pages of it that are done, or -1 when it is over."""
-    op = int(event.op)
-    vm = int(event.vm)
-    if vm >= 0:
-        status = int(vms[vm].status)
-        if op == OP_CREATE:
-            launch(state, vms, guests, vm, policy)
-            return -1
-        if status != VM_LAUNCHING and status != VM_READY:
-            return -1
-        if op == OP_READY:
-            vms[vm].status = VM_READY
-            return -1
-        if op == OP_DESTROY:
-            destroy(state, int(vms[vm].file))
-            vms[vm].status = VM_GONE
-            return -1
-    error, reached = apply(state, event, vms, background, done)
-    if error or reached >= event.count:
-        return -1
-    return reached
+def note_host_traffic(state: State, allocated: int, released: int) -> None:
+    """Count what the host's own memory got and gave back since; it has base pages only."""
+    state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
+    state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - released
+
+
+@jit
+def conclude(state: State, event: Records, vms: Records, error: int) -> None:
+    """Count what failed, and of whom."""
+    if int(event.vm) < 0:
+        state.tally[layout.TALLY_HOST_FAILED] += 1
+    else:
+        note_failure(state, vms, int(event.vm), int(event.op), error)
 
 
 @entry
@@ -144,12 +132,25 @@ def run(
         event = events[place.event]
         if event.op == OP_SAMPLE:
             return True
-        done = int(place.done)
-        reached = step(state, event, vms, guests, background, policy, done)
-        budget -= EVENT_COST + (min(int(event.count), CHUNK) if in_chunks(int(event.op)) else int(event.count))
-        if reached < 0:
+        chunked = in_chunks(int(event.op))
+        budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
+        reached = int(event.count)
+        file = prepare(state, event, vms, guests, background, policy)
+        if file:
+            first = int(event.first + place.done)
+            count = int(event.count - place.done)
+            if chunked:
+                count = min(count, CHUNK - first % CHUNK)
+            allocated, released = int(state.tally[layout.TALLY_ALLOCATED]), int(state.tally[layout.TALLY_RELEASED])
+            error, _ = execute(state, int(event.op), file, first, count, int(event.arg))
+            if event.vm < 0:
+                note_host_traffic(state, allocated, released)
+            if error:
+                conclude(state, event, vms, error)
+            else:
+                reached = int(place.done) + count
+        place.done = reached
+        if reached >= event.count:
             place.done = 0
             place.event += 1
-        else:
-            place.done = reached
     return False
