@@ -14,7 +14,7 @@ SCENARIO ?= scenarios/demo.toml
 PYTEST_FLAGS ?= -q -n auto
 
 # All tests with the compiled core; these again without the compiler, under coverage (1 GiB pages take minutes there); these
-# again with bounds checks.
+# again with bounds checks, less optimised, which compiles faster.
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
 CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py measure.py run.py strict_units.py)
@@ -56,7 +56,7 @@ interpreted-%: $(INSTALLED_DEV)
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m coverage run -m pytest -q -k "not giga" $(PART)
 
 test-bounds: $(INSTALLED_DEV)
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q $(BOUNDS_TESTS)
+	NUMBA_BOUNDSCHECK=1 NUMBA_OPT=1 $(BIN)/python -m pytest -q $(BOUNDS_TESTS)
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
