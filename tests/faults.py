@@ -117,8 +117,8 @@ FAULTS: Final = (
     Fault(
         "a punched huge page is not promised to its file again",
         "pools.py",
-        "state.pools[pool_of(order)].reserved += 1",
-        "state.pools[pool_of(order)].reserved += 0",
+        "        pool.reserved += 1\n",
+        "        pool.reserved += 0\n",
         (f"{GAME}[hugetlb-2m-2]",),
     ),
     Fault(
