@@ -14,6 +14,8 @@ DIFFERENCES: Final[Mapping[str, tuple[tuple[Release, Any], ...]]] = {
     # mmap with PROT_EXEC of a guest_memfd without the flag MMAP: ENODEV, then EPERM, as its file system is mounted noexec
     # (seen on 6.12.117 and 6.18.44).
     "exec_mapping": (((0, 0), errno.ENODEV), ((6, 18), errno.EPERM)),
+    # Whether an ordinary VM (type 0) may have memslots with guest_memfd: EINVAL before (seen on 6.12.117 and 6.18.44).
+    "ordinary_memslots": (((0, 0), False), ((6, 18), True)),
     # What a partial punch of a shmem folio leaves: base pages, then the pieces of two non-uniform splits (commit 7460b470a131,
     # "mm/truncate: use folio_split() in truncate operation"; seen on 6.12.95 and 6.18.44).
     "split": (((0, 0), "4k"), ((6, 15), "pieces")),

@@ -150,5 +150,5 @@ def live(settings: Settings) -> tuple[LiveGuestMemfd, dict[str, Any]]:
     """Files of guest_memfd; what a judge must know is which flags there are, and errnos that depend on the release."""
     world = LiveGuestMemfd()
     flags = world.vm.capability("KVM_CAP_GUEST_MEMFD_FLAGS")
-    names = ("memslot_overlap", "exec_mapping")
+    names = ("memslot_overlap", "exec_mapping", "ordinary_memslots")
     return world, {"flags": flags, **{name: difference(name, read_release()) for name in names}}

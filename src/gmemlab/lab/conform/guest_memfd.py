@@ -35,13 +35,15 @@ class ModelGuestMemfd(ModelFiles):
         flags: that the kernel has (G8): none before 6.18.
         overlap: errno of a second memslot on the same range of a file, which depends on the release (G29).
         exec_mapping: errno of an executable mapping, which does, too.
+        memslots: whether the VM may have memslots with guest_memfd.
     """
 
-    def __init__(self, flags: int, overlap: int, exec_mapping: int) -> None:
+    def __init__(self, flags: int, overlap: int, exec_mapping: int, memslots: int) -> None:
         super().__init__()
         self.flags = flags
         self.exec_mapping = exec_mapping
         self.overlap = overlap
+        self.memslots = memslots
         self.slots: dict[int, tuple[int, int, int]] = {}  # slot: file, offset, end
         self.actions |= {
             "fallocate": self.fallocate,
@@ -101,7 +103,8 @@ class ModelGuestMemfd(ModelFiles):
     def bind(self, file: ModelFile, step: Step) -> None:
         """A memslot on a range of the file (L11, G28, G29)."""
         end = step.offset + step.size
-        if step.offset < 0 or step.size <= 0 or (step.offset | step.size) % PAGE or end > file.memory.size:
+        wrong = step.offset < 0 or step.size <= 0 or (step.offset | step.size) % PAGE or end > file.memory.size
+        if wrong or not self.memslots:
             raise operation_error(errno.EINVAL, 0, "memslot")
         if step.arg in self.slots:  # a slot with guest_memfd cannot be changed (G30)
             raise operation_error(errno.EINVAL, 0, "memslot")
@@ -122,4 +125,4 @@ def world(settings: dict[str, Any]) -> ModelGuestMemfd:
     Args:
         settings: of the recording: `flags` that the kernel has, and errnos as `kernel.differences` has them.
     """
-    return ModelGuestMemfd(*(int(settings[name]) for name in ("flags", "memslot_overlap", "exec_mapping")))
+    return ModelGuestMemfd(*(int(settings[name]) for name in ("flags", "memslot_overlap", "exec_mapping", "ordinary_memslots")))
