@@ -29,7 +29,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.state import State, reserve_state
 from gmemlab.model.observe import file_pages, free_list
-from oracle_memory import Observation, OraclePolicy
+from oracle_files import Observation, OraclePolicy
 
 Result = tuple[int, int]
 

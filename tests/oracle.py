@@ -24,8 +24,9 @@ from gmemlab.core.layout import (
 )
 from oracle_audit import check
 from oracle_compaction import compact
+from oracle_files import File, Hold, Observation, OraclePolicy
 from oracle_mapping import map_private
-from oracle_memory import File, Hold, Memory, Observation, OraclePolicy
+from oracle_memory import Memory
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
 from oracle_repair import collapse, free_lazily, split_deferred
 

@@ -3,8 +3,9 @@
 from collections import Counter
 
 from gmemlab.core.layout import BLOCK_PAGES, FRESH, KIND_HUGETLB
+from oracle_files import File, Folio
 from oracle_mapping import block_pages
-from oracle_memory import File, Folio, Memory
+from oracle_memory import Memory
 
 
 def check(memory: Memory, files: dict[int, File]) -> None:

@@ -13,7 +13,8 @@ from gmemlab.core.layout import (
     NR_ORDERS,
     UNMOVABLE,
 )
-from oracle_memory import File, Folio, Memory
+from oracle_files import File, Folio
+from oracle_memory import Memory
 from oracle_split import split_to_pages
 
 CLUSTER = 32

@@ -15,7 +15,7 @@ from gmemlab.core.layout import (
     TERM_NONE,
     TERM_SLOT,
 )
-from oracle_memory import File
+from oracle_files import File
 
 
 def block_pages(block: int) -> set[int]:

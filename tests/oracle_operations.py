@@ -26,8 +26,9 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from oracle_compaction import alloc
+from oracle_files import File, Folio, HugePage
 from oracle_mapping import forget_inhibit, unmap
-from oracle_memory import File, Folio, HugePage, Memory
+from oracle_memory import Memory
 
 
 # -- population -------------------------------------------------------------------------------------------------------

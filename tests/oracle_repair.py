@@ -4,7 +4,8 @@ import errno
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED
 from oracle_compaction import alloc
-from oracle_memory import File, Memory
+from oracle_files import File
+from oracle_memory import Memory
 from oracle_operations import punch
 from oracle_split import split_to_pages
 

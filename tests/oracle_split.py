@@ -1,7 +1,8 @@
 """The oracle's way to split anonymous folios: what is not mapped, and what is zeros, is freed (L16, L17)."""
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH
-from oracle_memory import Folio, Memory
+from oracle_files import Folio
+from oracle_memory import Memory
 
 
 def split_to_pages(memory: Memory, folio: Folio) -> bool:

@@ -23,7 +23,7 @@ from gmemlab.core.layout import (
 from gmemlab.model.policies import CODES, KINDS
 from gmemlab.policy import PRESETS, Policy
 from oracle import OracleHost
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 
 BACKGROUND: Final = {movable: OraclePolicy(KIND_HOST, (0,), movable=movable) for movable in (False, True)}
 BACKGROUND_PAGES: Final = 2048

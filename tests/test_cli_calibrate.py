@@ -145,6 +145,7 @@ def test_compare_with_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     times = data["host_time"]["policies"]["thp"]
     expected = {"low": splits * cost.low, "value": splits * cost.value, "high": splits * cost.high}
     assert times["parts_ns"]["split_by_punch"] == expected
+    assert times["total_ns"] == {end: sum(part[end] for part in times["parts_ns"].values()) for end in expected}
     assert data["host_time"]["entries"]["thp"]["allocated_2m"] == "shmem-2m-fallocate"
     small = data["host_time"]["policies"]["4k"]["parts_ns"]
     assert {"allocated_4k", "released_4k"} <= small.keys()

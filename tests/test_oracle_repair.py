@@ -2,7 +2,7 @@
 
 import errno
 
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, World, count, free_pages, layout, new
 from world import world_fixture as world_fixture
 

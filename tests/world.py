@@ -27,7 +27,7 @@ from gmemlab.core.layout import (
     ZONE_NORMAL,
 )
 from oracle import OracleHost
-from oracle_memory import Observation, OraclePolicy
+from oracle_files import Observation, OraclePolicy
 
 Zones = list[tuple[int, int, int, int]]
 Policy = OraclePolicy

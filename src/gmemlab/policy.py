@@ -190,10 +190,7 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
             policy.punch == "split" and huge_only,
             "punch=split leaves holes that a policy without smaller sizes cannot fill again",
         ),
-        (
-            policy.punch == "defer" and policy.memory != "anon",
-            "punch=defer is how anonymous memory works; files free by punching",
-        ),
+        (policy.punch == "defer" and policy.memory != "anon", "punch=defer is how anonymous memory works; files punch"),
         (
             bool(policy.fallocate_sizes) and policy.memory != "shmem",
             "fallocate_sizes is for shmem: only there do fallocate and faults follow different settings (L12)",
@@ -201,10 +198,7 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         (policy.punch == "refuse" and not confidential, "ordinary memory never refuses a punch"),
         (confidential != (policy.conversion != "none"), "conversion is for guest_memfd, and guest_memfd needs one"),
         (policy.split == "2m-first" and not giga, "split=2m-first is for 1G pages"),
-        (
-            policy.split == "pieces" and huge_only,
-            "huge-only memory is split to 4k (or 2m-first), never into other pieces",
-        ),
+        (policy.split == "pieces" and huge_only, "huge-only memory is split to 4k (or 2m-first), not into other pieces"),
         (policy.hvo == "on" and not pooled, "HVO works on hugetlb pages only (set source=pool)"),
         (
             policy.merge == "eager" and policy.conversion != "in-place",

@@ -20,7 +20,7 @@ from players import GIGA, IMPOSSIBLE, OPERATIONS, POLICIES, SMALL, Players
 INTERPRETED = bool(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
 LEAST = 50  # successes and failures of every operation under every policy
 REAL_1G = GIGA_ORDER == 18  # test_small_giga.py runs this file on a copy of the core with smaller "1 GiB" pages
-LEAST_1G = 3 if REAL_1G else LEAST  # the oracle takes tenths of a second for each step on a quarter of a million pages
+LEAST_1G = 5 if REAL_1G else LEAST  # the oracle takes tenths of a second for each step on a quarter of a million pages
 EPISODE = 60  # steps on one host
 
 

@@ -8,7 +8,7 @@ from core_world import CoreWorld
 from gmemlab.core import layout
 from gmemlab.core.audit import RULES, audit
 from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 from world import HUGE_2M, HUGETLBFS, SMALL_IN_PLACE, THP, synthetic
 
 

@@ -17,7 +17,7 @@ from gmemlab.core.layout import (
     ZONE_NORMAL,
 )
 from gmemlab.core.state import Records, records
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 from world import HUGE_2M, THP, synthetic
 
 

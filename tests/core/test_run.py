@@ -41,7 +41,7 @@ from gmemlab.core.layout import (
     VM_READY,
 )
 from long_trace import GUESTS, ODD_SIZES, SIZES, stream
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 from players import BACKGROUND, POLICIES, oracle_policy
 from world import FREE_OF_8, HUGE_2M, SMALL, THP_IN_PLACE, synthetic
 
@@ -134,7 +134,7 @@ def test_slices_of_any_size_do_the_same(name: str) -> None:
         assert slices == {EVERYTHING: 1, 1: len(events)}.get(budget, slices)
         found.append(runner.everything())
     assert found[0] == found[1] == found[2]
-    assert INTERPRETED or found[0][2][TALLY_LAUNCHED] > GUESTS
+    assert found[0][2][TALLY_LAUNCHED] > (0 if INTERPRETED else GUESTS)  # some places are used again, where events are many
 
 
 def test_stream_does_what_the_calls_do() -> None:

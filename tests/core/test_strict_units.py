@@ -21,7 +21,7 @@ from gmemlab.core.layout import (
     UNMOVABLE,
     ZEROED,
 )
-from oracle_memory import OraclePolicy
+from oracle_files import OraclePolicy
 from world import HUGE_1G, contents, free_pages, present, synthetic
 from world import layout as folios
 

@@ -70,23 +70,19 @@ def run(
         table = HeadlineTable(screen, chosen)
 
         def begin(setting: Setting) -> None:
+            """Print what is compared, and the head of the table."""
             ticker.clear()
             print_setting(screen, setting)
             table.start()
 
         def add(row: Row) -> None:
+            """Print a row as soon as it is there."""
             ticker.clear()
             table.add(row)
 
-        comparison = compare(
-            make_host,
-            wanted,
-            chosen,
-            range(seed, seed + seeds),
-            on_row=None if json else add,
-            progress=ticker.show,
-            on_setting=None if json else begin,
-        )
+        drawn = range(seed, seed + seeds)
+        shown = (None, ticker.show, None) if json else (add, ticker.show, begin)
+        comparison = compare(make_host, wanted, chosen, drawn, *shown)
     print_rest(screen, comparison, chosen, profile, str(costs), json)
     return 0
 

@@ -82,8 +82,7 @@ def run(
         )
         return 0
     screen = console()
-    screen.print(Text(f"Guest frame {frame:#x} of {found.guest}", style="bold"), end="")
-    screen.print(f" (page {found.watch.page:#x} of its file), under {chosen.name}\n{wanted.title}, on {machine.description}\n")
+    _print_head(screen, found, frame, f"{chosen.name}\n{wanted.title}, on {machine.description}")
     _print_answer(screen, found)
     _print_history(screen, found)
     print_notes(screen, machine.notes, trace.assumptions)
@@ -120,6 +119,11 @@ def _as_json(found: "Explanation") -> dict[str, Any]:
         "repeats": [asdict(repeat) for repeat in found.repeats],
         "last": [asdict(step) for step in found.last],
     }
+
+
+def _print_head(screen: Console, found: "Explanation", frame: int, where: str) -> None:
+    screen.print(Text(f"Guest frame {frame:#x} of {found.guest}", style="bold"), end="")
+    screen.print(f" (page {found.watch.page:#x} of its file), under {where}\n")
 
 
 def _print_answer(screen: Console, found: "Explanation") -> None:

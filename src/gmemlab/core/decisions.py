@@ -29,7 +29,7 @@ PART_KEEP = 4  # nothing
 PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
 
 
-COMPACTIONS_OF_RETRY = 4  # MAX_COMPACT_RETRIES / 4, for orders above 3
+COMPACTIONS_OF_RETRY = 4  # should_compact_retry(), 6.18: 16, and a quarter of that for orders above 3
 
 
 @jit

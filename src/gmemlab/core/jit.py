@@ -66,13 +66,14 @@ def announce_compiling() -> None:
     event.register("numba:compile", _Announcement())
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]
+class _Announcement(event.Listener):  # type: ignore[misc]  # it has no types
     """Waits for the first function of the core that is not found on disk."""
 
     def __init__(self) -> None:
         self._waits = True
 
     def on_start(self, event: Any) -> None:
+        """Say it once, when a function of the core begins to be compiled."""
         function = event.data["dispatcher"].py_func
         if self._waits and function.__module__.startswith(__package__):
             self._waits = False

@@ -304,11 +304,7 @@ HOST_RECORD: Final = np.dtype(
         ("next_pin", "i8"),
         ("next_extent", "i8"),
         ("pin_serial", "i8"),
-        ("max_frame_slabs", "i8"),  # rows of the tables
-        ("max_page_slabs", "i8"),
-        ("max_files", "i8"),
-        ("max_pins", "i8"),
-        ("max_file_blocks", "i8"),
+        *((f"max_{name}", "i8") for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks")),  # rows of tables
         ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
         ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
     ],

@@ -39,6 +39,7 @@ def register(state_class: type) -> None:
 
     @typeof_impl.register(state_class)  # type: ignore[untyped-decorator]
     def typeof_state(value: Any, context: Any) -> StateType:
+        """The type of one instance: the fields but the table, with their array types."""
         del context
         return StateType(tuple((name, typeof(getattr(value, name))) for name in value._fields[:-1]))
 

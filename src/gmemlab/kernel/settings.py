@@ -299,6 +299,7 @@ def _signals_held() -> Iterator[None]:
     arrived: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
+        """Remember a signal, to raise it later."""
         arrived.append(number)
 
     numbers: list[int] = [number for number in (signal.SIGINT, *_ENDINGS) if signal.getsignal(number) is not None]

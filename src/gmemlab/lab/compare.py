@@ -116,6 +116,7 @@ class _Traces:
     kept_bytes: int = 0
 
     def get(self, seed: int, host: Host) -> Trace:
+        """The events of a seed."""
         if seed in self.kept:
             return self.kept[seed]
         trace = generate(self.scenario, host.usable_bytes, seed)
@@ -135,6 +136,7 @@ class _Hosts:
     kept_bytes: int = 0
 
     def get(self, seed: int) -> Host:
+        """A host of a seed, which the caller may use up."""
         if seed in self.kept:
             return self.kept[seed].copy()
         host = self.factory(seed)
@@ -253,6 +255,7 @@ def _share_of_all(name: str, number: int, runs: int, progress: Progress | None) 
         return None
 
     def report(share: float) -> None:
+        """Of one run."""
         progress(name, (number + share) / runs)
 
     return report

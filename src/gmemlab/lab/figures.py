@@ -143,9 +143,11 @@ def _mapping(run: Run, tally: Tally) -> Figures:
 
 def _changes(tally: Tally) -> Figures:
     def causes(base: int) -> int:
+        """A counter summed over what caused it."""
         return int(tally[base : base + NR_CAUSES].sum())
 
     def split_by(cause: int) -> int:
+        """Folios of 2M and 1G that one cause split."""
         return int(tally[layout.TALLY_SPLIT_2M + cause] + tally[layout.TALLY_SPLIT_1G + cause])
 
     return {

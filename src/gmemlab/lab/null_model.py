@@ -240,6 +240,7 @@ def _alive_sum(times: Ints, begin: Ints, end: Ints, values: Ints) -> NDArray[np.
     """Return, for each time, the sum of the values that have begun by then and not ended."""
 
     def reached(moments: Ints) -> NDArray[np.float64]:
+        """For each time, the sum of the values whose moment has come."""
         order = np.argsort(moments, kind="stable")
         sums = np.concatenate([[0.0], np.cumsum(values[order], dtype=np.float64)])
         return sums[np.searchsorted(moments[order], times, side="right")]

@@ -29,6 +29,7 @@ def _parser(parse: Callable[[str], int], forms: str) -> BeforeValidator:
     """Wrap a reader of human units, whose UsageError becomes an error of the value that is being validated."""
 
     def read(value: object) -> int:
+        """The value as a number of the base unit."""
         if not isinstance(value, str):
             raise problem("not a string with a unit", forms)
         try:
@@ -43,6 +44,7 @@ def _within(low: int, high: int, allowed: str, step: int = 1) -> AfterValidator:
     """Accept low <= value <= high in multiples of step."""
 
     def check(value: int) -> int:
+        """The value, if it is allowed."""
         if not low <= value <= high or value % step:
             raise problem("out of range", allowed)
         return value

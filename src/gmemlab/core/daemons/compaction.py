@@ -245,7 +245,7 @@ def move_cluster(state: State, zone: int, most: int) -> bool:
 
 @jit
 def has_chunk(state: State, zone: int, order: int) -> bool:
-    """Whether a chunk of this order (9 or more: any type may claim it) is free in a zone."""
+    """Whether a chunk of this order or more is free in a zone, of whatever type: another may claim or steal it."""
     for migratetype in range(NR_MIGRATETYPES):
         for larger in range(order, NR_ORDERS):
             if state.free_lists[list_index(zone, migratetype, larger)].head:

@@ -31,21 +31,39 @@ MAX_BUSY = 16384  # pins on one small folio; the kernel refuses with ENOMEM long
 
 
 @jit
-def fault_in(state: State, file: int, target: int, first: int, end: int) -> tuple[int, int]:
-    """What a pin does first: fault in pages [first, end) of `target` for writing, up to the first private page of `file`.
+def pinned_file(state: State, file: int) -> int:
+    """The file whose pages a pin on `file` holds: of a two-source guest, the ordinary memory beside it (K13)."""
+    record = state.files[file]
+    if record.kind == KIND_GUEST_MEMFD and state.policies[record.policy].conversion == CONVERT_TWO_SOURCES:
+        return int(record.shared_file)
+    return file
+
+
+@jit
+def fault_in(state: State, file: int, first: int, count: int) -> tuple[int, int]:
+    """What a pin does before it holds anything: it faults the pages in for writing.
 
     That clears folios at their first use (G27); anonymous ones are clear, and still zeros afterwards (L17). Returns (errno,
-    pages that are there): ENOMEM or ENOSPC, or EFAULT at a private page (G25, K3).
+    pages that are there): ENOMEM; EFAULT at the first private page (G25, K3), and where an access would end in SIGBUS: beyond
+    the end, and where a hugetlb pool is empty (L19).
     """
-    stop = end
-    if state.files[file].kind == KIND_GUEST_MEMFD:
-        stop = run_of_attribute(state, file, first, end, True)
+    record = state.files[file]
+    end = first + count
+    beyond = end > record.pages
+    error = check_range(first, count) if beyond else check_within(state, file, first, count, 1)
+    if error:
+        return error, 0
+    if first >= record.pages:
+        return errno.EFAULT, 0
+    reach = min(end, int(record.pages))
+    stop = run_of_attribute(state, file, first, reach, True) if record.kind == KIND_GUEST_MEMFD else reach
+    target = pinned_file(state, file)
     if state.files[target].kind == KIND_ANON:
         error, done = populate(state, target, first, stop, False)
     else:
         error, done = use_range(state, target, first, stop, 0, False)
-    if error == 0 and stop < end:
-        return errno.EFAULT, done
+    if error == errno.ENOSPC or (error == 0 and (beyond or stop < reach)):
+        error = errno.EFAULT
     return error, done
 
 
@@ -98,27 +116,14 @@ def hold_run(state: State, file: int, frame: int, frames: int, first: int, count
 
 @jit
 def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
-    """Pin every page of a range, or reference them.
-
-    A pin faults the pages in; EFAULT for private ones (G25), and beyond the end. ENOENT: an absent page to be referenced.
-    """
-    record = state.files[file]
-    beyond = kind == PIN and first + count > record.pages
-    error = check_range(first, count) if beyond else check_within(state, file, first, count, 1)
+    """Pin every page of a range, which `fault_in` did fault in, or reference them. ENOENT: an absent page."""
+    error = check_within(state, file, first, count, 1)
     if error:
         return error, 0
     target = file
     end = first + count
-    if kind == PIN and record.kind == KIND_GUEST_MEMFD:
-        if state.policies[record.policy].conversion == CONVERT_TWO_SOURCES:
-            target = int(record.shared_file)
     if kind == PIN:
-        reach = min(end, int(record.pages))
-        error, done = fault_in(state, file, target, first, reach) if first < reach else (0, 0)
-        if error == errno.ENOSPC or (error == 0 and beyond):
-            error = errno.EFAULT  # where an access would end in SIGBUS (L19)
-        if error:
-            return error, done
+        target = pinned_file(state, file)
     error, reached = holdable(state, target, first, end)
     if error:
         return error, reached - first

@@ -118,6 +118,7 @@ class _Tally:
     failed: int = 0
 
     def watch(self, recorded: Iterable[tuple[Step, Seen]]) -> Iterator[tuple[Step, Seen]]:
+        """The same steps, counted."""
         for step, seen in recorded:
             self.steps += 1
             self.failed += seen.errno != 0
@@ -132,6 +133,7 @@ def _judged(recorded: Iterable[tuple[Step, Seen]], model: ModelWorld) -> Mismatc
 
 def _conform(suite: Suite, steps: Sequence[Step], settings: Settings, started: float, progress: Progress | None) -> Result:
     def trial(some: Sequence[Step], watch: _Tally | None = None) -> Mismatch | None:
+        """Take some steps in fresh worlds. Returns the first mismatch."""
         live, facts = suite.load().live(settings)
         try:
             model = model_world(suite, facts)
