@@ -82,6 +82,7 @@ def random_pairs(order: int, gib: int, ref: float) -> None:
     ahead = min(65536, half // 2)
     pairs = min(2_000_000, 16 * len(pfns))
     picks = np.random.default_rng(2).integers(0, half - ahead, size=pairs + ahead)
+    loops.churn(state, pfns[:half].copy(), picks[:0], order, 0)  # compiles
     start = time.perf_counter()
     done = loops.churn(state, pfns[:half].copy(), picks, order, ahead)
     value = (time.perf_counter() - start) / done * 1e9

@@ -4,11 +4,11 @@ from gmemlab.core import decisions
 from gmemlab.core.buddy import alloc
 from gmemlab.core.daemons.compaction import compact_for
 from gmemlab.core.frames import own_folio
-from gmemlab.core.jit import jit
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
-@jit
+@part
 def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     """Allocate a folio of order 9 or less for page `index` of a file: from the free lists, or after direct compactions.
 

@@ -21,6 +21,7 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.lists import drop_frame_slab, slot_of, take_frame_slab
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -191,7 +192,7 @@ def cut_around(state: State, at: int) -> None:
     state.frames[at].order = 0
 
 
-@jit
+@part
 def recut(state: State, head: int, order: int, begin: int, end: int, keep_pieces: bool) -> None:
     """Split an idle folio of a split block so that frames [begin, end) become base pages.
 
@@ -266,7 +267,7 @@ def orphan_folio(state: State, pfn: int, order: int) -> None:
         frame.index = 0
 
 
-@jit
+@part
 def defer_page(state: State, pfn: int) -> None:
     """Unmap one page of an anonymous folio: the folio is freed only when all its pages are unmapped (L16)."""
     block = pfn >> BLOCK_ORDER
@@ -309,7 +310,7 @@ def leave_base_page(state: State, pfn: int, movable: bool) -> None:
     free_chunk(state, pfn, 0)
 
 
-@jit
+@part
 def leave_folio(state: State, pfn: int, order: int) -> None:
     """A folio below order 10 leaves its file: freed at once, or orphaned while busy (G24)."""
     state.tally[layout.TALLY_RELEASED + order] += 1

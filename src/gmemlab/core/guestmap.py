@@ -15,6 +15,7 @@ from gmemlab.core.layout import (
     SHATTERED,
 )
 from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, open_details
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -92,7 +93,7 @@ def map_base_pages(state: State, row: int, begin: int, end: int) -> None:
             state.tally[layout.TALLY_MAPPED_4K] += 1
 
 
-@jit
+@part
 def map_private(state: State, file: int, index: int, end: int, accept: int) -> None:
     """The guest touches or accepts the present private pages [index, end) of one block."""
     row = block_row(state, file, index)
@@ -118,7 +119,7 @@ def unmap(state: State, file: int, index: int, end: int, cause: int) -> None:
         unmap_entries(state, file, index, end, cause)
 
 
-@jit
+@part
 def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> None:
     """`unmap`, where something is mapped."""
     row = block_row(state, file, index)

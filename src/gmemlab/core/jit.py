@@ -28,7 +28,7 @@ OPTIONS: Final[dict[str, Any]] = {"_nrt": False, "error_model": "numpy", "no_cfu
 INNER: Final[dict[str, Any]] = {"no_cpython_wrapper": True}
 KEPT_BUILDS: Final = 4
 KEPT_SECONDS: Final = 3 * 24 * 3600  # other checkouts may use a build that is older than four of this one
-COMPILING: Final = "gmemlab: compiling the core once, about a minute"
+COMPILING: Final = "gmemlab: compiling the core once, about half a minute"
 
 
 def source_key() -> str:
@@ -115,14 +115,28 @@ def _compiled_once(function: Callable[P, R], options: dict[str, Any]) -> Callabl
 
 def entry(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that Python calls, and keep its machine code on disk."""
+    return _kept_on_disk(function, OPTIONS)
+
+
+def address_of(function: Callable[..., Any], signature: Any) -> int:
+    """Compile a function for one signature, or find its machine code on disk. Returns the address to call (`parts`)."""
+    compiled: Any = _kept_on_disk(function, {**OPTIONS, **INNER})
+    compiled.compile(signature)
+    result = compiled.overloads[signature.args]
+    _LOADED.append(result)
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def _kept_on_disk(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     before = numba.config.CACHE_DIR
     numba.config.CACHE_DIR = str(_CACHE)
     try:
-        compiled: Callable[P, R] = numba.njit(cache=True, **OPTIONS)(function)
+        compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = before
     return compiled
 
 
+_LOADED: Final[list[Any]] = []  # Numba frees machine code that nothing refers to
 _CACHE: Final = cache_directory()
 mark_used()

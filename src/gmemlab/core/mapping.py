@@ -9,6 +9,7 @@ from gmemlab.core import layout
 from gmemlab.core.frames import settle_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, ZEROED
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -120,7 +121,7 @@ def content_is_uniform(state: State, base: int) -> bool:
     return True
 
 
-@jit
+@part
 def settle(state: State, file: int, index: int) -> None:
     """Drop the details of the block around page `index` if it is uniform again, and settle its host block likewise."""
     row = block_row(state, file, index)

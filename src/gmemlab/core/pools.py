@@ -16,6 +16,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
 )
 from gmemlab.core.lists import list_index, remove_block
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_structs, restore_structs
 
@@ -69,8 +70,8 @@ def alloc_giga(state: State, migratetype: int) -> int:
 def put_page(state: State, block: int, order: int) -> None:
     """Put a huge page on top of its pool's stack of idle pages."""
     pool = state.pools[pool_of(order)]
-    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
-        own_block(state, part, POOL, order, 0, 0)
+    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+        own_block(state, piece, POOL, order, 0, 0)
     state.blocks[block].next = pool.head
     pool.head = block
     pool.free += 1
@@ -98,11 +99,11 @@ def alloc_huge(state: State, order: int) -> int:
 @jit
 def free_huge(state: State, block: int, order: int) -> None:
     """Give a huge page that no pool counts any more back to free memory."""
-    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
-        free_block(state, part)
+    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+        free_block(state, piece)
 
 
-@jit
+@part
 def alloc_surplus(state: State, order: int) -> int:
     """A huge page beyond the pool's size, if it may have one more (`alloc_surplus_hugetlb_folio`). Its first block, or 0."""
     pool = state.pools[pool_of(order)]
@@ -115,7 +116,7 @@ def alloc_surplus(state: State, order: int) -> int:
     return block
 
 
-@jit
+@part
 def promise(state: State, order: int, pages: int) -> bool:
     """Have the pool promise so many pages, surplus ones as far as free ones are short (`gather_surplus_pages`); all or none."""
     pool = state.pools[pool_of(order)]
@@ -149,7 +150,7 @@ def withdraw(state: State, order: int, pages: int) -> None:
     drop_surplus(state, order, pages)
 
 
-@jit
+@part
 def resize_pool(state: State, order: int, count: int, overcommit: int) -> int:
     """Give a pool its size, and how many surplus pages it may have beyond (`set_max_huge_pages`). Returns 0 or the errno.
 
@@ -175,7 +176,7 @@ def resize_pool(state: State, order: int, count: int, overcommit: int) -> int:
     return 0
 
 
-@jit
+@part
 def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
     """Add up to `count` huge pages to a pool from free memory. Returns (ENOMEM or 0, pages added)."""
     pool = state.pools[pool_of(order)]
@@ -203,7 +204,7 @@ def restore_for_demotion(state: State, first: int) -> bool:
     return True
 
 
-@jit
+@part
 def demote(state: State, count: int) -> tuple[int, int]:
     """Turn up to `count` idle 1 GiB pages that are promised to nobody into 2 MiB pages (`demote_store`, L20).
 
@@ -229,7 +230,7 @@ def demote(state: State, count: int) -> tuple[int, int]:
     return 0, count
 
 
-@jit
+@part
 def return_page(state: State, block: int, order: int, pooled: bool, file: int) -> None:
     """A whole huge page left its file for good: back to its pool, or block by block to the buddy allocator.
 

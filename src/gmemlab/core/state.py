@@ -5,12 +5,13 @@ compiled code.
 """
 
 import mmap
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmemlab.core import layout, state_type
+from gmemlab.core import layout, parts, state_type
 
 Records = np.recarray[Any, Any]
 
@@ -42,7 +43,7 @@ class State(NamedTuple):
     pools: Records  # 0: 2 MiB pages, 1: 1 GiB pages
     pins: Records
     tally: NDArray[np.int64]
-    table: NDArray[np.int64]  # address and length of each array above, for compiled code
+    table: NDArray[np.int64]  # for compiled code: address and length of each array above, then the parts' addresses (`parts`)
 
 
 state_type.register(State)
@@ -53,26 +54,33 @@ def records(table: NDArray[Any]) -> Records:
     return table.view(np.recarray)
 
 
-def reserve(count: int, dtype: np.dtype[Any]) -> Records:
-    """A zeroed record array of `count` rows that costs memory only where it is written."""
+def reserve(count: int, dtype: np.dtype[Any], huge: bool = False) -> Records:
+    """A zeroed record array of `count` rows that costs memory only where it is written.
+
+    In huge pages where asked and to be had: for tables that are filled from the front and read at random, where a miss of the
+    TLB costs more than the entry.
+    """
     length = max(count, 1) * dtype.itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     memory = mmap.mmap(-1, length, flags=flags)
+    if huge:
+        with suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
 
 
-def reserve_state(nr_blocks: int, nr_zones: int) -> State:
-    """An empty state for a host of `nr_blocks` blocks of 2 MiB (numbered from 1) in `nr_zones` zones."""
+def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
+    """The arrays of a state, by field."""
     rows = nr_blocks + 1
     frame_slabs = min(rows + 1, MAX_SLABS)
     file_rows = 16 * rows + (1 << 22)
     page_slabs = min(4 * rows + (1 << 12), 1 << 30)
-    arrays: dict[str, Any] = {
+    return {
         "host": reserve(1, layout.HOST_RECORD),
         "zones": reserve(nr_zones, layout.ZONE),
         "free_lists": reserve((nr_zones * layout.NR_MIGRATETYPES + 1) * layout.NR_ORDERS, layout.FREE_LIST),
         "blocks": reserve(rows, layout.BLOCK),
-        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME),
+        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME, huge=True),
         "frame_slabs": reserve(frame_slabs, layout.SLAB),
         "files": reserve(MAX_FILES, layout.FILE),
         "file_blocks": reserve(file_rows, layout.FILE_BLOCK),
@@ -85,7 +93,18 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
         "pins": reserve(MAX_PINS, layout.PIN_RECORD),
         "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
     }
-    table = np.array([word for array in arrays.values() for word in (array.ctypes.data, len(array))], dtype=np.int64)
+
+
+def compiled_type() -> state_type.StateType:
+    """What compiled code takes a state for, of whatever size."""
+    return state_type.type_of(reserve_tables(1, 1))
+
+
+def reserve_state(nr_blocks: int, nr_zones: int) -> State:
+    """An empty state for a host of `nr_blocks` blocks of 2 MiB (numbered from 1) in `nr_zones` zones."""
+    arrays = reserve_tables(nr_blocks, nr_zones)
+    words = [word for array in arrays.values() for word in (array.ctypes.data, len(array))]
+    table = np.array(words + parts.addresses(state_type.type_of(arrays)), dtype=np.int64)
     state = State(**arrays, table=table)
     host = state.host[0]
     host.nr_blocks = nr_blocks

@@ -1,10 +1,11 @@
-"""How compiled code sees the state: one pointer to a table of (address, length) pairs.
+"""How compiled code sees the state: one pointer to a table of (address, length) pairs, then the addresses of the core's parts.
 
 Numba passes a NamedTuple of 16 arrays as 112 scalars, in every call and through every level of inlining: half of the
 compile time went into them. Here the state is one pointer; reading a field loads its address and length from the table,
 which never changes, so that LLVM may keep them in registers. With the compiler off the NamedTuple is used as it is.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -41,7 +42,12 @@ def register(state_class: type) -> None:
     def typeof_state(value: Any, context: Any) -> StateType:
         """The type of one instance: the fields but the table, with their array types."""
         del context
-        return StateType(tuple((name, typeof(getattr(value, name))) for name in value._fields[:-1]))
+        return type_of({name: getattr(value, name) for name in value._fields[:-1]})
+
+
+def type_of(fields: Mapping[str, Any]) -> StateType:
+    """The type of a state with these arrays."""
+    return StateType(tuple((name, typeof(array)) for name, array in fields.items()))
 
 
 @infer_getattr

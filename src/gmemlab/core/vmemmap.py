@@ -10,6 +10,7 @@ from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_RESERVED, FRAME_VMEMMAP, RESERVED, SPLIT, UNMOVABLE
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 STRUCT_FRAMES = 8  # 512 page structs of 64 bytes (C23)
@@ -50,7 +51,7 @@ def release_boot_frames(state: State, block: int, order: int) -> None:
         state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
 
 
-@jit
+@part
 def restore_structs(state: State, block: int, frames: int) -> bool:
     """Take `frames` unmovable frames for page structs and chain them at `block`; False, and nothing taken, if short."""
     for taken in range(frames):
@@ -69,7 +70,7 @@ def restore_structs(state: State, block: int, frames: int) -> bool:
     return True
 
 
-@jit
+@part
 def release_structs(state: State, block: int, frames: int) -> None:
     """Give the newest `frames` frames of a block's chain back to the buddy allocator."""
     for _ in range(frames):

@@ -2,14 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
-from gmemlab.core import audit, boot, execute, layout, measure, run
+from gmemlab.core import audit, boot, execute, layout, measure, parts, run
 from gmemlab.core.jit import prune_cache
-from gmemlab.core.state import reserve_state
+from gmemlab.core.state import compiled_type, reserve_state
 
 
 def entries() -> list[tuple[str, Callable[[], Any]]]:
@@ -42,13 +44,30 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
     ]
 
 
+def compile_part(name: str) -> None:
+    """Compile one part."""
+    parts.compile_part(name, compiled_type())
+
+
+def compile_entry(name: str) -> None:
+    """Compile one entry point, by calling it."""
+    dict(entries())[name]()
+
+
+def compile_each(workers: Executor, compile_one: Callable[[str], None], names: Sequence[str], what: str) -> None:
+    """Compile side by side, telling how far it is."""
+    jobs = [workers.submit(compile_one, name) for name in names]
+    for done, job in enumerate(as_completed(jobs), 1):
+        job.result()
+        print(f"\rCompiling the core: {what} {done}/{len(jobs)}   ", end="", file=sys.stderr, flush=True)
+
+
 def main() -> int:
-    """Compile all entry points, telling which and how long it took. Returns the exit code."""
+    """Compile all parts, then all entry points, on all processors. Returns the exit code."""
     start = time.perf_counter()
-    calls = entries()
-    for done, (name, call) in enumerate(calls):
-        print(f"\rCompiling the core: {done}/{len(calls)} {name:<16}", end="", file=sys.stderr, flush=True)
-        call()
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        compile_each(workers, compile_part, parts.NAMES, "parts")
+        compile_each(workers, compile_entry, [name for name, _ in entries()], "entry points")
     prune_cache()
     print(f"\rCompiled the core in {time.perf_counter() - start:.0f} s.{' ' * 24}", file=sys.stderr)
     return 0

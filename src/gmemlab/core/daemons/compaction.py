@@ -28,6 +28,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details
 from gmemlab.core.operations.deferred import split_to_pages
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
@@ -66,7 +67,7 @@ def isolate_chunk(state: State, zone: int, block: int, slot: int) -> int:
     return 1 << order
 
 
-@jit
+@part
 def isolate_free(state: State, zone: int, wanted: int) -> None:
     """Isolate free chunks until there are `wanted` pages, from the block of the target scanner downwards.
 
@@ -140,7 +141,7 @@ def may_move(state: State, slot: int, most: int) -> bool:
     return bool(state.policies[state.files[frame.owner].policy].movable)
 
 
-@jit
+@part
 def move_folio(state: State, pfn: int, target: int) -> None:
     """Give a folio below order 9 the isolated frames from slot `target` on, and free its own."""
     source = slot_of(state, pfn)
@@ -286,7 +287,7 @@ def compact_zone(state: State, zone: int, order: int) -> int:
     return result
 
 
-@jit
+@part
 def compact(state: State) -> int:
     """What a write to /proc/sys/vm/compact_memory does: all zones. Returns how many pages moved."""
     before = int(state.tally[layout.TALLY_COMPACT_MOVED])
@@ -319,7 +320,7 @@ def note_result(state: State, zone: int, order: int, result: int) -> None:
         record.compact_order_failed = min(int(record.compact_order_failed), order)
 
 
-@jit
+@part
 def compact_for(state: State, order: int, migratetype: int) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 

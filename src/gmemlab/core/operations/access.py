@@ -18,6 +18,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, set_content, settle
 from gmemlab.core.operations.checks import check_range, check_within
 from gmemlab.core.operations.populate import populate
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -102,7 +103,7 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         index = min(after, end)
 
 
-@jit
+@part
 def use_range(state: State, file: int, first: int, end: int, accept: int, map_it: bool) -> tuple[int, int]:
     """Back, use and (for the guest's private accesses) map pages [first, end), one block at a time."""
     index = first
@@ -139,7 +140,7 @@ def access_guest_memfd(
     return error, done
 
 
-@jit
+@part
 def access(state: State, file: int, first: int, count: int, kind: int, accept: int) -> tuple[int, int]:
     """Touch pages for writing. EFAULT: the attribute differs (memory-fault exit).
 

@@ -20,6 +20,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, fill_block, frame_of, open_details, set_content, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages, punch_blocks
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -87,7 +88,7 @@ def collapse_block(state: State, file: int, base: int) -> int:
     return 0
 
 
-@jit
+@part
 def collapse(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """Collapse every aligned 2 MiB inside [first, first + count). Returns (errno of the last that failed, pages collapsed).
 

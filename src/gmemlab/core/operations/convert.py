@@ -21,10 +21,11 @@ from gmemlab.core.operations.access import run_of_attribute
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.split import merge_block, merge_giga, split_folio, split_unit
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
-@jit
+@part
 def set_attributes(state: State, file: int, first: int, end: int, shared: int) -> None:
     """Give pages [first, end) an attribute. What was private and becomes shared is unmapped from the guest (G47)."""
     index = first
@@ -59,7 +60,7 @@ def first_busy(state: State, file: int, first: int, end: int) -> int:
     return end
 
 
-@jit
+@part
 def merge_range(state: State, file: int, first: int, end: int) -> None:
     """Merge what became wholly private: 2 MiB by 2 MiB, then 1 GiB by 1 GiB (G72)."""
     policy = state.policies[state.files[file].policy]
@@ -95,7 +96,7 @@ def to_private_in_place(state: State, file: int, first: int, end: int) -> tuple[
     return 0, end - first
 
 
-@jit
+@part
 def split_for_sharing(state: State, file: int, index: int, end: int) -> tuple[int, int]:
     """Split the folio at page `index` so that its pages up to `end` are base pages. Returns (errno, next page).
 
@@ -149,7 +150,7 @@ def convert_two_sources(state: State, file: int, first: int, end: int, shared: b
             state.tally[layout.TALLY_VMM_PUNCH_FAILED] += 1
 
 
-@jit
+@part
 def convert(state: State, file: int, first: int, count: int, shared: bool) -> tuple[int, int]:
     """Convert pages [first, first + count) to shared or to private. Unallocated pages convert too (G48)."""
     record = state.files[file]

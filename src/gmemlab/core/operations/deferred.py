@@ -27,6 +27,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
 from gmemlab.core.operations.checks import check_within
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -41,7 +42,7 @@ def mapped_pages(state: State, row: int, head: int, order: int, first: int, end:
     return count
 
 
-@jit
+@part
 def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
     """Split the idle folio behind page `index`, frame `pfn`, into base pages; those not mapped, and zeros, are freed."""
     row = block_row(state, file, index)
@@ -122,7 +123,7 @@ def split_parts(state: State, file: int, begin: int, end: int, by_range: bool, m
     settle(state, file, begin)
 
 
-@jit
+@part
 def split_each_block(state: State, file: int, first: int, end: int, by_range: bool, max_none: int) -> None:
     """`split_parts` for every block of [first, end)."""
     index = first

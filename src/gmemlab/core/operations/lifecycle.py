@@ -19,6 +19,7 @@ from gmemlab.core.operations.checks import MAX_INDEX
 from gmemlab.core.operations.pin import drop_all_holds
 from gmemlab.core.operations.punch import punch_blocks
 from gmemlab.core.operations.release import release_unit
+from gmemlab.core.parts import part
 from gmemlab.core.pools import pool_of, withdraw
 from gmemlab.core.state import NR_EXTENT_CLASSES, State
 
@@ -104,7 +105,7 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
     return file
 
 
-@jit
+@part
 def create(state: State, pages: int, kind: int, policy: int) -> tuple[int, int]:
     """Create a file (and the ordinary memory beside a two-source guest). Returns (errno, file).
 
@@ -176,7 +177,7 @@ def close_file(state: State, file: int) -> None:
     state.host[0].free_file = file
 
 
-@jit
+@part
 def destroy(state: State, file: int) -> tuple[int, int]:
     """The VMM exits: its pins go, then its memory, then the ordinary memory beside it."""
     shared = int(state.files[file].shared_file)

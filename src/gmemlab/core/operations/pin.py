@@ -24,6 +24,7 @@ from gmemlab.core.mapping import block_row, frame_of, settle
 from gmemlab.core.operations.access import run_of_attribute, use_range
 from gmemlab.core.operations.checks import check_range, check_within
 from gmemlab.core.operations.populate import populate
+from gmemlab.core.parts import part
 from gmemlab.core.pools import return_page
 from gmemlab.core.state import State
 
@@ -39,7 +40,7 @@ def pinned_file(state: State, file: int) -> int:
     return file
 
 
-@jit
+@part
 def fault_in(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """What a pin does before it holds anything: it faults the pages in for writing.
 
@@ -114,7 +115,7 @@ def hold_run(state: State, file: int, frame: int, frames: int, first: int, count
         add_busy(state, pfn, 1)
 
 
-@jit
+@part
 def hold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
     """Pin every page of a range, which `fault_in` did fault in, or reference them. ENOENT: an absent page."""
     error = check_within(state, file, first, count, 1)
@@ -176,7 +177,7 @@ def settle_around(state: State, file: int, first: int, count: int) -> None:
         index += BLOCK_PAGES
 
 
-@jit
+@part
 def release_serial(state: State, file: int, serial: int) -> None:
     """Undo one call: release all the frames that it holds."""
     before = 0
@@ -199,7 +200,7 @@ def release_serial(state: State, file: int, serial: int) -> None:
         row = after
 
 
-@jit
+@part
 def unhold(state: State, file: int, first: int, count: int, kind: int) -> tuple[int, int]:
     """Undo the newest pin (or reference) call on exactly this range; EINVAL if there is none."""
     record = state.files[file]

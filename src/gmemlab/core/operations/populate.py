@@ -27,6 +27,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
+from gmemlab.core.parts import part
 from gmemlab.core.pools import alloc_surplus, pool_of, put_page, take_page
 from gmemlab.core.state import Records, State
 
@@ -85,7 +86,7 @@ def is_promised(state: State, file: int, base: int) -> bool:
     return bool(state.files[file].reserved > 0)
 
 
-@jit
+@part
 def populate_from_pool(state: State, file: int, base: int, order: int, all_private: bool) -> int:
     """Take a huge page from the file's pool for an empty range: one that is promised to it, or (hugetlb memory) to nobody.
 
@@ -220,7 +221,7 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     return 0
 
 
-@jit
+@part
 def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) -> tuple[int, int]:
     """Make pages [first, end) present, ascending. Returns (errno, pages before the one that failed)."""
     policy = state.policies[state.files[file].policy]

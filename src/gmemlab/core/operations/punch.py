@@ -36,6 +36,7 @@ from gmemlab.core.mapping import (
 from gmemlab.core.operations.checks import check_range
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -86,7 +87,7 @@ def note_table(state: State, row: int, whole: bool) -> None:
     block.marks = block.marks & ~PAGE_TABLE if whole else block.marks | PAGE_TABLE
 
 
-@jit
+@part
 def defer_pages(state: State, file: int, begin: int, end: int) -> None:
     """Unmap the present pages [begin, end) of one block of an anonymous file; folios go when their last page goes."""
     row = block_row(state, file, begin)
@@ -105,7 +106,7 @@ def defer_pages(state: State, file: int, begin: int, end: int) -> None:
                 defer_page(state, pfn)
 
 
-@jit
+@part
 def punch_part(state: State, file: int, head: int, order: int, begin: int, end: int) -> None:
     """Punch pages [begin, end), a proper part of the folio at page `head`, by the policy's rule."""
     row = block_row(state, file, head)
@@ -190,7 +191,7 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
     return False
 
 
-@jit
+@part
 def punch_blocks(state: State, file: int, first: int, end: int) -> None:
     """Punch pages [first, end) of a file whose policy allocates base pages among others."""
     policy = state.policies[state.files[file].policy]
@@ -243,7 +244,7 @@ def punch_units(state: State, file: int, first: int, end: int) -> tuple[int, int
     return 0, end - first
 
 
-@jit
+@part
 def punch(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """`fallocate(PUNCH_HOLE)` of pages [first, first + count), clipped to the file. Attributes stay (G22)."""
     error = check_range(first, count)

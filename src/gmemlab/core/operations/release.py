@@ -19,6 +19,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, empty_block, settle
 from gmemlab.core.operations.split import block_is_busy, join_unit
+from gmemlab.core.parts import part
 from gmemlab.core.pools import return_page
 from gmemlab.core.state import State
 
@@ -57,8 +58,8 @@ def orphan_unit(state: State, file: int, block: int, order: int, pooled: bool) -
     long as the page is held: it drops its holds before it goes.
     """
     state.tally[layout.TALLY_ORPHANED_PAGES] += 1 << order
-    for part in range(block, block + (1 << (order - BLOCK_ORDER))):
-        record = state.blocks[part]
+    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+        record = state.blocks[piece]
         record.kind = ORPHAN
         record.owner = -1 if pooled else 0
         record.index = file
@@ -84,7 +85,7 @@ def release_pieces(state: State, file: int, base: int) -> None:
         pfn += 1 << order
 
 
-@jit
+@part
 def release_unit(state: State, file: int, base: int, order: int) -> int:
     """Take one whole huge page out of a unit file. Returns 0, or EAGAIN where pieces of a pool page are busy (G73).
 

@@ -6,6 +6,7 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import KIND_HUGETLB, PROMISED
 from gmemlab.core.mapping import block_row
 from gmemlab.core.operations.checks import check_within
+from gmemlab.core.parts import part
 from gmemlab.core.pools import promise
 from gmemlab.core.state import State
 
@@ -20,7 +21,7 @@ def count_unpromised(state: State, file: int, first: int, end: int, unit: int) -
     return count
 
 
-@jit
+@part
 def reserve(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """Promise a range to hugetlb memory as a shared mmap does: every huge page of it, or none (`hugetlb_reserve_pages`, L19).
 

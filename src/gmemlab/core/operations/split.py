@@ -16,6 +16,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import drop_frame_slab, slot_of
 from gmemlab.core.mapping import block_row, contiguous_block, frame_of
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import release_structs, restore_structs, saved_frames
 
@@ -58,7 +59,7 @@ def split_giga(state: State, file: int, base: int, cause: int) -> bool:
     return True
 
 
-@jit
+@part
 def split_unit(state: State, file: int, begin: int, end: int, order: int, only_shared: bool, cause: int) -> bool:
     """Split what must be split so that no page of [begin, end), within one huge page, is in a huge folio.
 
@@ -80,7 +81,7 @@ def split_unit(state: State, file: int, begin: int, end: int, order: int, only_s
     return True
 
 
-@jit
+@part
 def split_folio(state: State, file: int, index: int, begin: int, end: int, cause: int) -> None:
     """Split the idle folio of order 9 or less around page `index` so that pages [begin, end) become base pages."""
     pfn = frame_of(state, block_row(state, file, index), index)
@@ -187,7 +188,7 @@ def merge_giga(state: State, file: int, base: int, cause: int) -> bool:
     return True
 
 
-@jit
+@part
 def join_unit(state: State, file: int, base: int, order: int) -> None:
     """Make an idle huge page of a unit file one folio again, whatever of it was split."""
     row = block_row(state, file, base)
