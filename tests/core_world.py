@@ -28,7 +28,7 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.state import State, reserve_state
-from gmemlab.model.observe import file_pages, free_list
+from gmemlab.model.observe import file_pages, free_list, kept_list
 from oracle_files import Observation, OraclePolicy
 
 Result = tuple[int, int]
@@ -151,6 +151,30 @@ class CoreWorld:
         error, done = execute.demote_pages(self.state, count)
         return int(error), int(done)
 
+    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+        self.state.host[0].nr_cpus = count
+        for zone in range(len(self.zones)):
+            for pcp in self.state.pcps[zone * layout.MAX_CPUS :][:count]:
+                pcp["batch"], pcp["high_min"], pcp["high_max"] = batch, high_min, high_max
+
+    def run_on(self, cpu: int) -> None:
+        self.state.host[0].cpu = cpu
+
+    def set_watermarks(self, low: int, high: int, nofragment: bool) -> None:
+        self.state.zones.low, self.state.zones.high = low, high
+        self.state.host[0].watermarks = int(low > 0)
+        self.state.host[0].nofragment = int(nofragment)
+
+    def drain(self) -> Result:
+        return self.run_on_host(layout.OP_DRAIN)
+
+    def decay(self) -> Result:
+        return self.run_on_host(layout.OP_DECAY)
+
+    def run_on_host(self, op: int) -> Result:
+        error, done = execute.execute(self.state, op, 0, 0, 0, 0)
+        return int(error), int(done)
+
     def compact(self) -> Result:
         error, moved = execute.execute(self.state, layout.OP_COMPACT, 0, 0, 1, 0)
         return int(error), int(moved)
@@ -164,6 +188,7 @@ class CoreWorld:
         assert self.state.tally[layout.TALLY_DEFERRED] == len(deferred)
         return {
             "free": self.observe_free(),
+            "kept": self.observe_kept(),
             "blocktypes": [int(self.state.blocks[block].migratetype) for block in range(self.nr_blocks + 1)],
             "files": {name: self.observe_file(file) for name, file in self.files.items()},
             "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
@@ -180,6 +205,15 @@ class CoreWorld:
             for zone in range(len(self.zones))
             for kind in range(NR_MIGRATETYPES)
             for order in range(NR_ORDERS)
+        }
+        return {key: pfns for key, pfns in lists.items() if pfns}
+
+    def observe_kept(self) -> dict[tuple[int, int, int], list[int]]:
+        lists = {
+            (zone, cpu, index): kept_list(self.state, zone, cpu, index)
+            for zone in range(len(self.zones))
+            for cpu in range(int(self.state.host[0].nr_cpus))
+            for index in range(layout.NR_PCP_LISTS)
         }
         return {key: pfns for key, pfns in lists.items() if pfns}
 

@@ -14,6 +14,7 @@ from gmemlab.core.layout import (
     KIND_HOST,
     PRIVATE,
 )
+from gmemlab.core.state import nr_free_lists
 from world import (
     Policy,
     new,
@@ -72,7 +73,7 @@ def nothing_changes(model: CoreWorld) -> Iterator[None]:
 def fill(model: CoreWorld, leave: int) -> list[int]:
     """The host's own memory takes all free pages but so many: first what is in pieces, then whole blocks. Returns its files."""
     total = free_of(model) - leave
-    listed = model.state.free_lists.count.reshape(-1, layout.NR_ORDERS).sum(axis=0)
+    listed = model.state.free_lists.count[: nr_free_lists(len(model.state.zones))].reshape(-1, layout.NR_ORDERS).sum(axis=0)
     pieces = min(total, sum(int(listed[order]) << order for order in range(BLOCK_ORDER)))
     files = []
     for pages in (pieces, total - pieces):

@@ -28,6 +28,7 @@ from oracle_files import File, Hold, Observation, OraclePolicy
 from oracle_mapping import map_private
 from oracle_memory import Memory
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
+from oracle_page_alloc import Cpu
 from oracle_repair import collapse, free_lazily, split_deferred
 
 __all__ = ["OracleHost", "OraclePolicy"]
@@ -307,6 +308,30 @@ class OracleHost:
                 return errno.ENOMEM, done
         return 0, count
 
+    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+        """So many CPUs keep lists of their own."""
+        buddy = self.memory.buddy
+        buddy.cpus = [[Cpu(batch, high_min, high_max) for _ in range(count)] for _ in buddy.zones]
+
+    def run_on(self, cpu: int) -> None:
+        """From here on this CPU works."""
+        self.memory.buddy.cpu = cpu
+
+    def set_watermarks(self, low: int, high: int, nofragment: bool) -> None:
+        """Of all zones, above their reserves."""
+        buddy = self.memory.buddy
+        buddy.low, buddy.high, buddy.nofragment = [low] * len(buddy.zones), [high] * len(buddy.zones), nofragment
+
+    def drain(self) -> tuple[int, int]:
+        """All CPUs give back what they keep."""
+        self.memory.buddy.drain_all()
+        return 0, 0
+
+    def decay(self) -> tuple[int, int]:
+        """The vmstat worker's second."""
+        self.memory.buddy.decay()
+        return 0, 0
+
     def compact(self) -> tuple[int, int]:
         """Compact all zones; pages moved."""
         return 0, compact(self.memory)
@@ -327,6 +352,7 @@ class OracleHost:
         }
         return {
             "free": free,
+            "kept": memory.buddy.kept(),
             "blocktypes": list(memory.buddy.blocktype),
             "files": {file.id: observe_pages(file) for file in self.files.values()},
             "blocks": {file.id: observe_blocks(file) for file in self.files.values()},

@@ -105,17 +105,6 @@ class Buddy:
         return pfn
 
     # -- allocation ---------------------------------------------------------------------------------------------------
-    def alloc(self, order: int, mt: int) -> int | None:
-        """First frame of 2^order contiguous ones, from the first zone that has them; None when no zone has."""
-        for number, zone in enumerate(self.zones):
-            if not self.may_use(zone, mt) or self.zone_free(number) - (1 << order) < zone.reserve:
-                continue
-            for attempt in (self.smallest, self.claim, self.steal):
-                pfn = attempt(number, order, mt)
-                if pfn is not None:
-                    return pfn
-        return None
-
     def may_use(self, zone: Zone, mt: int) -> bool:
         return zone.kind != ZONE_MOVABLE or mt == MOVABLE
 
@@ -125,9 +114,9 @@ class Buddy:
                 return self.take_part(self.lists[zone][mt][large][0], order)
         return None
 
-    def claim(self, zone: int, order: int, mt: int) -> int | None:
-        """Turn a whole block of another type into ours, from the largest chunk downwards."""
-        for large in range(MAX_PAGE_ORDER, order - 1, -1):
+    def claim(self, zone: int, order: int, mt: int, least: int = 0) -> int | None:
+        """Turn a whole block of another type into ours, from the largest chunk downwards to `least`."""
+        for large in range(MAX_PAGE_ORDER, max(order, least) - 1, -1):
             if large < BLOCK_ORDER // 2 and mt == MOVABLE:
                 return None
             other = self.first_fallback(zone, large, mt)
@@ -196,7 +185,7 @@ class Buddy:
         return alone or self.chunks.get((block & ~1) * BLOCK_PAGES) == MAX_PAGE_ORDER
 
     # -- freeing ------------------------------------------------------------------------------------------------------
-    def free(self, pfn: int, order: int) -> None:
+    def free_now(self, pfn: int, order: int) -> None:
         """Give back 2^order frames; merge with free buddies of the same zone; the type of the freed block wins."""
         zone = self.zone_of(pfn)
         mt = self.blocktype[pfn // BLOCK_PAGES]

@@ -15,6 +15,7 @@ from gmemlab.core.layout import (
 )
 from oracle_files import File, Folio
 from oracle_memory import Memory
+from oracle_page_alloc import LISTS
 from oracle_split import split_to_pages
 
 CLUSTER = 32
@@ -59,7 +60,12 @@ class Compaction:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
         wanted = self.order != WHOLE_ZONE
         outcome = ""
+        moved = self.memory.counters["moved"]
         while not outcome:
+            if wanted and self.buddy.cpus and self.scanners.migrate % BLOCK_PAGES == 0 and self.apart():
+                if self.memory.counters["moved"] > moved:
+                    self.buddy.drain(self.zone, self.buddy.cpu)
+                moved = self.memory.counters["moved"]
             if not self.apart():
                 outcome = "met"
             elif wanted and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk():
@@ -85,6 +91,9 @@ class Compaction:
         """Pages of whatever starts at a frame."""
         if pfn in self.buddy.chunks:
             return 1 << self.buddy.chunks[pfn]
+        kept = [LISTS[index][0] for (_, _, index), pfns in self.buddy.kept().items() if pfn in pfns]
+        if kept:
+            return 1 << kept[0]
         folio = self.memory.users.get(pfn)
         return 1 << folio.order if folio is not None and folio.pfn == pfn else 1
 
@@ -135,6 +144,7 @@ class Compaction:
                     size = self.size_at(pfn)
                     if pfn in self.buddy.chunks:
                         if self.buddy.zone_free(self.zone) - 2 * size < reserve:
+                            self.scanners.free = pfn
                             return
                         self.isolated[self.buddy.take(pfn)].append(pfn)
                         wanted -= size

@@ -67,6 +67,7 @@ class Observation(TypedDict):
     """Everything that two implementations must agree on."""
 
     free: dict[tuple[int, int, int], list[int]]
+    kept: dict[tuple[int, int, int], list[int]]
     blocktypes: list[int]
     files: dict[int, dict[int, tuple[int, int, int, int, int]]]
     blocks: dict[int, dict[int, tuple[int, int, int]]]

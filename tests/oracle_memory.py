@@ -3,15 +3,15 @@
 from typing import Any
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
-from oracle_buddy import Buddy
 from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool
+from oracle_page_alloc import PageAllocator
 
 
 class Memory:
     """Free lists, pools, orphans, and the folio that uses each frame."""
 
     def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
-        self.buddy = Buddy(zones, reserved_blocks, nr_blocks, self.count_movable)
+        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable)
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
@@ -131,7 +131,10 @@ class Memory:
         """A page leaves the pool for free memory, block by block."""
         pool.nr -= 1
         for block in range(pfn, pfn + (1 << pool.order), BLOCK_PAGES):
-            self.buddy.free(block, BLOCK_ORDER)
+            if pool.order == BLOCK_ORDER:
+                self.buddy.free(block, BLOCK_ORDER)
+            else:
+                self.buddy.free_now(block, BLOCK_ORDER)
 
     def resize(self, pool: Pool, count: int, overcommit: int) -> None:
         """Surplus pages become the pool's own first; then it grows, or idle pages go; what is too much is surplus."""
@@ -204,6 +207,7 @@ class Memory:
     def huge(self, pool: Pool) -> int | None:
         """A huge page from free memory."""
         if pool.order == GIGA_ORDER:
+            self.buddy.drain_all()
             return self.buddy.alloc_giga(MOVABLE)
         return self.buddy.alloc(pool.order, MOVABLE)
 

@@ -27,6 +27,7 @@ from oracle_files import OraclePolicy
 
 BACKGROUND: Final = {movable: OraclePolicy(KIND_HOST, (0,), movable=movable) for movable in (False, True)}
 BACKGROUND_PAGES: Final = 2048
+CPUS: Final = 2
 
 
 def _variant(preset: str, **choices: str) -> tuple[str, Policy]:
@@ -161,6 +162,29 @@ class Players:
         error = self.both(name, *arguments)
         self.counts[operation, "fail" if error else "ok"] += 1
         return error
+
+    def give_cpus(self, random: Random) -> None:
+        """CPUs with lists of their own, and watermarks, from here on."""
+        batch = random.choice((1, 7, 15))
+        least = random.choice((4 * batch, 40))
+        most = random.choice((least, 4 * least))
+        low = random.choice((0, 60))
+        nofragment = random.random() < 0.5
+        for world in (self.oracle, self.core):
+            world.set_cpus(CPUS, batch, least, most)
+            world.set_watermarks(low, 2 * low, nofragment)
+        self.log.append(f"give_cpus: {batch}, {least}, {most}, {low}, {nofragment}")
+
+    def work_of_cpus(self, random: Random) -> None:
+        """Another CPU works, all give back what they keep, or a second passes."""
+        choice = random.choice(("run_on", "drain", "decay", "decay"))
+        if choice != "run_on":
+            self.both(choice)
+            return
+        cpu = random.randrange(CPUS)
+        self.log.append(f"run_on({cpu})")
+        for world in (self.oracle, self.core):
+            world.run_on(cpu)
 
     def compare(self) -> None:
         """Everything observable is the same."""

@@ -66,7 +66,7 @@ def snapshot_of(zone: ZoneSnapshot) -> Snapshot:
 
 def free_counts(host: Host) -> dict[str, list[int]]:
     """Free chunks by type and order."""
-    counts = host.state.free_lists["count"][: -layout.NR_ORDERS]  # the last rows are compaction's
+    counts = host.state.free_lists["count"][: len(host.state.zones) * layout.NR_MIGRATETYPES * layout.NR_ORDERS]
     rows = counts.reshape(-1, layout.NR_MIGRATETYPES, layout.NR_ORDERS).sum(axis=0)
     return {name: rows[kind].tolist() for kind, name in enumerate(TYPES)}
 

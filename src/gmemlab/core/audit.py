@@ -7,12 +7,14 @@ from typing import Final
 
 from gmemlab.core import layout
 from gmemlab.core.audit_files import audit_files, audit_promises
+from gmemlab.core.audit_pcp import audit_cpus, is_kept_chunk
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     FRAME_FREE,
+    FRAME_PCP,
     FRAME_TAIL,
     FRAME_USED,
     FREE,
@@ -47,6 +49,8 @@ RULES: Final = {
     13: "pins and references differ from what their calls hold",
     14: "an orphan that nobody holds was not freed",
     15: "what a pool has promised differs from what files have of it, or is more than it has",
+    16: "a per-CPU list's links or count are broken, or a chunk on it is of another kind, order or zone",
+    17: "what lies on per-CPU lists differs from their counts, or from the blocks",
     20: "a file block's counts differ from its pages",
     21: "a page's frame belongs to somebody else",
     22: "a shared page is mapped as private, or a mapped page is absent",
@@ -183,6 +187,8 @@ def audit_split_block(state: State, block: int) -> int:
             free += pages
         elif frame.kind == FRAME_TAIL:
             code = 8
+        elif frame.kind == FRAME_PCP:
+            code = 0 if is_kept_chunk(state, (block << BLOCK_ORDER) + offset, int(frame.order)) else 16
         else:
             code = audit_folio(state, block, offset)
             for slot in range(base + offset, base + offset + pages):
@@ -285,6 +291,8 @@ def audit(state: State) -> tuple[int, int]:
         if code:
             return code, place
     code, place = audit_blocks(state)
+    if code == 0:
+        code, place = audit_cpus(state)
     if code == 0:
         code, place = audit_pool(state, BLOCK_ORDER)
     if code == 0:

@@ -117,9 +117,9 @@ def move_free_chunks(state: State, zone: int, block: int, old: int, new: int) ->
 
 
 @jit
-def claim(state: State, zone: int, migratetype: int, order: int) -> int:
-    """Take over whole page blocks of another type, the largest chunk first (`__rmqueue_claim`)."""
-    for current in range(MAX_PAGE_ORDER, order - 1, -1):
+def claim(state: State, zone: int, migratetype: int, order: int, least: int) -> int:
+    """Take over page blocks of another type, for their largest chunk first, of order `least` or more (`__rmqueue_claim`)."""
+    for current in range(MAX_PAGE_ORDER, max(order, least) - 1, -1):
         if current < BLOCK_ORDER // 2 and migratetype == MOVABLE:
             return 0  # should_try_claim_block(): too small a chunk to spoil a block for
         other = find_fallback(state, zone, migratetype, current)
@@ -161,65 +161,36 @@ def steal(state: State, zone: int, migratetype: int, order: int) -> int:
 
 
 @jit
-def first_zone(state: State, migratetype: int, pages: int) -> int:
-    """The most preferred zone that may give `pages` without touching its reserve; -1 where none may."""
-    for zone in range(int(state.host[0].nr_zones)):
-        record = state.zones[zone]
-        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
-            continue
-        if record.free - pages >= record.reserve:
-            return zone
-    return -1
+def has_chunk(state: State, zone: int, order: int) -> bool:
+    """Whether a chunk of this order or more is free in a zone, of whatever type: another may claim or steal it."""
+    for migratetype in range(NR_MIGRATETYPES):
+        for larger in range(order, NR_ORDERS):
+            if state.free_lists[list_index(zone, migratetype, larger)].head:
+                return True
+    return False
 
 
 @inline
-def alloc_from_zone(state: State, zone: int, order: int, migratetype: int) -> int:
-    """`rmqueue`: own lists, then claim a block, then steal a chunk."""
+def note_taken(state: State, zone: int, pfn: int, order: int) -> None:
+    """Count a chunk that was taken off the free lists as used."""
+    state.zones[zone].free -= 1 << order
+    if order < BLOCK_ORDER:
+        state.blocks[pfn >> BLOCK_ORDER].nr_free -= 1 << order
+
+
+@inline
+def alloc_from_zone(state: State, zone: int, order: int, migratetype: int, least: int) -> int:
+    """`__rmqueue`: own lists, then claim a block, then steal a chunk.
+
+    With `least` above 0 no smaller chunk of another type is touched, and none stolen (ALLOC_NOFRAGMENT).
+    """
     pfn = take_smallest(state, zone, migratetype, order)
     if pfn == 0:
-        pfn = claim(state, zone, migratetype, order)
-        if pfn == 0:
+        pfn = claim(state, zone, migratetype, order, least)
+        if pfn == 0 and least == 0:
             pfn = steal(state, zone, migratetype, order)
     if pfn:
-        state.zones[zone].free -= 1 << order
-        if order < BLOCK_ORDER:
-            state.blocks[pfn >> BLOCK_ORDER].nr_free -= 1 << order
-    return pfn
-
-
-@jit
-def alloc(state: State, order: int, migratetype: int) -> int:
-    """Take a chunk of 2**order frames off the free lists, zones in order of preference. Returns its first frame or 0."""
-    for zone in range(int(state.host[0].nr_zones)):
-        record = state.zones[zone]
-        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
-            continue
-        if record.free - (1 << order) < record.reserve:
-            continue
-        pfn = alloc_from_zone(state, zone, order, migratetype)
-        if pfn:
-            return pfn
-    return 0
-
-
-@jit
-def alloc_base_block(state: State, migratetype: int) -> int:
-    """The 512 frames that 512 order-0 allocations would hand out, if these are one fresh block; else 0.
-
-    True as long as every smaller list of the type is empty in the zone that order-0 allocations would use.
-    """
-    zone = first_zone(state, migratetype, 1)
-    if zone < 0 or state.zones[zone].free - BLOCK_PAGES < state.zones[zone].reserve:
-        return 0
-    row = list_index(zone, migratetype, 0)
-    for order in range(BLOCK_ORDER):
-        if state.free_lists[row + order].head:
-            return 0
-    pfn = take_smallest(state, zone, migratetype, BLOCK_ORDER)
-    if pfn == 0:
-        pfn = claim(state, zone, migratetype, BLOCK_ORDER)
-    if pfn:
-        state.zones[zone].free -= BLOCK_PAGES
+        note_taken(state, zone, pfn, order)
     return pfn
 
 

@@ -1,9 +1,9 @@
 """Allocations that have memory compacted before they give up (K14): the effort of a policy."""
 
 from gmemlab.core import decisions
-from gmemlab.core.buddy import alloc
 from gmemlab.core.daemons.compaction import compact_for
 from gmemlab.core.frames import own_folio
+from gmemlab.core.page_alloc import alloc
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

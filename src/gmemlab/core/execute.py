@@ -15,6 +15,7 @@ from gmemlab.core.operations.pin import fault_in, hold, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
+from gmemlab.core.pcp import decay_all, drain_all
 from gmemlab.core.pools import demote, grow_pool, resize_pool
 from gmemlab.core.state import State
 
@@ -45,6 +46,12 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return split_deferred(state, file, arg)
     if op == layout.OP_COMPACT:
         return 0, compact(state)
+    if op == layout.OP_DRAIN:
+        drain_all(state)
+        return 0, 0
+    if op == layout.OP_DECAY:
+        decay_all(state)
+        return 0, 0
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:

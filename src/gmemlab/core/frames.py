@@ -5,7 +5,6 @@ A folio is named by its first frame. Its order follows from its block: 18 for a 
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import free_block, free_chunk
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -21,6 +20,7 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.lists import drop_frame_slab, slot_of, take_frame_slab
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -233,7 +233,7 @@ def free_folio(state: State, pfn: int, order: int) -> None:
     """Free an idle folio below order 10 to the buddy allocator."""
     block = pfn >> BLOCK_ORDER
     if order == BLOCK_ORDER:
-        free_block(state, block)
+        free_pages(state, pfn, order)
         return
     if state.blocks[block].kind == UNIFORM:
         open_block(state, block)
@@ -242,7 +242,7 @@ def free_folio(state: State, pfn: int, order: int) -> None:
     if frame.owner and state.policies[state.files[frame.owner].policy].movable:
         state.blocks[block].nr_movable -= 1 << order
     clear_frames(state, slot, order)
-    free_chunk(state, pfn, order)
+    free_pages(state, pfn, order)
 
 
 @jit
@@ -307,7 +307,7 @@ def leave_base_page(state: State, pfn: int, movable: bool) -> None:
     frame.index = 0
     frame.owner = 0
     frame.kind = 0
-    free_chunk(state, pfn, 0)
+    free_pages(state, pfn, 0)
 
 
 @part

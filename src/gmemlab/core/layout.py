@@ -27,6 +27,13 @@ MOVABLE: Final = 1
 RECLAIMABLE: Final = 2
 NR_MIGRATETYPES: Final = 3
 
+# -- per-CPU lists (include/linux/mmzone.h) ---------------------------------------------------------------------------------
+COSTLY_ORDER: Final = 3  # PAGE_ALLOC_COSTLY_ORDER: chunks up to here have lists, one for each migratetype and order
+NR_LOWORDER_PCP_LISTS: Final = 12
+NR_PCP_LISTS: Final = 14  # and chunks of order 9: one for movable memory, one for all other
+PCP_BATCH_SCALE_MAX: Final = 5  # CONFIG_PCP_BATCH_SCALE_MAX
+MAX_CPUS: Final = 512
+
 # -- zones ------------------------------------------------------------------------------------------------------------------
 ZONE_DMA: Final = 0
 ZONE_DMA32: Final = 1
@@ -43,6 +50,7 @@ GIGA: Final = 5  # one 512th of a 1 GiB folio of one file
 POOL: Final = 6  # (part of) an idle huge page of a hugetlb pool
 RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator
 ORPHAN: Final = 8  # an order-9 or 1 GiB folio that left its file while pinned; free as soon as the last pin goes
+PCP: Final = 9  # an order-9 chunk on a CPU's list
 
 # -- frames of a split block ----------------------------------------------------------------------------------------------
 FRAME_TAIL: Final = 0  # inside a free chunk that starts at a lower frame
@@ -53,6 +61,7 @@ FRAME_VMEMMAP: Final = 4  # holds page structs that HVO had given back
 FRAME_RESERVED: Final = 5  # taken at boot
 FRAME_DEFERRED: Final = 6  # unmapped part of an anonymous folio that is freed only as a whole (L16)
 FRAME_ISOLATED: Final = 7  # head of a chunk that compaction took off the free lists, while it runs
+FRAME_PCP: Final = 8  # head of a chunk on a CPU's list
 
 # -- marks of a 2 MiB block of a file ---------------------------------------------------------------------------------------
 HUGE_MAPPED: Final = 1  # the guest maps the block with one 2 MiB entry
@@ -139,6 +148,8 @@ OP_FREE_LAZILY: Final = 18  # MADV_FREE (L16)
 OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16); arg = max_ptes_none (L17)
 OP_RESERVE: Final = 16  # hugetlb memory: what a shared mmap does (L19)
 OP_COMPACT: Final = 20  # a write to /proc/sys/vm/compact_memory; of no file
+OP_DRAIN: Final = 23  # all CPUs give back what is on their lists; of no file
+OP_DECAY: Final = 24  # what the vmstat worker does to the CPUs' lists, each second; of no file
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 
@@ -171,10 +182,28 @@ ZONE: Final = np.dtype(
         ("compact_considered", "i4"),  # attempts that were passed over
         ("compact_defer_shift", "i4"),
         ("compact_order_failed", "i8"),
+        ("low", "i8"),  # how far the low and the high watermark lie above `reserve`
+        ("high", "i8"),
+        ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
     ],
     align=True,
 )
 FREE_LIST: Final = np.dtype([("head", "i4"), ("tail", "i4"), ("count", "i8")], align=True)
+
+# One CPU's pages of one zone (struct per_cpu_pages). `count` and limits in pages.
+PCP_RECORD: Final = np.dtype(
+    [
+        ("count", "i8"),
+        ("high", "i8"),
+        ("high_min", "i8"),
+        ("high_max", "i8"),
+        ("batch", "i8"),
+        ("free_count", "i8"),  # pages freed in a row; an allocation halves it
+        ("alloc_factor", "i4"),  # each refill of base pages doubles the next one; a free halves it
+        ("freed_high", "i4"),  # PCPF_PREV_FREE_HIGH_ORDER: the last chunk freed was of order 1 to 3
+    ],
+    align=True,
+)
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
 # page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios.
@@ -307,6 +336,10 @@ HOST_RECORD: Final = np.dtype(
         *((f"max_{name}", "i8") for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks")),  # rows of tables
         ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
         ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
+        ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
+        ("cpu", "i8"),  # the one that works now
+        ("nofragment", "i8"),  # ALLOC_NOFRAGMENT: another zone comes before a small chunk of another type
+        ("watermarks", "i8"),  # some zone has a low watermark above its reserve
     ],
     align=True,
 )

@@ -3,7 +3,7 @@
 import errno
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import alloc, free_block
+from gmemlab.core.buddy import free_block
 from gmemlab.core.frames import own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -16,7 +16,9 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
 )
 from gmemlab.core.lists import list_index, remove_block
+from gmemlab.core.page_alloc import alloc, free_pages
 from gmemlab.core.parts import part
+from gmemlab.core.pcp import drain_all
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_structs, restore_structs
 
@@ -50,7 +52,11 @@ def take_run(state: State, zone: int, first: int) -> None:
 
 @jit
 def alloc_giga(state: State, migratetype: int) -> int:
-    """The lowest free, aligned run of 512 blocks (`alloc_contig_pages` without migration). Returns its first block or 0."""
+    """The lowest free, aligned run of 512 blocks (`alloc_contig_pages` without migration). Returns its first block or 0.
+
+    The CPUs give back what they keep before.
+    """
+    drain_all(state)
     for zone in range(int(state.host[0].nr_zones)):
         record = state.zones[zone]
         if record.kind == ZONE_MOVABLE and migratetype != MOVABLE:
@@ -99,6 +105,9 @@ def alloc_huge(state: State, order: int) -> int:
 @jit
 def free_huge(state: State, block: int, order: int) -> None:
     """Give a huge page that no pool counts any more back to free memory."""
+    if order == BLOCK_ORDER:
+        free_pages(state, block << BLOCK_ORDER, order)
+        return
     for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
         free_block(state, piece)
 

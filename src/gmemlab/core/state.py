@@ -29,7 +29,8 @@ class State(NamedTuple):
 
     host: Records  # one record
     zones: Records
-    free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; then isolated chunks, by order
+    free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; isolated chunks by order; CPUs' lists
+    pcps: Records  # zone * MAX_CPUS + cpu: what each CPU keeps
     blocks: Records  # every 2 MiB of host
     frames: Records  # slab * 512 + offset: every frame of a split block
     frame_slabs: Records
@@ -69,6 +70,11 @@ def reserve(count: int, dtype: np.dtype[Any], huge: bool = False) -> Records:
     return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
 
 
+def nr_free_lists(nr_zones: int) -> int:
+    """Rows of `free_lists` that come before the CPUs' lists."""
+    return (nr_zones * layout.NR_MIGRATETYPES + 1) * layout.NR_ORDERS
+
+
 def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
     """The arrays of a state, by field."""
     rows = nr_blocks + 1
@@ -78,7 +84,8 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
     return {
         "host": reserve(1, layout.HOST_RECORD),
         "zones": reserve(nr_zones, layout.ZONE),
-        "free_lists": reserve((nr_zones * layout.NR_MIGRATETYPES + 1) * layout.NR_ORDERS, layout.FREE_LIST),
+        "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, layout.FREE_LIST),
+        "pcps": reserve(nr_zones * layout.MAX_CPUS, layout.PCP_RECORD),
         "blocks": reserve(rows, layout.BLOCK),
         "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME, huge=True),
         "frame_slabs": reserve(frame_slabs, layout.SLAB),

@@ -5,11 +5,11 @@ At first these lie where boot put them; restored ones come from the buddy alloca
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import alloc, free_chunk
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_RESERVED, FRAME_VMEMMAP, RESERVED, SPLIT, UNMOVABLE
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
+from gmemlab.core.page_alloc import alloc, free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -47,7 +47,7 @@ def release_boot_frames(state: State, block: int, order: int) -> None:
         if state.blocks[holder].kind == RESERVED:
             open_reserved(state, holder)
         clear_frames(state, slot_of(state, pfn), 0)
-        free_chunk(state, pfn, 0)
+        free_pages(state, pfn, 0)
         state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
 
 
@@ -80,5 +80,5 @@ def release_structs(state: State, block: int, frames: int) -> None:
         state.blocks[block].vmemmap = state.frames[slot].chain
         pfn = pfn_of(state, slot)
         clear_frames(state, slot, 0)
-        free_chunk(state, pfn, 0)
+        free_pages(state, pfn, 0)
         state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1

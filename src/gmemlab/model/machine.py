@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gmemlab.core import boot, execute, layout
 from gmemlab.core.layout import BLOCK_PAGES
-from gmemlab.core.state import State, reserve_state
+from gmemlab.core.state import State, nr_free_lists, reserve_state
 from gmemlab.errors import UsageError
 from gmemlab.model.placement import place
 from gmemlab.snapshot import UNKNOWN, Snapshot, ZoneSnapshot
@@ -135,7 +135,7 @@ def _fit(blocks: NDArray[np.int64], managed: int) -> NDArray[np.int64]:
 
 def free_in_blocks(state: State) -> int:
     """Free pages that lie in free chunks of 2 MiB and more."""
-    counts = state.free_lists["count"].reshape(-1, layout.NR_ORDERS)
+    counts = state.free_lists["count"][: nr_free_lists(len(state.zones))].reshape(-1, layout.NR_ORDERS)
     return int((counts[:, layout.BLOCK_ORDER] + 2 * counts[:, layout.MAX_PAGE_ORDER]).sum()) * BLOCK_PAGES
 
 

@@ -5,8 +5,16 @@ from typing import NamedTuple
 import numpy as np
 
 from gmemlab.core import measure
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, NR_MIGRATETYPES, NR_ORDERS
-from gmemlab.core.state import State
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    MAX_CPUS,
+    NR_LOWORDER_PCP_LISTS,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    NR_PCP_LISTS,
+)
+from gmemlab.core.state import State, nr_free_lists
 
 
 class PageView(NamedTuple):
@@ -29,10 +37,21 @@ def file_pages(state: State, file: int, first: int = 0, count: int | None = None
 
 def free_list(state: State, zone: int, migratetype: int, order: int) -> list[int]:
     """First frames of the chunks on one free list, head first."""
-    node = int(state.free_lists[(zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order].head)
+    return _chunks(state, (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order, order < BLOCK_ORDER)
+
+
+def kept_list(state: State, zone: int, cpu: int, index: int) -> list[int]:
+    """First frames of the chunks on one list of a CPU, head first."""
+    row = nr_free_lists(int(state.host[0].nr_zones)) + (zone * MAX_CPUS + cpu) * NR_PCP_LISTS + index
+    return _chunks(state, row, index < NR_LOWORDER_PCP_LISTS)
+
+
+def _chunks(state: State, row: int, in_frames: bool) -> list[int]:
+    """First frames of a list's chunks, which are linked through frame details or through block records."""
+    node = int(state.free_lists[row].head)
     found: list[int] = []
     while node:
-        if order < BLOCK_ORDER:
+        if in_frames:
             found.append(int(state.frame_slabs[node >> BLOCK_ORDER].block) * BLOCK_PAGES + node % BLOCK_PAGES)
             node = int(state.frames[node].next)
         else:

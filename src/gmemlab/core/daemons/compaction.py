@@ -7,7 +7,7 @@ huge pages stay.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import free_chunk
+from gmemlab.core.buddy import has_chunk
 from gmemlab.core.frames import clear_frames, open_block, recut, write_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -28,7 +28,9 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details
 from gmemlab.core.operations.deferred import split_to_pages
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
+from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
 
 CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
@@ -122,7 +124,7 @@ def release_isolated(state: State) -> None:
             slot = int(state.free_lists[row].head)
             pfn = pfn_of(state, slot)
             remove_frame(state, row, slot)
-            free_chunk(state, pfn, order)
+            free_pages(state, pfn, order)
 
 
 # -- folios that move -------------------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def move_folio(state: State, pfn: int, target: int) -> None:
     state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order
     state.tally[layout.TALLY_COMPACT_MOVED] += 1 << order
     clear_frames(state, source, order)
-    free_chunk(state, pfn, order)
+    free_pages(state, pfn, order)
 
 
 @jit
@@ -245,16 +247,6 @@ def move_cluster(state: State, zone: int, most: int) -> bool:
 
 
 @jit
-def has_chunk(state: State, zone: int, order: int) -> bool:
-    """Whether a chunk of this order or more is free in a zone, of whatever type: another may claim or steal it."""
-    for migratetype in range(NR_MIGRATETYPES):
-        for larger in range(order, NR_ORDERS):
-            if state.free_lists[list_index(zone, migratetype, larger)].head:
-                return True
-    return False
-
-
-@jit
 def reset_scanners(state: State, zone: int) -> None:
     """Sources from the start of the zone, targets from its end (`reset_cached_positions`)."""
     record = state.zones[zone]
@@ -270,8 +262,12 @@ def compact_zone(state: State, zone: int, order: int) -> int:
         reset_scanners(state, zone)
     most = BLOCK_ORDER - 1 if order == WHOLE_ZONE else min(order, BLOCK_ORDER) - 1
     result = COMPLETE
+    moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
     while record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
         at_border = record.compact_migrate & (BLOCK_PAGES - 1) == 0
+        if order != WHOLE_ZONE and at_border and state.host[0].nr_cpus and state.tally[layout.TALLY_COMPACT_MOVED] > moved:
+            drain_zone(state, zone, int(state.host[0].cpu))  # so that what was moved away can merge
+            moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
         if order != WHOLE_ZONE and at_border and has_chunk(state, zone, order):
             result = SUCCESS
             break

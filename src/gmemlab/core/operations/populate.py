@@ -3,7 +3,6 @@
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.buddy import alloc, alloc_base_block
 from gmemlab.core.effort import alloc_folio
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
@@ -27,6 +26,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
+from gmemlab.core.page_alloc import alloc, alloc_base_block
 from gmemlab.core.parts import part
 from gmemlab.core.pools import alloc_surplus, pool_of, put_page, take_page
 from gmemlab.core.state import Records, State

@@ -182,7 +182,7 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
     if kind == WHOLE and state.blocks[block].deferred == 0:
         drop_folio(state, file, index, BLOCK_ORDER, block << BLOCK_ORDER)
         return True
-    if kind == UNIFORM:
+    if kind == UNIFORM and state.host[0].nr_cpus == 0:
         empty_block(state, row)
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
         state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES

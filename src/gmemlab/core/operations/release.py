@@ -71,7 +71,7 @@ def release_pieces(state: State, file: int, base: int) -> None:
     row = block_row(state, file, base)
     block = int(state.file_blocks[row].block)
     empty_unit(state, file, base, BLOCK_ORDER)
-    if state.blocks[block].kind == UNIFORM:
+    if state.blocks[block].kind == UNIFORM and state.host[0].nr_cpus == 0:
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
         state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
         free_block(state, block)

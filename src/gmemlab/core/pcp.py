@@ -1,0 +1,255 @@
+"""Per-CPU lists: a CPU keeps what it frees, and hands it out again last in, first out (mm/page_alloc.c, 6.18).
+
+There is one list for each migratetype and order up to 3, and two for order 9. What lies on them is free, though on no free
+list: it merges with nothing, and watermarks do not count it. A CPU refills in batches, which grow while it only allocates, and
+gives back in batches, which grow while it only frees. Where the host has no CPUs of its own, there are no lists.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import claim, free_block, free_chunk, note_taken, steal, take_smallest
+from gmemlab.core.jit import inline, jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    COSTLY_ORDER,
+    FRAME_PCP,
+    MOVABLE,
+    NR_LOWORDER_PCP_LISTS,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    NR_PCP_LISTS,
+    PCP,
+    PCP_BATCH_SCALE_MAX,
+)
+from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, remove_frame, slot_of
+from gmemlab.core.parts import part
+from gmemlab.core.state import State
+
+
+@inline
+def has_lists(state: State, order: int) -> bool:
+    """Whether chunks of this order go through a CPU's lists (`pcp_allowed_order`)."""
+    return bool(state.host[0].nr_cpus and (order <= COSTLY_ORDER or order == BLOCK_ORDER))
+
+
+@jit
+def pcp_row(state: State, zone: int, cpu: int) -> int:
+    """Row of `state.pcps`."""
+    return zone * layout.MAX_CPUS + cpu
+
+
+@jit
+def pcp_index(migratetype: int, order: int) -> int:
+    """Which of a CPU's lists (`order_to_pindex`)."""
+    if order > COSTLY_ORDER:
+        return NR_LOWORDER_PCP_LISTS + (1 if migratetype == MOVABLE else 0)
+    return NR_MIGRATETYPES * order + migratetype
+
+
+@jit
+def pcp_order(index: int) -> int:
+    """The order of the chunks on one of a CPU's lists (`pindex_to_order`)."""
+    return BLOCK_ORDER if index >= NR_LOWORDER_PCP_LISTS else index // NR_MIGRATETYPES
+
+
+@jit
+def pcp_list(state: State, row: int, index: int) -> int:
+    """Row of `state.free_lists`: behind the free lists and the isolated chunks."""
+    return (int(state.host[0].nr_zones) * NR_MIGRATETYPES + 1) * NR_ORDERS + row * NR_PCP_LISTS + index
+
+
+@jit
+def keep(state: State, row: int, index: int, pfn: int, to_tail: bool) -> None:
+    """Put a chunk on a CPU's list."""
+    order = pcp_order(index)
+    if order == BLOCK_ORDER:
+        push_block(state, pcp_list(state, row, index), pfn >> BLOCK_ORDER, order, to_tail)
+        state.blocks[pfn >> BLOCK_ORDER].kind = PCP
+    else:
+        slot = slot_of(state, pfn)
+        push_frame(state, pcp_list(state, row, index), slot, order, to_tail)
+        state.frames[slot].kind = FRAME_PCP
+    state.pcps[row].count += 1 << order
+
+
+@jit
+def unkeep(state: State, row: int, index: int, from_tail: bool) -> int:
+    """Take a chunk off a CPU's list that is not empty. Returns its first frame."""
+    order = pcp_order(index)
+    place = pcp_list(state, row, index)
+    node = int(state.free_lists[place].tail) if from_tail else int(state.free_lists[place].head)
+    state.pcps[row].count -= 1 << order
+    if order == BLOCK_ORDER:
+        remove_block(state, place, node)
+        return node << BLOCK_ORDER
+    remove_frame(state, place, node)
+    return pfn_of(state, node)
+
+
+# -- giving back ------------------------------------------------------------------------------------------------------------
+
+
+@part
+def free_bulk(state: State, row: int, pages: int, index: int) -> None:
+    """Give back `pages` or more: the oldest of list `index`, then those of the lists behind it (`free_pcppages_bulk`)."""
+    pages = min(int(state.pcps[row].count), pages)
+    while pages > 0:
+        while state.free_lists[pcp_list(state, row, index)].head == 0:
+            index = (index + 1) % NR_PCP_LISTS
+        order = pcp_order(index)
+        while pages > 0 and state.free_lists[pcp_list(state, row, index)].head:
+            pfn = unkeep(state, row, index, True)
+            if order == BLOCK_ORDER:
+                free_block(state, pfn >> BLOCK_ORDER)
+            else:
+                free_chunk(state, pfn, order)
+            pages -= 1 << order
+        index = (index + 1) % NR_PCP_LISTS
+
+
+@jit
+def drain_zone(state: State, zone: int, cpu: int) -> None:
+    """Give back all that a CPU keeps of a zone (`drain_pages_zone`)."""
+    row = pcp_row(state, zone, cpu)
+    while state.pcps[row].count:
+        free_bulk(state, row, int(state.pcps[row].batch) << PCP_BATCH_SCALE_MAX, 0)
+
+
+@part
+def drain_all(state: State) -> None:
+    """All CPUs give back all that they keep (`drain_all_pages`)."""
+    for cpu in range(int(state.host[0].nr_cpus)):
+        for zone in range(int(state.host[0].nr_zones)):
+            drain_zone(state, zone, cpu)
+
+
+@part
+def decay_all(state: State) -> None:
+    """The vmstat worker's second: limits that grew shrink by an eighth, and what lies above goes (`decay_pcp_high`)."""
+    for cpu in range(int(state.host[0].nr_cpus)):
+        for zone in range(int(state.host[0].nr_zones)):
+            row = pcp_row(state, zone, cpu)
+            pcp = state.pcps[row]
+            high = int(pcp.high)
+            if high > pcp.high_min:
+                most = int(pcp.count) - (int(pcp.batch) << PCP_BATCH_SCALE_MAX)
+                pcp.high = max(most, high - (high >> 3), int(pcp.high_min))
+            if pcp.count > pcp.high:
+                free_bulk(state, row, int(pcp.count - pcp.high), 0)
+
+
+@jit
+def limit_of_free(state: State, zone: int, row: int, free_high: bool) -> int:
+    """How many pages a CPU may keep after a free; how many it will, next time, changes with it (`nr_pcp_high`)."""
+    pcp = state.pcps[row]
+    low, most = int(pcp.high_min), int(pcp.high_max)
+    high = min(max(int(pcp.high), low), most)
+    pcp.high = high
+    if high == 0:
+        return 0
+    if free_high:
+        pcp.high = max(high - (int(pcp.batch) << PCP_BATCH_SCALE_MAX), low)
+        return 0
+    if low == most:
+        return high
+    if state.zones[zone].below_high:
+        pcp.high = max(high - max(int(pcp.free_count), int(pcp.batch)), low)
+        return max(int(pcp.count), low)
+    wanted = int(pcp.free_count + pcp.batch)
+    if pcp.count >= high and high < wanted:
+        pcp.high = min(max(wanted, low), most)
+    return high
+
+
+@jit
+def pages_to_free(state: State, row: int, high: int, free_high: bool) -> int:
+    """How many pages a CPU gives back that has too many (`nr_pcp_free`)."""
+    pcp = state.pcps[row]
+    batch = int(pcp.batch)
+    if free_high:
+        return min(int(pcp.count), batch << PCP_BATCH_SCALE_MAX)
+    if high < batch:
+        return 1
+    return max(min(int(pcp.free_count), high - batch), batch)
+
+
+@part
+def free_to_cpu(state: State, pfn: int, order: int) -> None:
+    """Free a chunk to the lists of the CPU that works now (`free_frozen_page_commit`)."""
+    block = state.blocks[pfn >> BLOCK_ORDER]
+    zone = int(block.zone)
+    row = pcp_row(state, zone, int(state.host[0].cpu))
+    pcp = state.pcps[row]
+    pcp.alloc_factor >>= 1
+    index = pcp_index(int(block.migratetype), order)
+    keep(state, row, index, pfn, False)
+    free_high = False
+    if order and order <= COSTLY_ORDER:
+        free_high = bool(pcp.freed_high and pcp.free_count >= pcp.batch + pcp.high_min // 2 and pcp.count >= pcp.batch)
+        pcp.freed_high = 1
+    else:
+        pcp.freed_high = 0
+    if pcp.free_count < int(pcp.batch) << PCP_BATCH_SCALE_MAX:
+        pcp.free_count += 1 << order
+    high = limit_of_free(state, zone, row, free_high)
+    if pcp.count >= high:
+        free_bulk(state, row, pages_to_free(state, row, high, free_high), index)
+        record = state.zones[zone]
+        if record.below_high and record.free - 1 >= record.reserve + record.high:
+            record.below_high = 0
+
+
+# -- taking -----------------------------------------------------------------------------------------------------------------
+
+
+@jit
+def pages_to_take(state: State, zone: int, row: int, order: int) -> int:
+    """How many chunks a CPU takes at once when its list is empty (`nr_pcp_alloc`)."""
+    pcp = state.pcps[row]
+    base = int(pcp.batch)
+    low, most = int(pcp.high_min), int(pcp.high_max)
+    high = min(max(int(pcp.high), low), most)
+    pcp.high = high
+    if high < base:
+        return 1
+    batch = base if order else base << int(pcp.alloc_factor)
+    if low != most and state.zones[zone].below_high == 0:
+        high = min(high + batch, most)
+        pcp.high = high
+    if order == 0:
+        room = max(high - int(pcp.count) - base, base)
+        if batch <= room and pcp.alloc_factor < PCP_BATCH_SCALE_MAX:
+            pcp.alloc_factor += 1
+        batch = min(batch, room)
+    return max(batch >> order, 2) if batch > 1 else batch
+
+
+@jit
+def refill(state: State, zone: int, row: int, index: int, migratetype: int, least: int) -> None:
+    """Take a batch off the free lists, to the tail (`rmqueue_bulk`). After a chunk was stolen the next ones are, too."""
+    order = pcp_order(index)
+    stealing = False
+    for _ in range(pages_to_take(state, zone, row, order)):
+        pfn = 0
+        if not stealing:
+            pfn = take_smallest(state, zone, migratetype, order)
+            if pfn == 0:
+                pfn = claim(state, zone, migratetype, order, least)
+        if pfn == 0 and least == 0:
+            pfn = steal(state, zone, migratetype, order)
+            stealing = pfn != 0
+        if pfn == 0:
+            return
+        note_taken(state, zone, pfn, order)
+        keep(state, row, index, pfn, True)
+
+
+@part
+def alloc_from_cpu(state: State, zone: int, order: int, migratetype: int, least: int) -> int:
+    """A chunk from the lists of the CPU that works now, refilled when empty (`rmqueue_pcplist`). 0 if that is in vain."""
+    row = pcp_row(state, zone, int(state.host[0].cpu))
+    state.pcps[row].free_count >>= 1
+    index = pcp_index(migratetype, order)
+    place = pcp_list(state, row, index)
+    if state.free_lists[place].head == 0:
+        refill(state, zone, row, index, migratetype, least)
+    return unkeep(state, row, index, False) if state.free_lists[place].head else 0

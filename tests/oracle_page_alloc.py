@@ -1,0 +1,219 @@
+"""The oracle's way to and from the free lists: watermarks, zones in order, and lists of CPUs (mm/page_alloc.c as of 6.18)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS
+from oracle_buddy import Buddy
+
+# A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
+LISTS = [(order, mt) for order in range(4) for mt in range(3)] + [(BLOCK_ORDER, 0), (BLOCK_ORDER, MOVABLE)]
+LARGEST_SHIFT = 5
+
+
+@dataclass
+class Cpu:
+    """What one CPU keeps of one zone; index 0 of a list is its head."""
+
+    batch: int
+    high_min: int
+    high_max: int
+    high: int = 0
+    free_count: int = 0
+    alloc_factor: int = 0
+    freed_high: bool = False
+    lists: list[list[int]] = field(default_factory=lambda: [[] for _ in LISTS])
+
+    def count(self) -> int:
+        return sum(len(pfns) << order for (order, _), pfns in zip(LISTS, self.lists, strict=True))
+
+    def clamp(self) -> int:
+        self.high = min(max(self.high, self.high_min), self.high_max)
+        return self.high
+
+
+class PageAllocator(Buddy):
+    """A buddy allocator with watermarks above the reserves and, where `cpus` are given, a list of CPUs for each zone."""
+
+    def __init__(
+        self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int, movable: Callable[[int], int]
+    ) -> None:
+        super().__init__(zones, reserved_blocks, nr_blocks, movable)
+        self.low = [0] * len(zones)
+        self.high = [0] * len(zones)
+        self.below_high = [False] * len(zones)
+        self.nofragment = False
+        self.cpus: list[list[Cpu]] = []  # by zone
+        self.cpu = 0
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+    def alloc(self, order: int, mt: int) -> int | None:
+        """First frame of 2^order contiguous ones; None where no zone may give them."""
+        efforts = [(self.low, BLOCK_ORDER)] if self.nofragment else []
+        efforts += [(self.low, 0), ([0] * len(self.zones), 0)]
+        for marks, least in efforts:
+            for number, zone in enumerate(self.zones):
+                if not self.may_use(zone, mt):
+                    continue
+                if self.cpus and self.zone_free(number) - (1 << order) < zone.reserve + self.high[number]:
+                    self.below_high[number] = True
+                if self.zone_free(number) - (1 << order) < zone.reserve + marks[number]:
+                    continue
+                if self.cpus and order and not self.has_chunk(number, order):
+                    continue
+                pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
+                if pfn is not None:
+                    return pfn
+        return None
+
+    def has_chunk(self, zone: int, order: int) -> bool:
+        return any(by_order[large] for by_order in self.lists[zone] for large in range(order, NR_ORDERS))
+
+    def from_zone(self, zone: int, order: int, mt: int, least: int) -> int | None:
+        if self.keeps(order):
+            cpu = self.cpus[zone][self.cpu]
+            cpu.free_count //= 2
+            index = self.index(order, mt)
+            if not cpu.lists[index]:
+                cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
+            if cpu.lists[index]:
+                return cpu.lists[index].pop(0)
+        pfn = self.smallest(zone, order, mt)
+        if pfn is None:
+            pfn = self.claim(zone, order, mt, least)
+        if pfn is None and least == 0:
+            pfn = self.steal(zone, order, mt)
+        return pfn
+
+    def keeps(self, order: int) -> bool:
+        return bool(self.cpus) and any(order == kept for kept, _ in LISTS)
+
+    def index(self, order: int, mt: int) -> int:
+        return LISTS.index((order, mt if order < BLOCK_ORDER or mt == MOVABLE else 0))
+
+    def batch(self, zone: int, cpu: Cpu, order: int, mt: int, least: int) -> list[int]:
+        """A batch, in the order in which it comes off the free lists; after a stolen chunk only stolen ones."""
+        found: list[int] = []
+        stealing = False
+        for _ in range(self.batch_size(zone, cpu, order)):
+            pfn = None
+            if not stealing:
+                pfn = self.smallest(zone, order, mt)
+                if pfn is None:
+                    pfn = self.claim(zone, order, mt, least)
+            if pfn is None and least == 0:
+                pfn = self.steal(zone, order, mt)
+                stealing = True
+            if pfn is None:
+                break
+            found.append(pfn)
+        return found
+
+    def batch_size(self, zone: int, cpu: Cpu, order: int) -> int:
+        if cpu.clamp() < cpu.batch:
+            return 1
+        size = cpu.batch if order else cpu.batch * 2**cpu.alloc_factor
+        if cpu.high_min != cpu.high_max and not self.below_high[zone]:
+            cpu.high = min(cpu.high + size, cpu.high_max)
+        if order == 0:
+            room = max(cpu.high - cpu.count() - cpu.batch, cpu.batch)
+            if size <= room:
+                cpu.alloc_factor = min(cpu.alloc_factor + 1, LARGEST_SHIFT)
+            size = min(size, room)
+        return max(size // 2**order, 2) if size > 1 else size
+
+    # -- giving back --------------------------------------------------------------------------------------------------
+    def free(self, pfn: int, order: int) -> None:
+        """To the list of the CPU that works now, or at once."""
+        if not self.keeps(order):
+            self.free_now(pfn, order)
+            return
+        zone = self.zone_of(pfn)
+        cpu = self.cpus[zone][self.cpu]
+        cpu.alloc_factor //= 2
+        index = self.index(order, self.blocktype[pfn // BLOCK_PAGES])
+        cpu.lists[index].insert(0, pfn)
+        in_between = 0 < order < BLOCK_ORDER
+        many = in_between and cpu.freed_high and cpu.free_count >= cpu.batch + cpu.high_min // 2 and cpu.count() >= cpu.batch
+        cpu.freed_high = in_between
+        if cpu.free_count < cpu.batch * 2**LARGEST_SHIFT:
+            cpu.free_count += 2**order
+        limit = self.limit(zone, cpu, many)
+        if cpu.count() < limit:
+            return
+        if many:
+            pages = cpu.batch * 2**LARGEST_SHIFT
+        elif limit < cpu.batch:
+            pages = 1
+        else:
+            pages = max(cpu.batch, min(cpu.free_count, limit - cpu.batch))
+        self.give_back(cpu, pages, index)
+        if self.zone_free(zone) - 1 >= self.zones[zone].reserve + self.high[zone]:
+            self.below_high[zone] = False
+
+    def limit(self, zone: int, cpu: Cpu, many: bool) -> int:
+        high = cpu.clamp()
+        if high == 0:
+            return 0
+        if many:
+            cpu.high = max(high - cpu.batch * 2**LARGEST_SHIFT, cpu.high_min)
+            return 0
+        if cpu.high_min == cpu.high_max:
+            return high
+        if self.below_high[zone]:
+            cpu.high = max(high - max(cpu.free_count, cpu.batch), cpu.high_min)
+            return max(cpu.count(), cpu.high_min)
+        if cpu.count() >= high:
+            cpu.high = max(high, min(max(cpu.free_count + cpu.batch, cpu.high_min), cpu.high_max))
+        return high
+
+    def give_back(self, cpu: Cpu, pages: int, index: int) -> None:
+        """The oldest of list `index`, then of the next ones, until so many pages went."""
+        pages = min(pages, cpu.count())
+        while pages > 0:
+            if cpu.lists[index]:
+                order = LISTS[index][0]
+                self.free_now(cpu.lists[index].pop(), order)
+                pages -= 2**order
+            else:
+                index = (index + 1) % len(LISTS)
+
+    def drain(self, zone: int, number: int) -> None:
+        cpu = self.cpus[zone][number]
+        while cpu.count():
+            self.give_back(cpu, cpu.batch * 2**LARGEST_SHIFT, 0)
+
+    def drain_all(self) -> None:
+        for number in range(len(self.cpus[0]) if self.cpus else 0):
+            for zone in range(len(self.zones)):
+                self.drain(zone, number)
+
+    def decay(self) -> None:
+        """Each second: a limit that grew shrinks by an eighth, and what is above it goes."""
+        for number in range(len(self.cpus[0]) if self.cpus else 0):
+            for zone in range(len(self.zones)):
+                cpu = self.cpus[zone][number]
+                if cpu.high > cpu.high_min:
+                    cpu.high = max(cpu.count() - cpu.batch * 2**LARGEST_SHIFT, cpu.high - cpu.high // 8, cpu.high_min)
+                self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+    def kept(self) -> dict[tuple[int, int, int], list[int]]:
+        """(zone, CPU, list) -> first frames, head first."""
+        return {
+            (zone, number, index): list(pfns)
+            for zone, cpus in enumerate(self.cpus)
+            for number, cpu in enumerate(cpus)
+            for index, pfns in enumerate(cpu.lists)
+            if pfns
+        }
+
+    def check(self) -> set[int]:
+        """Assert that a frame is free once, on lists of CPUs too; the set of all free frames."""
+        frames = super().check()
+        for (_, _, index), pfns in self.kept().items():
+            for pfn in pfns:
+                chunk = set(range(pfn, pfn + 2 ** LISTS[index][0]))
+                assert not frames & chunk, f"frame free twice near {pfn}"
+                frames |= chunk
+        return frames
