@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS, ZONE_NORMAL
 from oracle_buddy import Buddy
 
 # A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
@@ -49,7 +49,8 @@ class PageAllocator(Buddy):
     # -- taking -------------------------------------------------------------------------------------------------------
     def alloc(self, order: int, mt: int) -> int | None:
         """First frame of 2^order contiguous ones; None where no zone may give them."""
-        efforts = [(self.low, BLOCK_ORDER)] if self.nofragment else []
+        preferred = next((zone.kind for zone in self.zones if self.may_use(zone, mt)), None)
+        efforts = [(self.low, BLOCK_ORDER)] if self.nofragment and preferred == ZONE_NORMAL else []
         efforts += [(self.low, 0), ([0] * len(self.zones), 0)]
         for marks, least in efforts:
             for number, zone in enumerate(self.zones):

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from gmemlab.cli.options import (
+    CPUS_HELP,
     FRAGMENTATION_HELP,
     HOST_HELP,
     LIVE,
@@ -32,6 +33,7 @@ def run(
     scenario: Annotated[str, typer.Argument(help="Name of a shipped scenario, or a TOML file.")] = "demo",
     host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
+    cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
     policies: Annotated[str | None, typer.Option(help="Policies with commas between; by default the scenario's.")] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
@@ -45,6 +47,7 @@ def run(
         scenario: name or file.
         host: live, a size or a file.
         fragmentation: of a host that is given by its size.
+        cpus: that keep lists of their own.
         policies: names with commas between.
         set: choices to set, for all of the policies.
         seeds: how many.
@@ -65,7 +68,7 @@ def run(
         wanted = load(scenario)
         profile = None if costs is None else Profile.load(costs)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
-        make_host = host_factory(host, fragmentation)
+        make_host = host_factory(host, fragmentation, cpus)
         screen = console()
         table = HeadlineTable(screen, chosen)
 

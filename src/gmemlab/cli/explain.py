@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmemlab.cli.options import (
+    CPUS_HELP,
     FRAGMENTATION_HELP,
     HOST_HELP,
     LIVE,
@@ -34,6 +35,7 @@ def run(
     vm: Annotated[int, typer.Option(min=0, help="Which guest, in order of creation.")] = 0,
     host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
+    cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the host and of the events.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: stable keys, nanoseconds.")] = False,
@@ -47,6 +49,7 @@ def run(
         vm: number of the guest.
         host: live, a size or a file.
         fragmentation: of a host that is given by its size.
+        cpus: that keep lists of their own.
         set: choices to set.
         seed: of host and events.
         json: whether to print JSON instead.
@@ -65,7 +68,7 @@ def run(
         wanted = load(scenario)
         (chosen,) = chosen_policies([policy], set or ())
         ticker.show("preparing the host", 0.0)
-        machine = host_factory(host, fragmentation)(seed)
+        machine = host_factory(host, fragmentation, cpus)(seed)
         trace = generate(wanted, machine.usable_bytes, seed)
         found = explain(machine, trace, chosen, vm, frame, lambda share: ticker.show(chosen.name, share))
     if json:

@@ -338,7 +338,7 @@ HOST_RECORD: Final = np.dtype(
         ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
-        ("nofragment", "i8"),  # ALLOC_NOFRAGMENT: another zone comes before a small chunk of another type
+        ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
     ],
     align=True,
@@ -421,7 +421,7 @@ MEASURE: Final = np.dtype(
             "table_blocks",  # 2 MiB of guest memory that need a page table of 4 KiB entries
             "pool_idle",  # frames idle in pools
             "structs_taken",  # frames taken to restore page structs, less those given back
-            "free",
+            "free",  # on free lists and on the CPUs' own
             "free_2m",  # 2 MiB blocks to be had from the free lists now, by any requester
             "free_2m_movable_zone",  # of these, in ZONE_MOVABLE, where unmovable requesters cannot go
             "free_1g",  # aligned 1 GiB runs of free blocks

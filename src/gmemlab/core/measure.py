@@ -23,6 +23,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
+from gmemlab.core.pcp import pcp_row
 from gmemlab.core.pools import giga_run_is_free
 from gmemlab.core.state import Records, State
 
@@ -88,6 +89,8 @@ def measure_host(state: State, out: Records) -> None:
     for zone in range(int(state.host[0].nr_zones)):
         record = state.zones[zone]
         out.free += record.free
+        for cpu in range(int(state.host[0].nr_cpus)):
+            out.free += state.pcps[pcp_row(state, zone, cpu)].count
         blocks = free_blocks_of_types(state, zone)
         out.free_2m += blocks
         if record.kind == ZONE_MOVABLE:

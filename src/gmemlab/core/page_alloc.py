@@ -35,10 +35,20 @@ def may_give(state: State, zone: int, order: int, effort: int) -> bool:
 
 
 @jit
+def avoids_mixing(state: State, migratetype: int) -> bool:
+    """Whether zone DMA32 is asked before blocks of the Normal zone get pages of two types (`alloc_flags_nofragment`)."""
+    if state.host[0].nofragment:
+        for zone in range(int(state.host[0].nr_zones)):
+            if is_open(state, zone, migratetype):
+                return bool(state.zones[zone].kind == layout.ZONE_NORMAL)
+    return False
+
+
+@jit
 def alloc(state: State, order: int, migratetype: int) -> int:
     """Take a chunk of 2**order frames, zones in order of preference. Returns its first frame, or 0."""
     host = state.host[0]
-    for effort in range(UNMIXED if host.nofragment else EASY, NR_EFFORTS if host.watermarks else HARD):
+    for effort in range(UNMIXED if avoids_mixing(state, migratetype) else EASY, NR_EFFORTS if host.watermarks else HARD):
         least = BLOCK_ORDER if effort == UNMIXED and order < BLOCK_ORDER else 0
         for zone in range(int(host.nr_zones)):
             if not is_open(state, zone, migratetype):

@@ -97,6 +97,14 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
 
 
 @jit
+def choose_cpu(state: State, vm: int) -> None:
+    """The CPU that works for a guest, or (the first one) for the host itself."""
+    host = state.host[0]
+    if host.nr_cpus:
+        host.cpu = vm % host.nr_cpus if vm > 0 else 0
+
+
+@jit
 def note_host_traffic(state: State, allocated: int, released: int) -> None:
     """Count what the host's own memory got and gave back since; it has base pages only."""
     state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
@@ -135,6 +143,7 @@ def run(
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)
+        choose_cpu(state, int(event.vm))
         file = prepare(state, event, vms, guests, background, policy)
         if file:
             first = int(event.first + place.done)

@@ -12,6 +12,7 @@ from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
+from gmemlab.model.cpus import check_cpus, give_cpus
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
@@ -42,15 +43,23 @@ class Host:
     description: str
     notes: tuple[str, ...]
 
-    def __init__(self, size: int | str, fragmentation: float | None = None, seed: int = 0) -> None:
+    def __init__(self, size: int | str, fragmentation: float | None = None, seed: int = 0, cpus: int = 0) -> None:
         """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
 
+        Args:
+            size: bytes, or a size such as `1T`.
+            fragmentation: share of its free memory that shall lie outside 2M pages.
+            seed: where that is drawn from.
+            cpus: how many CPUs keep lists of free pages of their own. With them every base page is stepped through alone, which
+                takes some hundred times longer where blocks are uniform; without them (0) pages go to the free lists at once.
+
         Raises:
-            UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], or the seed is no
-                whole number from 0 on.
+            UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
+                whole number from 0 on, or the CPUs are none of 0 to 512.
         """
         total = parse_size(size)
         _check_seed(seed)
+        check_cpus(cpus)
         if total % BLOCK_SIZE or not 32 * BLOCK_SIZE <= total <= LARGEST:
             raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M to 64T")
         if fragmentation is not None and not _within(fragmentation, machine.MAX_FRAGMENTATION):
@@ -63,15 +72,17 @@ class Host:
         self._adopt(machine.empty(total // BLOCK_SIZE), format_size(total) + ", empty", ())
         if fragmentation:
             self._precondition(fragmentation, seed)
+        give_cpus(self.state, cpus)
 
     @classmethod
-    def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot") -> "Host":
-        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`.
+    def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
+        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`. `cpus` as for an empty machine.
 
         Raises:
-            UsageError: the snapshot says something impossible, or has memory beyond 64T; or the seed is none.
+            UsageError: the snapshot says something impossible, or has memory beyond 64T; or the seed or the CPUs are none.
         """
         _check_seed(seed)
+        check_cpus(cpus)
         snapshot.check()
         for index, zone in enumerate(snapshot.zones):
             if (zone.start_pfn + zone.spanned_pages) * PAGE_SIZE > LARGEST:
@@ -81,19 +92,20 @@ class Host:
         state, notes = machine.from_snapshot(snapshot)
         host._adopt(state, description, (*snapshot.notes, *notes))
         host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
+        give_cpus(state, cpus, machine.low_watermarks(snapshot))
         return host
 
     @classmethod
-    def live(cls, seed: int = 0) -> "Host":
+    def live(cls, seed: int = 0, cpus: int = 0) -> "Host":
         """This machine's free lists, now. UnsupportedError where /proc does not tell them."""
         snapshot = capture()
-        return cls.from_snapshot(snapshot, seed, f"this machine, Linux {snapshot.release}")
+        return cls.from_snapshot(snapshot, seed, f"this machine, Linux {snapshot.release}", cpus)
 
     @classmethod
-    def load(cls, path: str | Path, seed: int = 0) -> "Host":
+    def load(cls, path: str | Path, seed: int = 0, cpus: int = 0) -> "Host":
         """The machine of a file written by `gmemlab host --save`. UsageError where it is damaged."""
         snapshot = Snapshot.load(path)
-        return cls.from_snapshot(snapshot, seed, f"{Path(path).name}, Linux {snapshot.release}")
+        return cls.from_snapshot(snapshot, seed, f"{Path(path).name}, Linux {snapshot.release}", cpus)
 
     def copy(self) -> "Host":
         """The same host once more, as it is now; memory objects of this one do not belong to the copy."""
@@ -189,6 +201,25 @@ class Host:
         self.check_capacity()
         return int(moved)
 
+    def run_on(self, cpu: int) -> None:
+        """Let what follows be done by this CPU, as sched_setaffinity does.
+
+        Raises:
+            UsageError: the host has no such CPU.
+        """
+        cpus = int(self.state.host[0].nr_cpus)
+        if not isinstance(cpu, int) or not 0 <= cpu < cpus:
+            raise UsageError("not a CPU of this host", key="cpu", value=cpu, allowed=f"0 to {cpus - 1}" if cpus else "none")
+        self.state.host[0].cpu = cpu
+
+    def drain_cpus(self) -> None:
+        """Have all CPUs give back the pages on their lists, as the kernel does before it takes a range (`drain_all_pages`)."""
+        execute.execute(self.state, layout.OP_DRAIN, 0, 0, 0, 0)
+
+    def decay_cpus(self) -> None:
+        """What the vmstat worker does each second: CPUs that keep more than they need give some back (`decay_pcp_high`)."""
+        execute.execute(self.state, layout.OP_DECAY, 0, 0, 0, 0)
+
     def policy_row(self, policy: Policy) -> int:
         """The core's number of a policy."""
         return self._policies.row(policy)
@@ -217,8 +248,13 @@ class Host:
 
     @property
     def free_bytes(self) -> int:
-        """Bytes on the free lists."""
+        """Bytes on the free lists; those on the CPUs' own lists are not among them, as in MemFree."""
         return int(self.state.zones.free.sum()) * PAGE_SIZE
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes on the CPUs' own lists."""
+        return int(self.state.pcps["count"].sum()) * PAGE_SIZE
 
     @property
     def usable_bytes(self) -> int:

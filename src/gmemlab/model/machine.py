@@ -68,11 +68,21 @@ def from_snapshot(snapshot: Snapshot) -> tuple[State, tuple[str, ...]]:
     for row, zone in enumerate(zones):
         start, end = _bounds(zone)
         boot.set_zone(state, row, start, end, _KINDS[zone.kind], zone.reserve_pages)
+        state.zones[row].low = zone.low_pages - zone.min_pages
+        state.zones[row].high = zone.high_pages - zone.min_pages
+    kinds = {zone.kind for zone in zones}
+    state.host[0].watermarks = 1
+    state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
     notes = []
     held = {name for zone in zones for name, chunks in zone.free.items() if name not in (*_TYPES, UNKNOWN) and chunks.pages}
     if held:
         notes.append(f"free memory of the types {', '.join(sorted(held))} counts as in use")
     return state, tuple(notes)
+
+
+def low_watermarks(snapshot: Snapshot) -> list[int]:
+    """The low watermark of each zone that `from_snapshot` makes, in pages."""
+    return [zone.low_pages for zone in _zones(snapshot)]
 
 
 def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int], seed: int) -> tuple[str, ...]:

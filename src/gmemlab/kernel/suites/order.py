@@ -1,7 +1,8 @@
 """The suite `order`: freed pages are handed out again last in, first out (L21).
 
-Every other page of a file is given back in some order and faulted in again, in ascending order: the frame that went last
-comes back first. The pages between them stay in use, so that no two free ones merge. 2M folios likewise.
+Pages of a file are given back in some order and faulted in again, in ascending order: the frame that went last comes back
+first. Either every other page, so that no two free ones could merge; or all of a range, where they would, did not the lists of
+the CPU keep them apart. 2M folios likewise.
 """
 
 import os
@@ -20,22 +21,32 @@ from gmemlab.protocol import GuestMemory
 HUGE: Final = 2 << 20
 MOST_PAGES: Final = 4096
 MOST_HUGE: Final = 16
+UNITS: Final = {"pages": PAGE, "folios": HUGE, "page run": PAGE, "folio run": HUGE}  # what a step gives back, and how large
 CYCLES: Final = 20
 SETTING: Final = "sys/kernel/mm/transparent_hugepage/shmem_enabled"
+LISTS: Final = "proc/sys/vm/percpu_pagelist_high_fraction"  # 0: the kernel chooses how much a CPU keeps, as the model does
 
 
 def plan(random: Random, count: int) -> Iterator[Step]:
     """Cycles of 4K pages and of 2M folios: `size` is how much is given back, `arg` the seed of the order."""
     for _ in range(count):
+        together = random.random() < 0.5
         if random.randrange(4):
-            yield Step("pages", 0, 0, PAGE * (1 << random.randrange(MOST_PAGES.bit_length())), random.randrange(1 << 30))
+            size = PAGE * (1 << random.randrange(MOST_PAGES.bit_length()))
+            yield Step("page run" if together else "pages", 0, 0, size, random.randrange(1 << 30))
         else:
-            yield Step("folios", 0, 0, HUGE * random.randint(1, MOST_HUGE), random.randrange(1 << 30))
+            size = HUGE * random.randint(1, MOST_HUGE)
+            yield Step("folio run" if together else "folios", 0, 0, size, random.randrange(1 << 30))
+
+
+def stride(step: Step) -> int:
+    """Every how manieth page (or folio) of the file is given back."""
+    return 1 if step.op.endswith("run") else 2
 
 
 def shuffled(step: Step) -> list[int]:
     """The order in which the pages (or folios) are given back."""
-    order = list(range(step.size // (HUGE if step.op == "folios" else PAGE)))
+    order = list(range(step.size // UNITS[step.op]))
     Random(step.arg).shuffle(order)
     return order
 
@@ -56,26 +67,27 @@ def reversed_count(order: Sequence[int], before: Sequence[int], after: Sequence[
     return sum(one + 1 == other for one, other in zip([-1, *found], found, strict=False))
 
 
-def give_and_take(memory: GuestMemory, unit: int, order: Sequence[int], taken: Callable[[], Sequence[int]]) -> int:
-    """Fill memory, give every other unit of it back in an order, take them again, ascending; then close it.
+def give_and_take(memory: GuestMemory, step: Step, order: Sequence[int], taken: Callable[[], Sequence[int]]) -> int:
+    """Fill memory, give units of it back in an order, take them again, ascending; then close it.
 
     Args:
         memory: of either world, empty.
-        unit: bytes of a page or folio.
+        step: says what the units are, and which of them.
         order: in which the places are given back.
-        taken: tells the first frame of each place.
+        taken: tells the first frame of each unit of the memory.
 
     Returns:
         How many frames came back in the reverse order.
     """
-    places = [(2 * place + 1) * unit for place in range(len(order))]
-    memory.access(0, 2 * unit * len(order), by="host")
-    before = taken()
+    unit, every = UNITS[step.op], stride(step)
+    places = [(every * place + every - 1) * unit for place in range(len(order))]
+    memory.access(0, every * unit * len(order), by="host")
+    before = taken()[every - 1 :: every]
     for place in order:
         memory.punch_hole(places[place], unit)
     for offset in places:
         memory.access(offset, unit, by="host")
-    found = reversed_count(order, before, taken())
+    found = reversed_count(order, before, taken()[every - 1 :: every])
     memory.close()
     return found
 
@@ -102,14 +114,13 @@ class LiveOrder:
 
     def cycle(self, step: Step, order: Sequence[int]) -> int:
         """Give back and take again; how many came back in reverse order."""
-        huge = step.op == "folios"
-        unit = HUGE if huge else PAGE
-        memory: LiveMemory = self.host.shmem(2 * step.size) if huge else self.host.guest_memfd(2 * step.size)
-        return give_and_take(memory, unit, order, lambda: self.taken(memory, unit))
+        unit, size = UNITS[step.op], stride(step) * step.size
+        memory: LiveMemory = self.host.shmem(size) if unit == HUGE else self.host.guest_memfd(size)
+        return give_and_take(memory, step, order, lambda: self.taken(memory, unit))
 
     def taken(self, memory: LiveMemory, unit: int) -> list[int]:
-        """First frame of every other page or folio."""
-        return [frame or 0 for frame in frames(memory.address, memory.size)[unit // PAGE :: 2 * unit // PAGE]]
+        """First frame of every page or folio."""
+        return [frame or 0 for frame in frames(memory.address, memory.size)[:: unit // PAGE]]
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
         """How many there were, and how many came back in reverse order."""
@@ -125,4 +136,5 @@ class LiveOrder:
 def live(settings: Settings) -> tuple[LiveOrder, dict[str, Any]]:
     """The running kernel's world."""
     settings.set(SETTING, "within_size")
+    settings.set(LISTS, 0)
     return LiveOrder(), {}

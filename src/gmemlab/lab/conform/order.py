@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gmemlab.kernel.suites.order import HUGE, give_and_take, shuffled
+from gmemlab.kernel.suites.order import HUGE, UNITS, give_and_take, shuffled, stride
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import Host
@@ -16,29 +16,33 @@ FEW: Final = 8  # so few are soon done: one may be amiss
 
 
 class ModelOrder:
-    """Cycles on an empty modelled host. Satisfies `judge.ModelWorld`."""
+    """Cycles on an empty modelled host. Satisfies `judge.ModelWorld`.
 
-    def __init__(self) -> None:
-        self.host = Host("1G")
+    Args:
+        cpus: that keep lists of their own. The null model is a host without: what is freed merges at once.
+    """
+
+    def __init__(self, cpus: int = 1) -> None:
+        self.host = Host("1G", cpus=cpus)
         self.counts: dict[str, int] = {}
 
     def apply(self, step: Step) -> tuple[int, int]:
         """One cycle."""
-        unit = HUGE if step.op == "folios" else PAGE
         memory, order = self.open(step), shuffled(step)
-        back = give_and_take(memory, unit, order, lambda: self.taken(memory, unit))
+        back = give_and_take(memory, step, order, lambda: self.taken(memory, UNITS[step.op]))
         self.counts = {"of": len(order), "reversed": back}
         return 0, len(order)
 
     def open(self, step: Step) -> GuestMemory:
         """An empty file, as the live world has it."""
-        if step.op == "folios":
-            return self.host.memory(2 * step.size, "shmem-thp")
-        return self.host.guest_memfd(2 * step.size, "4k-inplace", flags=3)
+        size = stride(step) * step.size
+        if UNITS[step.op] == HUGE:
+            return self.host.memory(size, "shmem-thp")
+        return self.host.guest_memfd(size, "4k-inplace", flags=3)
 
     def taken(self, memory: GuestMemory, unit: int) -> list[int]:
-        """First frame of every other page or folio."""
-        return [page.pfn for page in file_pages(self.host.state, memory.file)[unit // PAGE :: 2 * unit // PAGE]]
+        """First frame of every page or folio."""
+        return [page.pfn for page in file_pages(self.host.state, memory.file)[:: unit // PAGE]]
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
         """How many there were, and how many came back in reverse order."""
