@@ -16,6 +16,7 @@ STEPS: Final = 20
 ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
 ORACLE: Final = "tests/test_oracle.py::test_"
 CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
+CPUS: Final = "tests/test_oracle_cpus.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/faults.py::test_short_game"
 
@@ -50,6 +51,20 @@ FAULTS: Final = (
         "if free + alike >= BLOCK_PAGES // 2:",
         "if free >= BLOCK_PAGES // 2:",
         (f"{ALLOCATOR}block_is_claimed_with_the_help_of_pages_alike[core]",),
+    ),
+    Fault(
+        "a CPU gives back its newest pages",
+        "pcp.py",
+        "pfn = unkeep(state, row, index, True)",
+        "pfn = unkeep(state, row, index, False)",
+        (f"{CPUS}a_full_list_gives_its_oldest_back[core]",),
+    ),
+    Fault(
+        "a CPU hands out its oldest page",
+        "pcp.py",
+        "return unkeep(state, row, index, False) if",
+        "return unkeep(state, row, index, True) if",
+        (f"{CPUS}what_was_freed_last_comes_back_first_and_merges_with_nothing[core]",),
     ),
     Fault(
         "only the first type to fall back to is tried",
