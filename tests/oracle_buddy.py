@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    GIGA_BLOCKS,
-    GIGA_ORDER,
     MAX_PAGE_ORDER,
     MOVABLE,
     NR_MIGRATETYPES,
@@ -164,20 +162,6 @@ class Buddy:
         for other in FALLBACKS[mt]:
             if self.lists[zone][other][order]:
                 return other
-        return None
-
-    def alloc_giga(self, mt: int) -> int | None:
-        """The lowest aligned GiB of free blocks in the first zone that has one; migratetypes do not change."""
-        for number, zone in enumerate(self.zones):
-            if not self.may_use(zone, mt) or self.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
-                continue
-            first = -(-zone.start // GIGA_BLOCKS) * GIGA_BLOCKS
-            for start in range(max(first, GIGA_BLOCKS), zone.end - GIGA_BLOCKS + 1, GIGA_BLOCKS):
-                if all(self.block_is_free(block) for block in range(start, start + GIGA_BLOCKS)):
-                    for block in range(start, start + GIGA_BLOCKS):
-                        if block * BLOCK_PAGES in self.chunks:
-                            self.take(block * BLOCK_PAGES)
-                    return start * BLOCK_PAGES
         return None
 
     def block_is_free(self, block: int) -> bool:

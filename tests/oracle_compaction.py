@@ -7,16 +7,15 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     EFFORT_ONCE,
     EFFORT_RETRY,
-    KIND_ANON,
     MOVABLE,
     NR_MIGRATETYPES,
     NR_ORDERS,
     UNMOVABLE,
 )
+from oracle_contig import move, split
 from oracle_files import File, Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
-from oracle_split import split_to_pages
 
 CLUSTER = 32
 WHOLE_ZONE = -1
@@ -117,20 +116,15 @@ class Compaction:
                 target = self.take(folio.order)
             if target is not None:
                 left -= 1 << folio.order
-                self.move(folio, target)
+                old = folio.pfn
+                move(self.memory, folio, target)
+                self.buddy.free(old, folio.order)
             elif folio.order == 0:
                 return False
             else:
                 places += folio.frames()
-                self.split(folio)
+                split(self.memory, folio)
         return True
-
-    def split(self, folio: Folio) -> None:
-        """Into base pages; zeros of anonymous memory are freed (L17)."""
-        if folio.file.policy.kind == KIND_ANON:
-            split_to_pages(self.memory, folio)
-        else:
-            self.memory.cut(folio, [(page, 0) for page in range(folio.index, folio.index + (1 << folio.order))])
 
     def isolate(self, wanted: int) -> None:
         """Free chunks of suitable blocks, from the scanner's block downwards, until there are enough pages."""
@@ -162,17 +156,6 @@ class Compaction:
                     self.isolated[half].insert(0, pfn + (1 << half))
                 return pfn
         return None
-
-    def move(self, folio: Folio, target: int) -> None:
-        old = folio.pfn
-        for pfn in folio.frames():
-            del self.memory.users[pfn]
-        folio.pfn = target
-        for offset, pfn in enumerate(folio.frames()):
-            self.memory.users[pfn] = folio
-            folio.file.pages[folio.index + offset].frame = pfn
-        self.memory.counters["moved"] += 1 << folio.order
-        self.buddy.free(old, folio.order)
 
 
 def compact(memory: Memory) -> int:

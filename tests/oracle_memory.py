@@ -206,10 +206,10 @@ class Memory:
 
     def huge(self, pool: Pool) -> int | None:
         """A huge page from free memory."""
-        if pool.order == GIGA_ORDER:
-            self.buddy.drain_all()
-            return self.buddy.alloc_giga(MOVABLE)
-        return self.buddy.alloc(pool.order, MOVABLE)
+        from oracle_compaction import alloc_trying  # these two know of memory
+        from oracle_contig import alloc_giga
+
+        return alloc_giga(self) if pool.order == GIGA_ORDER else alloc_trying(self, pool.order, MOVABLE, 4)
 
     def grow(self, pool: Pool, hvo: bool) -> bool:
         """One more page for the pool; HVO frees the frames of its page structs but the first."""

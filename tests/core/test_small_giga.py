@@ -26,6 +26,8 @@ GEOMETRY: Final = {
     "policy.py": [("ORDER_1G: Final = 18", "ORDER_1G: Final = 12"), ('"1G", "1G pages', '"16M", "1G pages')],
 }
 
+ON_SMALL_PAGES: Final = ("tests/core/test_against_oracle.py", "tests/test_oracle_contig.py", "-k", "1g_pages or contig")
+
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK, reason="one pass is enough")
 
 
@@ -46,7 +48,7 @@ def test_core_agrees_with_the_oracle_on_small_giga_pages(
 ) -> None:
     small_copy(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_against_oracle.py", "-k", "1g_pages"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ON_SMALL_PAGES],
         cwd=ROOT,
         # Compiled for this once: less optimised is faster on the whole.
         env={**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "NUMBA_OPT": "1"},

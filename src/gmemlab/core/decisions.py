@@ -62,6 +62,12 @@ def compactions(policy: Records, order: int) -> int:
 
 
 @jit
+def pool_compactions() -> int:
+    """The same of a pool that grows: it asks with __GFP_RETRY_MAYFAIL, and gives up at the first failure."""
+    return COMPACTIONS_OF_RETRY
+
+
+@jit
 def works_in_units(policy: Records) -> bool:
     """Whether the policy allocates and frees in 2 MiB or 1 GiB units only, so that nothing smaller leaves a file."""
     return bool(policy.unit >= BLOCK_ORDER)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_blocks_of_types
+from gmemlab.core.contig import run_is_free
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term
 from gmemlab.core.jit import entry, jit
@@ -24,7 +25,6 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
 from gmemlab.core.pcp import pcp_row
-from gmemlab.core.pools import giga_run_is_free
 from gmemlab.core.state import Records, State
 
 Listing: TypeAlias = NDArray[np.int64]  # pages x 5
@@ -97,7 +97,7 @@ def measure_host(state: State, out: Records) -> None:
             out.free_2m_movable_zone += blocks
         first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
         while first + GIGA_BLOCKS <= record.end:
-            out.free_1g += 1 if giga_run_is_free(state, first) else 0
+            out.free_1g += 1 if run_is_free(state, first) else 0
             first += GIGA_BLOCKS
         for block in range(int(record.start), int(record.end)):
             out.clean_2m += 1 if is_clean(state, block) else 0

@@ -26,10 +26,12 @@ R = TypeVar("R")
 
 # Where the core is cut. A position is that of the part's address in the table; machine code on disk relies on it.
 NAMES: Final = (
+    "contig.alloc_giga",
+    "contig.take_run",
     "daemons.compaction.compact",
     "daemons.compaction.compact_for",
     "daemons.compaction.isolate_free",
-    "daemons.compaction.move_folio",
+    "daemons.compaction.move_frames",
     "effort.alloc_folio",
     "frames.defer_page",
     "frames.leave_folio",

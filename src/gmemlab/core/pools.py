@@ -2,23 +2,21 @@
 
 import errno
 
-from gmemlab.core import layout
+from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
+from gmemlab.core.contig import alloc_giga
+from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
-    FREE,
     GIGA_BLOCKS,
     GIGA_ORDER,
     MOVABLE,
     POOL,
-    ZONE_MOVABLE,
 )
-from gmemlab.core.lists import list_index, remove_block
-from gmemlab.core.page_alloc import alloc, free_pages
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
-from gmemlab.core.pcp import drain_all
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_structs, restore_structs
 
@@ -27,49 +25,6 @@ from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_str
 def pool_of(order: int) -> int:
     """Row in `state.pools` of the pool of pages of this order."""
     return 1 if order == GIGA_ORDER else 0
-
-
-@jit
-def giga_run_is_free(state: State, first: int) -> bool:
-    """Whether the 512 blocks from `first` on are all free: one used frame anywhere defeats a 1 GiB page (K21)."""
-    for block in range(first, first + GIGA_BLOCKS):
-        if state.blocks[block].kind != FREE:
-            return False
-    return True
-
-
-@jit
-def take_run(state: State, zone: int, first: int) -> None:
-    """Take 512 free blocks off the free lists."""
-    block = first
-    while block < first + GIGA_BLOCKS:
-        record = state.blocks[block]
-        order = int(record.order)
-        remove_block(state, list_index(zone, int(record.migratetype), order), block)
-        block += 1 << (order - BLOCK_ORDER)
-    state.zones[zone].free -= 1 << GIGA_ORDER
-
-
-@jit
-def alloc_giga(state: State, migratetype: int) -> int:
-    """The lowest free, aligned run of 512 blocks (`alloc_contig_pages` without migration). Returns its first block or 0.
-
-    The CPUs give back what they keep before.
-    """
-    drain_all(state)
-    for zone in range(int(state.host[0].nr_zones)):
-        record = state.zones[zone]
-        if record.kind == ZONE_MOVABLE and migratetype != MOVABLE:
-            continue
-        if record.free - (1 << GIGA_ORDER) < record.reserve:
-            continue
-        first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
-        while first + GIGA_BLOCKS <= record.end:
-            if giga_run_is_free(state, first):
-                take_run(state, zone, first)
-                return first
-            first += GIGA_BLOCKS
-    return 0
 
 
 @jit
@@ -96,10 +51,10 @@ def take_page(state: State, order: int) -> int:
 
 @jit
 def alloc_huge(state: State, order: int) -> int:
-    """A huge page from the free lists for a pool, without compaction (L24, K22). Returns its first block, or 0."""
+    """A huge page for a pool, from the free lists or after compaction (`alloc_buddy_hugetlb_folio`). Its first block, or 0."""
     if order == GIGA_ORDER:
         return alloc_giga(state, MOVABLE)
-    return alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+    return alloc_trying(state, BLOCK_ORDER, MOVABLE, decisions.pool_compactions()) >> BLOCK_ORDER
 
 
 @jit

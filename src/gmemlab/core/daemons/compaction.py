@@ -143,9 +143,31 @@ def may_move(state: State, slot: int, most: int) -> bool:
     return bool(state.policies[state.files[frame.owner].policy].movable)
 
 
+@jit
+def note_moved(state: State, owner: int, row: int, index: int) -> None:
+    """Count a page that was given another frame."""
+    state.tally[layout.TALLY_COMPACT_MOVED] += 1
+    if state.files[owner].kind == KIND_GUEST_MEMFD and not is_shared(state, row, index):
+        state.tally[layout.TALLY_FIRMWARE_COPIES] += 1
+
+
+@jit
+def move_backing(state: State, row: int, target: int) -> None:
+    """Let a file block whose pages lie in one host block, in order, lie in another."""
+    block = state.file_blocks[row]
+    owner = int(state.blocks[target].owner)
+    index = int(state.blocks[target].index) << BLOCK_ORDER
+    if block.block:
+        block.block = target
+    for offset in range(BLOCK_PAGES):
+        note_moved(state, owner, row, index + offset)
+        if block.detail:
+            state.pages[int(block.detail) * BLOCK_PAGES + offset].frame = (target << BLOCK_ORDER) + offset
+
+
 @part
-def move_folio(state: State, pfn: int, target: int) -> None:
-    """Give a folio below order 9 the isolated frames from slot `target` on, and free its own."""
+def move_frames(state: State, pfn: int, target: int) -> None:
+    """Give a folio below order 9 the frames from slot `target` on; its own are nobody's then."""
     source = slot_of(state, pfn)
     frame = state.frames[source]
     order, owner, index = int(frame.order), int(frame.owner), int(frame.index)
@@ -154,15 +176,12 @@ def move_folio(state: State, pfn: int, target: int) -> None:
     new = pfn_of(state, target)
     for offset in range(1 << order):
         state.pages[details + offset].frame = new + offset
-        if state.files[owner].kind == KIND_GUEST_MEMFD and not is_shared(state, row, index + offset):
-            state.tally[layout.TALLY_FIRMWARE_COPIES] += 1
+        note_moved(state, owner, row, index + offset)
     state.file_blocks[row].block = 0
     write_frames(state, target, order, FRAME_USED, owner, index)
     state.blocks[new >> BLOCK_ORDER].nr_movable += 1 << order
     state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order
-    state.tally[layout.TALLY_COMPACT_MOVED] += 1 << order
     clear_frames(state, source, order)
-    free_pages(state, pfn, order)
 
 
 @jit
@@ -233,7 +252,8 @@ def move_cluster(state: State, zone: int, most: int) -> bool:
             target = find_target(state, zone, order, left)
             if target:
                 left -= 1 << order
-                move_folio(state, pfn, target)
+                move_frames(state, pfn, target)
+                free_pages(state, pfn, order)
             elif order:
                 split_source(state, pfn, order)
                 offset += 1 << order  # again from its last page on

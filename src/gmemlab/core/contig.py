@@ -1,0 +1,208 @@
+"""A run of 512 blocks for a 1 GiB page: one that is free, or from which all that is there can be moved (`alloc_contig_pages`).
+
+One frame that cannot move anywhere in it defeats a run (K21): unmovable, pinned, of a folio that is mapped in part, or a huge
+page of a pool. While a run is emptied, nobody gets what is free in it: its frames are reserved.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import free_block, free_chunk
+from gmemlab.core.daemons.compaction import move_backing, move_frames, split_source
+from gmemlab.core.frames import clear_frames, open_block, own_block
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_FREE,
+    FRAME_RESERVED,
+    FRAME_TAIL,
+    FRAME_USED,
+    FREE,
+    GIGA_BLOCKS,
+    GIGA_ORDER,
+    KIND_ANON,
+    MOVABLE,
+    RESERVED,
+    SPLIT,
+    UNIFORM,
+    WHOLE,
+)
+from gmemlab.core.lists import drop_frame_slab, list_index, remove_block, remove_frame, slot_of
+from gmemlab.core.mapping import block_row
+from gmemlab.core.operations.deferred import split_to_pages
+from gmemlab.core.operations.split import split_block
+from gmemlab.core.page_alloc import alloc, is_open
+from gmemlab.core.parts import part
+from gmemlab.core.pcp import drain_all
+from gmemlab.core.state import State
+
+
+@jit
+def run_is_free(state: State, first: int) -> bool:
+    """Whether the 512 blocks from `first` on are all free."""
+    for block in range(first, first + GIGA_BLOCKS):
+        if state.blocks[block].kind != FREE:
+            return False
+    return True
+
+
+@jit
+def is_emptiable(state: State, block: int) -> bool:
+    """Whether all frames of a block are free, or of idle, movable folios that are mapped as a whole."""
+    record = state.blocks[block]
+    if record.kind == FREE:
+        return True
+    if record.kind == UNIFORM or record.kind == WHOLE:
+        idle = record.kind == UNIFORM or (record.busy == 0 and record.deferred == 0)
+        return bool(idle and state.policies[state.files[record.owner].policy].movable)
+    if record.kind != SPLIT or record.nr_free + record.nr_movable != BLOCK_PAGES:
+        return False
+    base = int(record.detail) * BLOCK_PAGES
+    for slot in range(base, base + BLOCK_PAGES):
+        frame = state.frames[slot]
+        if frame.busy or (frame.kind != FRAME_USED and frame.kind != FRAME_FREE and frame.kind != FRAME_TAIL):
+            return False
+    return True
+
+
+@jit
+def run_is_emptiable(state: State, first: int) -> bool:
+    """Whether all blocks of a run are free, or can be emptied."""
+    for block in range(first, first + GIGA_BLOCKS):
+        if not is_emptiable(state, block):
+            return False
+    return True
+
+
+@jit
+def reserve_free(state: State, zone: int, block: int) -> None:
+    """Take what is free in a block off the free lists, and reserve its frames."""
+    record = state.blocks[block]
+    migratetype = int(record.migratetype)
+    if record.kind == FREE:
+        order = int(record.order)
+        if order >= BLOCK_ORDER:
+            remove_block(state, list_index(zone, migratetype, order), block)
+            for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+                own_block(state, piece, RESERVED, 0, 0, 0)
+                state.zones[zone].free -= BLOCK_PAGES
+        return
+    if record.kind != SPLIT:
+        return
+    base = int(record.detail) * BLOCK_PAGES
+    offset = 0
+    while offset < BLOCK_PAGES:
+        order = int(state.frames[base + offset].order)
+        if state.frames[base + offset].kind == FRAME_FREE:
+            remove_frame(state, list_index(zone, migratetype, order), base + offset)
+            for slot in range(base + offset, base + offset + (1 << order)):
+                state.frames[slot].kind = FRAME_RESERVED
+        offset += 1 << order
+    state.zones[zone].free -= record.nr_free
+    record.nr_free = 0
+
+
+@jit
+def move_whole(state: State, block: int) -> None:
+    """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here."""
+    record = state.blocks[block]
+    owner, index = int(record.owner), int(record.index)
+    target = alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+    if target == 0:
+        if state.files[owner].kind == KIND_ANON:
+            split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
+        else:
+            split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
+        return
+    own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
+    own_block(state, block, RESERVED, 0, 0, 0)
+    move_backing(state, block_row(state, owner, index << BLOCK_ORDER), target)
+
+
+@jit
+def move_small(state: State, block: int) -> bool:
+    """Move all folios below order 9 out of a split block, ascending. False where no frames are to be had for one."""
+    base = int(state.blocks[block].detail) * BLOCK_PAGES
+    offset = 0
+    while offset < BLOCK_PAGES and state.blocks[block].kind == SPLIT:  # else all of it was zeros, and freed
+        frame = state.frames[base + offset]
+        order = int(frame.order)
+        pfn = (block << BLOCK_ORDER) + offset
+        if frame.kind != FRAME_USED:
+            offset += 1
+            continue
+        target = alloc(state, order, MOVABLE)
+        if target:
+            move_frames(state, pfn, slot_of(state, target))
+            for slot in range(base + offset, base + offset + (1 << order)):
+                state.frames[slot].kind = FRAME_RESERVED
+            offset += 1 << order
+        elif order:
+            split_source(state, pfn, order)
+        else:
+            return False
+    return True
+
+
+@jit
+def empty_block(state: State, zone: int, block: int) -> bool:
+    """Move everything out of a block, and reserve all of it."""
+    if state.blocks[block].kind == WHOLE:
+        move_whole(state, block)
+    if state.blocks[block].kind == UNIFORM:
+        open_block(state, block)
+    if state.blocks[block].kind == SPLIT and not move_small(state, block):
+        return False
+    if state.host[0].nr_cpus:
+        drain_all(state)
+    reserve_free(state, zone, block)  # zeros of anonymous folios that were split
+    if state.blocks[block].kind == SPLIT:
+        clear_frames(state, int(state.blocks[block].detail) * BLOCK_PAGES, BLOCK_ORDER)
+        drop_frame_slab(state, block)
+        own_block(state, block, RESERVED, 0, 0, 0)
+    return True
+
+
+@jit
+def undo_run(state: State, first: int) -> None:
+    """Free what was reserved of a run."""
+    for block in range(first, first + GIGA_BLOCKS):
+        if state.blocks[block].kind == RESERVED:
+            free_block(state, block)
+        for offset in range(BLOCK_PAGES):
+            if state.blocks[block].kind != SPLIT:
+                break
+            slot = int(state.blocks[block].detail) * BLOCK_PAGES + offset
+            if state.frames[slot].kind == FRAME_RESERVED:
+                clear_frames(state, slot, 0)
+                free_chunk(state, (block << BLOCK_ORDER) + offset, 0)
+
+
+@part
+def take_run(state: State, zone: int, first: int) -> bool:
+    """Empty a run that can be emptied, and take it off the free lists; False, and all free again, where memory is short."""
+    for block in range(first, first + GIGA_BLOCKS):
+        reserve_free(state, zone, block)
+    for block in range(first, first + GIGA_BLOCKS):
+        if state.blocks[block].kind != RESERVED and not empty_block(state, zone, block):
+            undo_run(state, first)
+            return False
+    return True
+
+
+@part
+def alloc_giga(state: State, migratetype: int) -> int:
+    """The lowest aligned run of 512 blocks that is free or can be emptied. Returns its first block, or 0.
+
+    The CPUs give back what they keep before.
+    """
+    drain_all(state)
+    for zone in range(int(state.host[0].nr_zones)):
+        record = state.zones[zone]
+        if not is_open(state, zone, migratetype) or record.free - (1 << GIGA_ORDER) < record.reserve:
+            continue
+        first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
+        while first + GIGA_BLOCKS <= record.end:
+            if run_is_emptiable(state, first) and take_run(state, zone, first):
+                return first
+            first += GIGA_BLOCKS
+    return 0

@@ -1,0 +1,103 @@
+"""The oracle's 1 GiB pages: a run of blocks that is free, or from which everything can be moved elsewhere (K21)."""
+
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_ANON, MOVABLE
+from oracle_files import Folio
+from oracle_memory import Memory
+from oracle_split import split_to_pages
+
+
+def alloc_giga(memory: Memory) -> int | None:
+    """The lowest aligned GiB in the first zone that has one; migratetypes do not change."""
+    buddy = memory.buddy
+    buddy.drain_all()
+    for number, zone in enumerate(buddy.zones):
+        if buddy.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
+            continue
+        first = max(-(-zone.start // GIGA_BLOCKS), 1) * GIGA_BLOCKS
+        for start in range(first, zone.end - GIGA_BLOCKS + 1, GIGA_BLOCKS):
+            frames = range(start * BLOCK_PAGES, (start + GIGA_BLOCKS) * BLOCK_PAGES)
+            if can_empty(memory, frames) and empty(memory, frames):
+                return frames.start
+    return None
+
+
+def can_empty(memory: Memory, frames: range) -> bool:
+    """Every frame is free, or of an idle, movable folio that is mapped as a whole."""
+    pfn = frames.start
+    while pfn < frames.stop:
+        folio = memory.users.get(pfn)
+        if pfn in memory.buddy.chunks:
+            pfn += 1 << memory.buddy.chunks[pfn]
+        elif folio is not None and is_movable(folio):
+            pfn += 1 << folio.order
+        else:
+            return False
+    return True
+
+
+def is_movable(folio: Folio) -> bool:
+    whole = len(folio.members) == 1 << folio.order
+    return whole and not folio.busy() and folio.file.policy.movable and folio.huge is None
+
+
+def reserve(memory: Memory, frames: range, held: set[int]) -> None:
+    """Nobody gets what is free here."""
+    for pfn in frames:
+        if pfn in memory.buddy.chunks:
+            held.update(range(pfn, pfn + (1 << memory.buddy.take(pfn))))
+
+
+def empty(memory: Memory, frames: range) -> bool:
+    """Move everything out, ascending; where that fails, what is empty by then is free again."""
+    held: set[int] = set()
+    reserve(memory, frames, held)
+    for block in range(frames.start, frames.stop, BLOCK_PAGES):
+        places = list(range(block, block + BLOCK_PAGES))
+        while places:
+            folio = memory.users.get(places.pop(0))
+            if folio is None:
+                continue
+            target = memory.buddy.alloc(folio.order, MOVABLE)
+            if target is not None:
+                held.update(folio.frames())
+                move(memory, folio, target)
+            elif folio.order == 0:
+                give_back(memory, held)
+                return False
+            else:
+                places = list(range(folio.pfn, block + BLOCK_PAGES))
+                split(memory, folio)
+        memory.buddy.drain_all()
+        reserve(memory, range(block, block + BLOCK_PAGES), held)
+    return True
+
+
+def give_back(memory: Memory, held: set[int]) -> None:
+    """Free what is held; a block of which nothing else is in use is freed as a whole."""
+    for block in sorted({pfn // BLOCK_PAGES for pfn in held}):
+        frames = range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)
+        if held.issuperset(frames):
+            memory.buddy.free_now(frames.start, BLOCK_ORDER)
+            continue
+        for pfn in frames:
+            if pfn in held:
+                memory.buddy.free_now(pfn, 0)
+
+
+def split(memory: Memory, folio: Folio) -> None:
+    """Into base pages; zeros of anonymous memory are freed (L17)."""
+    if folio.file.policy.kind == KIND_ANON:
+        split_to_pages(memory, folio)
+    else:
+        memory.cut(folio, [(page, 0) for page in range(folio.index, folio.index + (1 << folio.order))])
+
+
+def move(memory: Memory, folio: Folio, target: int) -> None:
+    """Other frames for a folio; its old ones are nobody's."""
+    for pfn in folio.frames():
+        del memory.users[pfn]
+    folio.pfn = target
+    for offset, pfn in enumerate(folio.frames()):
+        memory.users[pfn] = folio
+        folio.file.pages[folio.index + offset].frame = pfn
+    memory.counters["moved"] += 1 << folio.order

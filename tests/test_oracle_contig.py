@@ -1,0 +1,157 @@
+"""Known answers, worked out by hand: 1 GiB pages from runs that are emptied first (K21), and pools of 2M that compact (K22).
+
+The oracle takes these with the smaller "1 GiB" pages of `test_small_giga.py` only.
+"""
+
+import errno
+from collections.abc import Iterator
+
+import numba
+import pytest
+
+from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_SHMEM
+from world import (
+    ANON_THP,
+    SHMEM_THP,
+    SMALL,
+    WORLDS,
+    MakeWorld,
+    Policy,
+    World,
+    frames,
+    free_pages,
+    layout,
+    new,
+    present,
+    synthetic,
+)
+
+MOVABLE_4K = Policy(kind=KIND_SHMEM, movable=True)
+GIGA = 1 << GIGA_ORDER
+BLOCKS = 3 * GIGA_BLOCKS - 1  # the runs behind the first are whole
+STRUCTS = len(synthetic(BLOCKS)[1])  # blocks
+REAL = GIGA_ORDER == 18
+
+pytestmark = pytest.mark.skipif(REAL and bool(numba.config.DISABLE_JIT), reason="a quarter of a million pages, one by one")
+
+
+@pytest.fixture(name="giga_world", params=sorted(WORLDS))
+def giga_world_fixture(request: pytest.FixtureRequest) -> Iterator[MakeWorld]:
+    """As `world`; the oracle, which takes minutes, with small pages only."""
+    if REAL and request.param == "oracle":
+        pytest.skip("a quarter of a million pages, one by one; test_small_giga.py takes it")
+    made: list[World] = []
+
+    def make(nr_blocks: int) -> World:
+        made.append(WORLDS[request.param](*synthetic(nr_blocks)))
+        return made[-1]
+
+    yield make
+    for model in made:
+        model.check()
+
+
+def in_first_run(model: World, file: int) -> int:
+    """How many of a file's frames lie in the lowest run."""
+    return sum(GIGA <= frame < 2 * GIGA for frame in frames(model, file))
+
+
+def filled(model: World) -> tuple[int, dict[int, int]]:
+    """A movable file that has all free memory, and which page has which frame."""
+    pages = free_pages(model)
+    file = new(model, pages, MOVABLE_4K)
+    assert model.allocate(file, 0, pages) == (0, pages)
+    return file, {frame: index for index, frame in enumerate(frames(model, file))}
+
+
+def test_movable_memory_leaves_a_run_for_a_giga_page(giga_world: MakeWorld) -> None:
+    """Small and huge folios go elsewhere; contents, sizes and places in the file stay."""
+    model = giga_world(BLOCKS)
+    below = (GIGA_BLOCKS - 1 - STRUCTS) * BLOCK_PAGES
+    low = new(model, below, MOVABLE_4K)
+    model.allocate(low, 0, below)  # all free memory below the run
+    small, huge = new(model, 600, MOVABLE_4K), new(model, 2 * BLOCK_PAGES, SHMEM_THP)
+    model.allocate(small, 0, 600)
+    model.allocate(huge, 0, 2 * BLOCK_PAGES)
+    assert (in_first_run(model, small), in_first_run(model, huge)) == (600, 2 * BLOCK_PAGES)
+    before = layout(model, huge)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    assert model.observe()["pools"][GIGA_ORDER][3] == [GIGA]
+    assert (in_first_run(model, small), in_first_run(model, huge)) == (0, 0)
+    assert (layout(model, huge), present(model, small)) == (before, 600)
+    assert model.observe()["counters"]["moved"] == 600 + 2 * BLOCK_PAGES
+
+
+def test_one_pinned_page_defeats_a_run_and_so_does_an_unmovable_one(giga_world: MakeWorld) -> None:
+    """K21: the first run has a pinned page, the second one of guest_memfd."""
+    model = giga_world(BLOCKS)
+    file, place = filled(model)
+    model.pin(file, place[GIGA + 700], 1)
+    model.punch(file, place[2 * GIGA + 5], 1)
+    stone = new(model, 1, SMALL)
+    assert model.allocate(stone, 0, 1) == (0, 1)
+    assert frames(model, stone) == [2 * GIGA + 5]
+    for block in range(GIGA_BLOCKS + 2, 2 * GIGA_BLOCKS):
+        model.punch(file, place[block * BLOCK_PAGES], BLOCK_PAGES)
+    low = new(model, 16, MOVABLE_4K)
+    for frame in range(2 * GIGA + BLOCK_PAGES, 3 * GIGA - BLOCK_PAGES, BLOCK_PAGES):
+        model.punch(file, place[frame], BLOCK_PAGES)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (errno.ENOMEM, 0)
+    assert model.observe()["counters"]["moved"] == 0
+    model.unpin(file, place[GIGA + 700], 1)
+    assert model.grow_pool(GIGA_ORDER, 2, False) == (errno.ENOMEM, 1)
+    assert model.observe()["pools"][GIGA_ORDER][3] == [GIGA]
+    assert model.observe()["counters"]["moved"] == 2 * BLOCK_PAGES
+    model.destroy(low)
+
+
+@pytest.mark.parametrize(("policy", "left"), [(SHMEM_THP, BLOCK_PAGES), (ANON_THP, 0)], ids=["shmem", "anon"])
+def test_a_huge_folio_moves_in_pieces_where_no_block_is_free(giga_world: MakeWorld, policy: Policy, left: int) -> None:
+    """`migrate_pages` splits what it finds no target for; zeros of anonymous memory are freed by that (L17)."""
+    model = giga_world(BLOCKS)
+    filler, place = filled(model)
+    home = (GIGA_BLOCKS + 3) * BLOCK_PAGES
+    model.punch(filler, place[home], BLOCK_PAGES)
+    huge = new(model, BLOCK_PAGES, policy)
+    model.allocate(huge, 0, BLOCK_PAGES)
+    assert frames(model, huge)[0] == home
+    for frame in range(GIGA, 2 * GIGA, BLOCK_PAGES):
+        if frame != home:
+            model.punch(filler, place[frame], BLOCK_PAGES)
+    for frame in range(2 * GIGA, 2 * GIGA + 2 * BLOCK_PAGES, 2):
+        model.punch(filler, place[frame], 1)  # as many holes as the folio has pages
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    assert present(model, huge) == left
+    assert {size for _, size in layout(model, huge)} == ({1} if left else set())
+
+
+def test_what_could_not_be_moved_stays_and_the_rest_is_free_again(giga_world: MakeWorld) -> None:
+    """A CPU takes the last frames for its list, and may not have them then (the watermark): the run is given back."""
+    model = giga_world(BLOCKS)
+    filler, place = filled(model)
+    for frame in range(GIGA, 2 * GIGA, BLOCK_PAGES):
+        if frame != GIGA + BLOCK_PAGES:
+            model.punch(filler, place[frame], BLOCK_PAGES)
+    for frame in range(2 * GIGA, 2 * GIGA + 2 * BLOCK_PAGES, 2):
+        model.punch(filler, place[frame], 1)
+    model.set_cpus(1, 15, 60, 60)
+    assert free_pages(model) == GIGA
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (errno.ENOMEM, 0)
+    assert 0 < model.observe()["counters"]["moved"] < BLOCK_PAGES
+    model.drain()
+    assert free_pages(model) == GIGA
+    assert present(model, filler) == len(place) - GIGA
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+@pytest.mark.parametrize(("policy", "pages"), [(MOVABLE_4K, 2), (SMALL, 0)], ids=["movable", "unmovable"])
+def test_a_pool_of_2m_pages_has_memory_compacted(name: str, policy: Policy, pages: int) -> None:
+    """K22: seven half-empty blocks have 3.5 blocks of free pages. Twice the wanted size must be free for a try: two succeed."""
+    model = WORLDS[name](*synthetic(8))
+    file = new(model, 7 * BLOCK_PAGES, policy)
+    model.allocate(file, 0, 7 * BLOCK_PAGES)
+    for page in range(0, 7 * BLOCK_PAGES, 2):
+        model.punch(file, page, 1)
+    assert free_pages(model, 9) == 0
+    assert model.grow_pool(9, 8, False) == (errno.ENOMEM, pages)
+    model.check()
