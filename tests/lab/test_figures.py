@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gmemlab.core import layout
-from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, MEASURE, NR_TALLIES, TALLY_PRESENT
+from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, NR_TALLIES, TALLY_PRESENT
+from gmemlab.core.sample import MEASURE
 from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.host import Host

@@ -4,6 +4,8 @@ import errno
 
 from gmemlab.core import layout
 from gmemlab.core.daemons.compaction import compact
+from gmemlab.core.daemons.kcompactd import kcompactd
+from gmemlab.core.daemons.khugepaged import khugepaged
 from gmemlab.core.jit import entry
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.operations.access import access
@@ -45,6 +47,10 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return split_deferred(state, file, arg)
     if op == layout.OP_COMPACT:
         return 0, compact(state)
+    if op == layout.OP_KHUGEPAGED:
+        return 0, khugepaged(state, count)
+    if op == layout.OP_KCOMPACTD:
+        return 0, kcompactd(state, count)
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:
