@@ -81,11 +81,12 @@ class Khugepaged:
                 self.waited = True
                 self.sleep = self.alloc_sleep
                 return collapsed
-        self.progress, self.passed, self.waited, self.result, self.sleep = 0, 0, False, "", self.scan_sleep
+        self.progress, self.passed, self.waited, self.sleep = 0, 0, False, self.scan_sleep
         return collapsed
 
     def scan_file(self, memory: Memory) -> int:
         self.progress += 1
+        self.result = ""
         if self.file is None:
             self.file, self.page = self.files[0], 0
         file, collapsed = self.file, 0

@@ -148,6 +148,22 @@ def test_no_huge_page_to_be_had(world: MakeWorld) -> None:
     assert model.khugepaged(SLEEP) == (0, 3 * 512)
 
 
+def test_failure_that_ends_a_file_ends_no_scan(world: MakeWorld) -> None:
+    """Where the next call finds the end of its file, nothing failed in it: the scan goes on with the next file."""
+    model = world(8)
+    files = [new(model, 512, replace(BASE_PAGES, movable=False)) for _ in range(2)]
+    for file in files:
+        model.allocate(file, 0, 512)
+        model.punch(file, 0, 100)
+    rest = new(model, 4096, SMALL)
+    pages = free_pages(model, 9)
+    model.allocate(rest, 0, pages)
+    assert model.khugepaged(SLEEP) == (0, 0)
+    model.punch(rest, 0, pages)
+    assert model.khugepaged(60_000) == (0, 512)
+    assert [len(huge(model, file)) for file in files] == [0, 1]
+
+
 def test_it_compacts_for_its_huge_page(world: MakeWorld) -> None:
     """Whatever the effort of the policy."""
     model = world(8)

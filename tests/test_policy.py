@@ -26,7 +26,7 @@ def test_presets_are_those_of_the_design() -> None:
         ("hugetlb-2m", {"repair": "none"}, "repair=merge goes with it"),
         ("hugetlb-2m", {"repair": "merge,collapse"}, "makes no hugetlb pages"),
         ("hugetlb-2m", {"repair": "merge,compaction"}, "when it grows"),
-        ("thp-migratable", {"sizes": "64K,4K"}, "none in sizes"),
+        ("thp-migratable", {"sizes": "64K,4K", "repair": "collapse"}, "none in sizes"),
         ("thp-strict-zero", {"repair": "merge,collapse", "zone": "movable"}, "no holes"),
         ("anon-thp", {"zero_scan": "on"}, "as it is"),
         ("thp", {"zero_scan": "on"}, "cannot read private memory"),
@@ -101,12 +101,14 @@ def test_lazy_merging_goes_with_two_sources_from_a_pool() -> None:
 
 
 def test_what_mends_a_policys_memory() -> None:
-    """`repair` follows `merge` alone; private memory that is moved makes any policy an upper bound (K16)."""
+    """`repair` follows what is set, unless it is set; private memory that is moved makes any policy an upper bound (K16)."""
     assert find("thp-migratable").repair == "collapse,compaction"
     merged = find("thp-migratable").with_choices({"merge": "eager"})
     assert (merged.repair, merged.status) == ("merge,collapse,compaction", "upper bound")
     assert merged.with_choices({"merge": "never"}).repair == "collapse,compaction"
     assert find("thp-inplace").with_choices({"merge": "eager"}).repair == "merge"
+    assert find("thp-migratable").with_choices({"zone": "unmovable"}).repair == "compaction"
+    assert find("anon-thp").with_choices({"sizes": "4K"}).repair == "compaction"
     movable = find("thp").with_choices({"zone": "movable", "repair": "compaction+collapse", "shared": "thp"})
     assert (movable.repair, movable.status) == ("collapse,compaction", "upper bound")
     assert [shared_side(find("thp")).repair, shared_side(movable).repair] == ["none", "collapse"]

@@ -58,7 +58,8 @@ class Policy:
         merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
             pieces of buddy pages merge in the buddy allocator, if at all.
         repair: what mends memory that was split, any of three with a comma (or `+`) between: khugepaged scans it (`collapse`),
-            kcompactd works as long as there is memory of the policy (`compaction`), its own `merge` (`merge`, as `merge` says).
+            kcompactd works as long as there is memory of the policy (`compaction`; Linux always has it, also beside `none`),
+            its own `merge` (`merge`, as `merge` says).
         zero_scan: the shrinker looks for zeros in huge pages of shmem, too, and frees them (T4): no kernel does.
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
@@ -142,18 +143,23 @@ class Policy:
                 raise error.at(key=choice) from error
         suffix = ",".join(f"{choice}={value}" for choice, value in choices.items())
         name = f"{self.name}[{suffix}]" if suffix else self.name
-        if "merge" in changed and "repair" not in changed:
-            changed["repair"] = self._repair_with(changed["merge"])
+        if "repair" not in changed:
+            changed["repair"] = self._repair_after(changed)
         changed_policy = replace(self, **changed, name=name, status="custom" if choices else self.status)
         if choices and changed_policy.copies_private_memory:
             return replace(changed_policy, status="upper bound")
         return changed_policy
 
-    def _repair_with(self, merge: str) -> str:
-        """What `repair` says when `merge` alone is changed."""
-        means = ["merge"] if merge != "never" else []
-        means += [daemon for daemon in ("collapse", "compaction") if self.is_repaired_by(daemon)]
-        return ",".join(means) or "none"
+    def _repair_after(self, changed: dict[str, Any]) -> str:
+        """What `repair` says when others are changed: it follows `merge`, and khugepaged goes with its 2M pages or zone."""
+        sizes, zone = changed.get("sizes", self.sizes), changed.get("zone", self.zone)
+        scanned = PAGE << ORDER_2M in sizes and (zone == "movable" or self.memory != "guest_memfd")
+        kept = {
+            "merge": changed.get("merge", self.merge) != "never",
+            "collapse": self.is_repaired_by("collapse") and scanned,
+            "compaction": self.is_repaired_by("compaction"),
+        }
+        return ",".join(means for means, keep in kept.items() if keep) or "none"
 
 
 CHOICES: Final = tuple(

@@ -289,6 +289,19 @@ def test_a_scenario_larger_than_the_host() -> None:
         generate(load("boot"), 3 * GIB, 1)
 
 
+def test_daemons_of_a_scenario(tmp_path: Path) -> None:
+    """Settings that are not Linux's are assumptions."""
+    table = '[daemons]\npages_to_scan = 512\nscan_sleep = "1s"\nmax_ptes_none = 0\n'
+    trace = one_guest(tmp_path, more=table)
+    assert trace.daemons.pages_to_scan == 512
+    assert np.count_nonzero(trace.events["op"] == OP_KHUGEPAGED) == 24 * 3600
+    assert any("512 pages every 1s" in line and "fills 0 holes" in line for line in trace.assumptions)
+    assert not any("khugepaged" in line for line in one_guest(tmp_path).assumptions)
+    for wrong in ("pages_to_scan = 0", "max_ptes_none = 512", 'scan_sleep = "1us"', "compaction_proactiveness = 101"):
+        with pytest.raises(UsageError, match=rf"daemons\.{wrong.split()[0]}"):
+            one_guest(tmp_path, more=f"[daemons]\n{wrong}\n")
+
+
 def test_assumptions_name_their_rows() -> None:
     lines = generate(load("day"), 256 * GIB, 1).assumptions
     for row in (

@@ -66,7 +66,7 @@ UNSEEN: Final = 64  # anonymous memory: the shrinker has not yet looked how much
 # -- content of a file's page -----------------------------------------------------------------------------------------------
 FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date; of anonymous memory: zeroed, never written
 USED: Final = 1  # zeroed at first use, then written
-ZEROED: Final = 2  # punched without being freed: reads zero, still charged
+ZEROED: Final = 2  # punched without being freed, or a hole that a collapse filled: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
 
 # -- policy choices (policy.py gives them their names) -----------------------------------------------------------------------

@@ -102,6 +102,8 @@ class GuestMemory:
     def split_deferred(self, max_ptes_none: int = 511) -> None:
         """Do what the deferred-split shrinker does: split folios that are mapped in part, and free their rest (L16).
 
+        Of shmem whose policy has `zero_scan`: split huge pages with zeros, and free those (T4).
+
         Args:
             max_ptes_none: of khugepaged. Huge pages that the shrinker sees for the first time are split, too, if more than so
                 many of their pages were never written; 511 leaves them alone (L17).

@@ -24,5 +24,5 @@ def ticks(settings: Daemons, duration: int) -> Events:
 
 def _ticks_of(op: int, interval: int, duration: int) -> Events:
     step = interval * max(1, -(-duration // interval // MOST_TICKS))
-    times = np.arange(step, duration + 1, step, dtype=np.int64)
+    times = step * np.arange(1, duration // step + 1, dtype=np.int64)
     return rows(NO_VM, op, times, count=step // MILLISECOND) if len(times) else join([])

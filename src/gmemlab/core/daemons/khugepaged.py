@@ -91,6 +91,7 @@ def scan_file(state: State) -> int:
     """
     daemons = state.daemons[0]
     daemons.progress += 1
+    daemons.result = SCAN_PMD_NULL  # what failed before does not count again
     if daemons.file == 0:
         daemons.file = int(daemons.head)
         daemons.page = 0
@@ -135,7 +136,6 @@ def scan(state: State) -> int:
     daemons.progress = 0
     daemons.passed = 0
     daemons.waited = 0
-    daemons.result = SCAN_SUCCEED
     daemons.khugepaged_sleep = int(daemons.scan_sleep)
     return collapsed
 
