@@ -44,7 +44,7 @@ class Khugepaged:
 
     def enter(self, file: File) -> None:
         if not self.files:
-            self.sleep = self.scan_sleep
+            self.progress, self.passed, self.waited, self.sleep = 0, 0, False, self.scan_sleep
         self.files.append(file)
 
     def leave(self, file: File) -> None:

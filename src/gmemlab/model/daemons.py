@@ -62,7 +62,8 @@ class DaemonWork:
     """What the daemons did in some time. Counts; pages are of 4K.
 
     Attributes:
-        scanned: 2M ranges that khugepaged looked at.
+        full_scans: times that khugepaged came to the end of its list of files.
+        scanned: 2M ranges that it looked at.
         collapsed: of these, made one folio.
         holes: left, with more holes than max_ptes_none.
         held: left, with pinned or referenced pages.
@@ -73,6 +74,7 @@ class DaemonWork:
         moved: pages that compaction moved.
     """
 
+    full_scans: int
     scanned: int
     collapsed: int
     holes: int
@@ -96,6 +98,7 @@ def let_pass(state: State, milliseconds: int) -> DaemonWork:
     done = state.tally - before
     seen = done[layout.TALLY_SCAN : layout.TALLY_SCAN + layout.NR_SCAN_RESULTS]
     return DaemonWork(
+        full_scans=int(done[layout.TALLY_FULL_SCANS]),
         scanned=int(seen.sum()),
         collapsed=int(seen[khugepaged.SCAN_SUCCEED]),
         holes=int(seen[khugepaged.SCAN_EXCEED_NONE_PTE]),

@@ -20,6 +20,9 @@ def enter(state: State, file: int) -> None:
         state.files[daemons.tail].scan_next = file
     else:
         daemons.head = file
+        daemons.progress = 0  # a scan that slept when the last file went is over
+        daemons.passed = 0
+        daemons.waited = 0
         daemons.khugepaged_sleep = int(daemons.scan_sleep)
     daemons.tail = file
 
