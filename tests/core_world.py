@@ -16,22 +16,21 @@ from gmemlab.core.layout import (
     HISTORY,
     HUGE_MAPPED,
     INHIBIT,
-    KIND_ANON,
     NR_CAUSES,
     NR_MIGRATETYPES,
     NR_ORDERS,
     ORPHAN,
     PROMISED,
-    PUNCH_DEFER,
     SPLIT,
     TOUCH,
     WHOLE,
 )
 from gmemlab.core.state import State, reserve_state
 from gmemlab.model.observe import file_pages, free_list, kept_list
-from oracle_files import Observation, OraclePolicy
+from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
 
 Result = tuple[int, int]
+CHOICES = ("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair", "zero_scan")
 
 
 @dataclass
@@ -68,11 +67,10 @@ class CoreWorld:
             record.sizes = sum(1 << order for order in policy.sizes)
             record.unit = min(policy.sizes)
             record.fallocate_sizes = sum(1 << order for order in policy.fallocate_sizes or policy.sizes)
-            for name in ("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo"):
+            for name in CHOICES:
                 record[name] = getattr(policy, name)
             if policy.conversion == layout.CONVERT_TWO_SOURCES:
-                beside = OraclePolicy(KIND_ANON, policy.shared_sizes or (0,), movable=True, punch=PUNCH_DEFER)
-                record.shared_policy = self.policy(beside)
+                record.shared_policy = self.policy(policy.beside())
         return self.policies[policy]
 
     def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> Result:
@@ -178,6 +176,19 @@ class CoreWorld:
     def compact(self) -> Result:
         error, moved = execute.execute(self.state, layout.OP_COMPACT, 0, 0, 1, 0)
         return int(error), int(moved)
+
+    def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> Result:
+        daemons = self.state.daemons[0]
+        daemons.pages_to_scan, daemons.max_ptes_none = pages_to_scan, max_ptes_none
+        return self.tick(layout.OP_KHUGEPAGED, milliseconds)
+
+    def kcompactd(self, milliseconds: int, proactiveness: int = 20) -> Result:
+        self.state.daemons[0].proactiveness = proactiveness
+        return self.tick(layout.OP_KCOMPACTD, milliseconds)
+
+    def tick(self, op: int, milliseconds: int) -> Result:
+        error, pages = execute.execute(self.state, op, 0, 0, milliseconds, 0)
+        return int(error), int(pages)
 
     def check(self) -> None:
         code, place = audit(self.state)
@@ -296,4 +307,8 @@ class CoreWorld:
             "underused": tally[layout.TALLY_UNDERUSED],
             "moved": tally[layout.TALLY_COMPACT_MOVED],
             "compactions": tally[layout.TALLY_COMPACT_RUNS],
+            "kcompactd": tally[layout.TALLY_KCOMPACTD_RUNS],
+            "copied": tally[layout.TALLY_COLLAPSE_COPIED],
+            "firmware_copies": tally[layout.TALLY_FIRMWARE_COPIES],
+            **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

@@ -17,6 +17,7 @@ ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
 ORACLE: Final = "tests/test_oracle.py::test_"
 CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
 CPUS: Final = "tests/test_oracle_cpus.py::test_"
+DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/faults.py::test_short_game"
 
@@ -156,6 +157,48 @@ FAULTS: Final = (
         "other.order == BLOCK_ORDER and other.zone == zone:",
         "other.order == BLOCK_ORDER:",
         (f"{ALLOCATOR}chunks_do_not_merge_across_zones[core]",),
+    ),
+    Fault(
+        "khugepaged does not count what it looked at",
+        "daemons/khugepaged.py",
+        "daemons.progress += BLOCK_PAGES",
+        "daemons.progress += 0",
+        (f"{DAEMONS}pages_to_scan_bounds_each_wake[core]",),
+    ),
+    Fault(
+        "khugepaged takes pinned pages",
+        "daemons/khugepaged.py",
+        "elif folio_busy(state, pfn):",
+        "elif folio_busy(state, pfn) < 0:",
+        (f"{DAEMONS}pinned_pages_are_skipped[core]",),
+    ),
+    Fault(
+        "khugepaged fills one hole too many",
+        "decisions.py",
+        "return holes <= max_ptes_none",
+        "return holes <= max_ptes_none + 1",
+        (f"{DAEMONS}holes_are_filled_up_to_max_ptes_none[core-60-61]",),
+    ),
+    Fault(
+        "a cursor stays in a file that is gone",
+        "daemons/register.py",
+        "        daemons.file = after\n",
+        "        daemons.file = file\n",
+        (f"{DAEMONS}files_are_scanned_in_the_order_in_which_they_came[core]",),
+    ),
+    Fault(
+        "proactive compaction does not wait when it wins nothing",
+        "daemons/kcompactd.py",
+        "return KCOMPACTD_INTERVAL if won else",
+        "return KCOMPACTD_INTERVAL if won or not won else",
+        (f"{DAEMONS}proactive_compaction_that_wins_nothing_waits[core]",),
+    ),
+    Fault(
+        "proactive compaction goes on below its low watermark",
+        "daemons/fragmentation.py",
+        "return wmark_low if low else",
+        "return 0 if low else",
+        (f"{DAEMONS}proactive_compaction_between_its_watermarks[core]",),
     ),
 )
 

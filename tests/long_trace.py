@@ -38,6 +38,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
+from gmemlab.workload.stream import NO_VM
 from players import BACKGROUND, POLICIES, oracle_policy
 
 NR_BLOCKS: Final = 1100
@@ -50,6 +51,7 @@ POLICY_NAMES: Final = [name for name, policy in POLICIES.items() if policy.order
 RUNNER_POLICY: Final = "thp-inplace[merge=eager]"
 ACCESSES: Final = [PRIVATE, PRIVATE, SHARED, HOST, PRIVATE + 4 * ACCEPT_4K, PRIVATE + 4 * ACCEPT_2M, PRIVATE + 4 * TOUCH]
 HELD: Final = {OP_PIN: OP_UNPIN, OP_REFERENCE: OP_UNREFERENCE}  # what undoes it
+TICKS: Final = (layout.OP_KHUGEPAGED, layout.OP_KCOMPACTD)
 HOLDS: Final = [*HELD, *HELD.values()]
 GUEST_OPERATIONS: Final = [OP_ALLOCATE, *HOLDS, *2 * [OP_TO_PRIVATE, OP_TO_SHARED, OP_PUNCH], *3 * [OP_ACCESS]]
 
@@ -79,6 +81,8 @@ def stream(random: Random, count: int) -> NDArray[Any]:
         elif random.randrange(6) == 0:
             op = random.choice((layout.OP_HOST_ALLOCATE, layout.OP_HOST_FREE))
             vm = random.choice((layout.HOST_UNMOVABLE, layout.HOST_MOVABLE))
+        if random.randrange(12) == 0:
+            op, vm, first, pages = random.choice(TICKS), NO_VM, 0, 10_000
         if op in HOLDS:
             first, pages = first % 16, 2
         arg = random.choice(ACCESSES) if op == OP_ACCESS else 0
@@ -135,6 +139,10 @@ class Trace:
         """One random operation on a guest, or on the host's background."""
         if not self.files or self.random.randrange(40) == 0:
             self.replace_guest()
+        elif self.random.randrange(16) == 0:
+            op = self.random.choice(TICKS)
+            self.results.append(self.world.tick(op, 10_000))
+            self.outcomes[op, 0] += self.results[-1][1] > 0  # it did something
         elif self.random.randrange(8) == 0:
             file = self.random.choice(self.background)
             self.call(self.random.choice((OP_ALLOCATE, OP_PUNCH)), file, *pages_of(self.random, BACKGROUND_PAGES))

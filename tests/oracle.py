@@ -24,6 +24,7 @@ from gmemlab.core.layout import (
 )
 from oracle_audit import check
 from oracle_compaction import compact
+from oracle_daemons import Daemons
 from oracle_files import File, Hold, Observation, OraclePolicy
 from oracle_mapping import map_private
 from oracle_memory import Memory
@@ -46,6 +47,8 @@ class OracleHost:
         self.memory = Memory(zones, reserved_blocks, nr_blocks)
         self.files: dict[int, File] = {}
         self.created = 0
+        self.daemons = Daemons()
+        self.memory.short_of = self.daemons.kcompactd.wake
 
     # -- files --------------------------------------------------------------------------------------------------------
     def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]:
@@ -64,10 +67,11 @@ class OracleHost:
             file.reservation = wanted
         self.created += 1
         self.files[file.id] = file
+        self.daemons.enter(file)
         if file.two_sources():
-            ordinary = OraclePolicy(KIND_ANON, policy.shared_sizes or (0,), movable=True, punch=PUNCH_DEFER)
-            file.other = File(-file.id, pages, ordinary, [(0, pages, 0)])
+            file.other = File(-file.id, pages, policy.beside(), [(0, pages, 0)])
             self.files[-file.id] = file.other
+            self.daemons.enter(file.other)
         return 0, file.id
 
     def shared_side(self, file: int) -> int:
@@ -87,6 +91,7 @@ class OracleHost:
         return 0, target.size
 
     def empty(self, file: File) -> None:
+        self.daemons.leave(file)
         newest_first = list(reversed(file.holds))
         for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):
             self.memory.drop(hold)
@@ -335,6 +340,17 @@ class OracleHost:
     def compact(self) -> tuple[int, int]:
         """Compact all zones; pages moved."""
         return 0, compact(self.memory)
+
+    def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> tuple[int, int]:
+        """Time passes for khugepaged; pages collapsed."""
+        daemon = self.daemons.khugepaged
+        daemon.pages_to_scan, daemon.max_ptes_none = pages_to_scan, max_ptes_none
+        return 0, daemon.tick(self.memory, milliseconds)
+
+    def kcompactd(self, milliseconds: int, proactiveness: int = 20) -> tuple[int, int]:
+        """Time passes for kcompactd; pages moved."""
+        self.daemons.kcompactd.proactiveness = proactiveness
+        return 0, self.daemons.kcompactd.tick(self.memory, milliseconds)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def observe(self) -> Observation:

@@ -19,6 +19,7 @@ from oracle_page_alloc import LISTS
 
 CLUSTER = 32
 WHOLE_ZONE = -1
+PROACTIVE = -2
 
 
 @dataclass
@@ -31,16 +32,36 @@ class Scanners:
     shift: int = 0
     failed: int = 0
 
+    def passes_over(self, order: int) -> bool:
+        """Whether an attempt is not made, as one for this order failed lately; it is counted."""
+        if order < self.failed:
+            return False
+        self.considered = min(self.considered + 1, 1 << self.shift)
+        return self.considered < 1 << self.shift
+
+    def note_failure(self, order: int) -> None:
+        """Twice as many attempts are passed over, up to 64."""
+        self.considered, self.shift, self.failed = 0, min(self.shift + 1, 6), min(self.failed, order)
+
+
+def score_of_zone(memory: Memory, zone: int) -> int:
+    """Percent of its free pages that lie outside chunks of 2 MiB and more."""
+    small = sum(
+        len(pfns) << order for by_order in memory.buddy.lists[zone] for order, pfns in enumerate(by_order[:BLOCK_ORDER])
+    )
+    free = memory.buddy.zone_free(zone)
+    return small * 100 // free if free else 0
+
 
 class Compaction:
-    """One run over one zone."""
+    """One run over one zone: for an order, or of the whole zone, or of it until its score is down to `enough`."""
 
-    def __init__(self, memory: Memory, zone: int, order: int) -> None:
+    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0) -> None:
         self.memory, self.buddy = memory, memory.buddy
-        self.zone, self.order = zone, order
+        self.zone, self.order, self.enough = zone, order, enough
         self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
         self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
-        if order == WHOLE_ZONE or self.scanners.migrate == 0:
+        if order < 0 or self.scanners.migrate == 0:
             self.reset()
 
     def reset(self) -> None:
@@ -57,7 +78,7 @@ class Compaction:
 
     def run(self) -> str:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
-        wanted = self.order != WHOLE_ZONE
+        wanted = self.order >= 0
         outcome = ""
         moved = self.memory.counters["moved"]
         while not outcome:
@@ -67,7 +88,7 @@ class Compaction:
                 moved = self.memory.counters["moved"]
             if not self.apart():
                 outcome = "met"
-            elif wanted and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk():
+            elif self.is_enough():
                 outcome = "found"
             elif not self.move_cluster():
                 outcome = "short" if self.apart() else "met"
@@ -78,9 +99,14 @@ class Compaction:
             self.reset()
         return "found" if wanted and self.has_chunk() else outcome
 
+    def is_enough(self) -> bool:
+        if self.order == PROACTIVE:
+            return score_of_zone(self.memory, self.zone) <= self.enough
+        return self.order >= 0 and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk()
+
     def candidate(self, pfn: int) -> Folio | None:
         """The folio that starts at a frame, if it can be migrated."""
-        most = BLOCK_ORDER if self.order == WHOLE_ZONE else min(self.order, BLOCK_ORDER)
+        most = BLOCK_ORDER if self.order < 0 else min(self.order, BLOCK_ORDER)
         folio = self.memory.users.get(pfn)
         if folio is None or folio.pfn != pfn or folio.order >= most or folio.busy():
             return None
@@ -172,25 +198,24 @@ def compact_for(memory: Memory, order: int, mt: int) -> bool:
         if not memory.buddy.may_use(zone, mt) or memory.buddy.zone_free(number) - (2 << order) < zone.reserve:
             continue
         scanners = memory.scanners.setdefault(number, Scanners())
-        if order >= scanners.failed:
-            scanners.considered = min(scanners.considered + 1, 1 << scanners.shift)
-            if scanners.considered < 1 << scanners.shift:
-                continue
+        if scanners.passes_over(order):
+            continue
         memory.counters["compactions"] += 1
         outcome = Compaction(memory, number, order).run()
-        if outcome != "short":
-            found = outcome == "found"
-            scanners.considered = 0
-            scanners.shift = 0 if found else min(scanners.shift + 1, 6)
-            scanners.failed = max(scanners.failed, order + 1) if found else min(scanners.failed, order)
+        if outcome == "met":
+            scanners.note_failure(order)
         if outcome == "found":
+            scanners.considered = scanners.shift = 0
+            scanners.failed = max(scanners.failed, order + 1)
             return True
     return False
 
 
-def alloc_trying(memory: Memory, order: int, mt: int, times: int) -> int | None:
-    """A chunk, after up to so many compactions."""
+def alloc_trying(memory: Memory, order: int, mt: int, times: int, file: File | None = None) -> int | None:
+    """A chunk, after up to so many compactions; of what the free lists lack for a file, kcompactd is told."""
     pfn = memory.buddy.alloc(order, mt)
+    if pfn is None and file is not None:
+        memory.short_of(file, order)
     for _ in range(times):
         if pfn is None and compact_for(memory, order, mt):
             pfn = memory.buddy.alloc(order, mt)
@@ -200,4 +225,4 @@ def alloc_trying(memory: Memory, order: int, mt: int, times: int) -> int | None:
 def alloc(memory: Memory, file: File, order: int) -> int | None:
     """A chunk for a file, with the effort of its policy (K14)."""
     times = 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
-    return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times)
+    return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times, file)

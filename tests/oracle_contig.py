@@ -100,4 +100,6 @@ def move(memory: Memory, folio: Folio, target: int) -> None:
     for offset, pfn in enumerate(folio.frames()):
         memory.users[pfn] = folio
         folio.file.pages[folio.index + offset].frame = pfn
+        copied_by_firmware = folio.file.confidential() and folio.index + offset not in folio.file.shared
+        memory.counters["firmware_copies"] += copied_by_firmware
     memory.counters["moved"] += 1 << folio.order

@@ -14,9 +14,12 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     EFFORT_NONE,
     FRESH,
+    KIND_ANON,
     KIND_GUEST_MEMFD,
     MERGE_NEVER,
+    PUNCH_DEFER,
     PUNCH_SPLIT,
+    REPAIR_COLLAPSE,
     SOURCE_BUDDY,
     SOURCE_POOL,
     SPLIT_UNIFORM,
@@ -24,6 +27,7 @@ from gmemlab.core.layout import (
     USED,
 )
 
+SCAN_RESULTS = ("collapsed", "holes", "held", "memory", "shared", "huge", "absent")  # of khugepaged, as the core counts them
 COUNTERS = (
     "split_punch",
     "split_convert",
@@ -41,6 +45,10 @@ COUNTERS = (
     "underused",
     "moved",
     "compactions",
+    "kcompactd",
+    "copied",
+    "firmware_copies",
+    *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 
 
@@ -61,6 +69,14 @@ class OraclePolicy:
     hvo: bool = False
     shared_sizes: tuple[int, ...] | None = None
     fallocate_sizes: tuple[int, ...] = ()  # where they differ from those that faults try
+    repair: int = 0
+    zero_scan: int = 0
+
+    def beside(self) -> "OraclePolicy":
+        """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""
+        sizes = self.shared_sizes or (0,)
+        repair = self.repair & REPAIR_COLLAPSE if BLOCK_ORDER in sizes else 0
+        return OraclePolicy(KIND_ANON, sizes, movable=True, punch=PUNCH_DEFER, repair=repair)
 
 
 class Observation(TypedDict):

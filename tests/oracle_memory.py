@@ -1,5 +1,6 @@
 """What the oracle knows of host memory: free lists, pools, orphans, and who uses each frame."""
 
+from collections.abc import Callable
 from typing import Any
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
@@ -18,6 +19,7 @@ class Memory:
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
+        self.short_of: Callable[[File, int], None] = lambda file, order: None  # whom to tell
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]

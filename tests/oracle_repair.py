@@ -2,11 +2,10 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED, ZEROED
 from oracle_compaction import alloc
 from oracle_files import File
 from oracle_memory import Memory
-from oracle_operations import punch
 from oracle_split import split_to_pages
 
 
@@ -27,23 +26,44 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
     pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
     if not pages and base // BLOCK_PAGES not in file.tables:
         return errno.EINVAL
-    folio = pages[0].folio if pages else None
-    if folio is not None and folio.order == BLOCK_ORDER and len(folio.members) == BLOCK_PAGES:
+    if is_whole(file, base):
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
     pfn = alloc(memory, file, BLOCK_ORDER)
     if pfn is None:
         return errno.ENOMEM
-    kept = {index for index in range(base, base + BLOCK_PAGES) if index in file.pages and file.pages[index].content == USED}
-    punch(memory, file, base, BLOCK_PAGES)
-    anonymous = file.policy.kind == KIND_ANON
-    memory.insert(file, base, pfn, BLOCK_ORDER).cleared = not anonymous
-    for index in kept if anonymous else range(base, base + BLOCK_PAGES):
-        file.pages[index].content = USED
-    if anonymous:
-        file.unseen.add(base // BLOCK_PAGES)
+    exchange(memory, file, base, pfn)
     return 0
+
+
+def is_whole(file: File, base: int) -> bool:
+    """Does one folio back all of the 2 MiB?"""
+    folio = file.pages[base].folio if base in file.pages else None
+    return folio is not None and folio.order == BLOCK_ORDER and len(folio.members) == BLOCK_PAGES
+
+
+def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
+    """The folio at `pfn` takes the place of what backs the 2 MiB.
+
+    Anonymous memory keeps what was written; of shmem all that was there is written then, and holes are zeros like those that
+    a punch left; guest_memfd keeps everything, and its holes are fresh.
+    """
+    before = {index: file.pages[index].content for index in range(base, base + BLOCK_PAGES) if index in file.pages}
+    memory.counters["copied"] += len(before)
+    for folio in file.folios(base, base + BLOCK_PAGES):
+        memory.leave(folio)
+    folio = memory.insert(file, base, pfn, BLOCK_ORDER)
+    if file.policy.kind == KIND_ANON:
+        file.unseen.add(base // BLOCK_PAGES)
+        file.tables.discard(base // BLOCK_PAGES)
+    for index in sorted(folio.members):
+        content = before.get(index, FRESH)
+        if file.policy.kind == KIND_SHMEM:
+            content = ZEROED if index not in before or content == ZEROED else USED
+        file.pages[index].content = content
+        memory.counters["firmware_copies"] += file.confidential() and index in before and index not in file.shared
+    folio.cleared = all(file.pages[index].content != FRESH for index in folio.members)
 
 
 def free_lazily(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
@@ -64,6 +84,9 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
     """
     if not 0 <= max_none < BLOCK_PAGES:
         return errno.EINVAL, 0
+    if file.policy.zero_scan:
+        split_zeros(memory, file, max_none)
+        return 0, file.size
     if file.policy.kind != KIND_ANON:
         return errno.EOPNOTSUPP, 0
     for folio in file.folios(0, file.size):
@@ -75,3 +98,18 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
             if max_none < zeros and max_none != BLOCK_PAGES - 1 and split_to_pages(memory, folio):
                 memory.counters["underused"] += 1
     return 0, file.size
+
+
+def split_zeros(memory: Memory, file: File, max_none: int) -> None:
+    """The scan for zeros in shmem (T4): huge pages with more of them than `max_none` become base pages without them."""
+    for folio in file.folios(0, file.size):
+        zeros = [index for index in sorted(folio.members) if file.pages[index].content == ZEROED]
+        if folio.order == BLOCK_ORDER and len(zeros) > max_none and max_none != BLOCK_PAGES - 1:
+            if folio.busy():
+                memory.counters["split_failed"] += 1
+                continue
+            memory.counters["split_punch"] += 1
+            memory.counters["underused"] += 1
+            memory.cut(folio, [(index, 0) for index in sorted(folio.members)])
+            for index in zeros:
+                memory.leave(file.pages[index].folio)

@@ -44,6 +44,11 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("thp", punch="no-op"),
         _variant("thp", punch="refuse"),
         _variant("thp", vmm_punch="private"),
+        _variant("thp", repair="compaction"),
+        _variant("thp", shared="thp", zone="movable", repair="collapse"),
+        _variant("thp-migratable", punch="zero"),
+        _variant("thp-migratable", punch="no-op"),
+        _variant("shmem-thp", zero_scan="on"),
         _variant("ladder", conversion="two-sources"),
         _variant("thp-inplace", merge="eager"),
         _variant("ladder", merge="eager"),
@@ -66,6 +71,8 @@ OPERATIONS: Final = (
     "free_lazily",
     "split_deferred",
     "compact",
+    "khugepaged",
+    "kcompactd",
     "punch",
     "to_shared",
     "to_private",
@@ -84,7 +91,10 @@ IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("collapse", "ok"): lambda policy: policy.memory not in ("shmem", "anon"),
     ("free_lazily", "ok"): lambda policy: policy.memory != "anon",
     ("compact", "fail"): lambda policy: True,
-    ("split_deferred", "ok"): lambda policy: policy.memory != "anon",
+    ("split_deferred", "ok"): lambda policy: policy.memory != "anon" and policy.zero_scan == "off",
+    ("khugepaged", "ok"): lambda policy: not policy.is_repaired_by("collapse"),
+    ("khugepaged", "fail"): lambda policy: not policy.is_repaired_by("collapse"),
+    ("kcompactd", "ok"): lambda policy: not policy.is_repaired_by("compaction"),  # nothing moves
 }
 
 
@@ -240,6 +250,8 @@ class Players:
         first, count = self.range(random, self.guests[file], max(512, self.policy.unit // 4096))
         if operation == "compact":
             self.counted(operation, operation)
+        elif operation in ("khugepaged", "kcompactd"):
+            self.tick(random, operation)
         elif operation == "split_deferred":
             self.counted(operation, operation, file, random.choice((0, 60, 400, 511, 511, -1)))
         elif operation in ("pin", "reference"):
@@ -254,6 +266,45 @@ class Players:
             self.counted(operation, "convert", file, first, count, operation == "to_shared")
         else:
             self.counted(operation, operation, file, first, count)
+
+    def tick(self, random: Random, operation: str) -> None:
+        """Time passes for a daemon, sometimes less than it sleeps. A success: it did something. A failure: khugepaged had to
+        leave what it looked at, kcompactd moved nothing.
+        """
+        if random.randint(0, 2):
+            self.give_work(random, operation)
+        time = random.choice((499, 500, 9_000, 10_000, 61_000))
+        if operation == "khugepaged":
+            arguments: tuple[int, ...] = (time, random.choice((1, 512, 4096, 4096)), random.choice((0, 60, 300, 511, 511)))
+        else:
+            arguments = (time, random.choice((0, 20, 60, 90, 100)))
+        watched = ("scan_collapsed", "scan_holes", "scan_held", "scan_memory", "scan_shared", "moved")
+        before = {name: self.oracle.memory.counters[name] for name in watched}
+        assert self.both(operation, *arguments) == 0
+        changed = {name for name in watched if self.oracle.memory.counters[name] > before[name]}
+        if operation == "khugepaged":
+            self.counts[operation, "ok"] += "scan_collapsed" in changed
+            self.counts[operation, "fail"] += bool(changed - {"scan_collapsed", "moved"})
+        else:
+            self.counts[operation, "ok" if "moved" in changed else "fail"] += 1
+
+    def give_work(self, random: Random, operation: str) -> None:
+        """Memory that is free, and something to do with it: a huge page of a guest that is split, or holes between pages."""
+        self.both("punch", random.choice((1, 2)), *self.range(random, BACKGROUND_PAGES, 512))
+        if operation == "kcompactd":
+            first = random.randrange(0, BACKGROUND_PAGES, 512)
+            self.both("allocate", 2, first, 512)
+            for _ in range(6):
+                self.both("punch", 2, first + random.randrange(450), random.randint(1, 60))
+            return
+        file = random.choice(sorted(self.guests))
+        first = random.randrange(0, self.guests[file] - 511, 512)
+        self.both("allocate", file, first, 512)
+        if self.policy.conversion == "in-place" and random.randint(0, 1):
+            self.both("convert", file, first + 7, 3, True)
+            self.both("convert", file, first + 7, 3, False)
+        else:
+            self.both("punch", file, first + random.randrange(400), random.randint(1, 100))
 
     def holdable(self, random: Random, file: int, operation: str, first: int, count: int) -> tuple[int, int]:
         """Often a page that can be held: present, and for pins shared; else a few pages of the range."""

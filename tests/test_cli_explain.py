@@ -62,7 +62,7 @@ def test_single_choices_can_be_set(scenario: str, capsys: pytest.CaptureFixture[
         (["--gfn", "0", "--policy", "huge"], ["'huge'", "4k-inplace"]),
         (["--gfn", "0", "--policy", "anon-thp"], ["ordinary memory", "'anon-thp'", "allowed: 4k, 4k-inplace"]),
         (["--gfn", "0", "--host", "64M"], ["small.toml:7: guests: the scenario is larger than the host"]),
-        (["--gfn", "0", "--set", "repair=collapse"], ["repair", "by itself yet"]),
+        (["--gfn", "0", "--set", "repair=collapse"], ["repair", "only zone=movable allows it"]),
         ([], ["--gfn"]),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gmemlab.errors import UsageError
-from gmemlab.policy import ALLOWED, CHOICES, PRESETS, Policy, find, for_guest, for_ordinary_memory
+from gmemlab.policy import ALLOWED, CHOICES, PRESETS, Policy, find, for_guest, for_ordinary_memory, shared_side
 
 
 def test_presets_are_those_of_the_design() -> None:
@@ -20,7 +20,18 @@ def test_presets_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("name", "choices", "words"),
     [
-        ("thp", {"repair": "collapse"}, "by itself yet"),
+        ("thp", {"repair": "collapse"}, "only zone=movable allows it, as an upper bound"),
+        ("thp", {"repair": "merge"}, "nothing merges"),
+        ("thp", {"repair": "always"}, "not one of the choices"),
+        ("hugetlb-2m", {"repair": "none"}, "repair=merge goes with it"),
+        ("hugetlb-2m", {"repair": "merge,collapse"}, "makes no hugetlb pages"),
+        ("hugetlb-2m", {"repair": "merge,compaction"}, "when it grows"),
+        ("thp-migratable", {"sizes": "64K,4K", "repair": "collapse"}, "none in sizes"),
+        ("thp-strict-zero", {"repair": "merge,collapse", "zone": "movable"}, "no holes"),
+        ("anon-thp", {"zero_scan": "on"}, "as it is"),
+        ("thp", {"zero_scan": "on"}, "cannot read private memory"),
+        ("hugetlbfs", {"zero_scan": "on"}, "never freed"),
+        ("shmem-thp", {"zero_scan": "on", "sizes": "4K", "repair": "none"}, "both must be in sizes"),
         ("thp", {"punch": "defer"}, "anonymous memory"),
         ("thp", {"sizes": "1G"}, "from a pool only"),
         ("thp", {"sizes": "1G,2M"}, "at most 4M"),
@@ -87,6 +98,22 @@ def test_lazy_merging_goes_with_two_sources_from_a_pool() -> None:
     policy = find("hugetlb-2m").with_choices({"conversion": "two-sources", "merge": "lazy", "vmm_punch": "both"})
     assert (policy.merge, policy.pool) == ("lazy", "auto")
     assert find("hugetlbfs").merge == "lazy"
+
+
+def test_what_mends_a_policys_memory() -> None:
+    """`repair` follows what is set, unless it is set; private memory that is moved makes any policy an upper bound (K16)."""
+    assert find("thp-migratable").repair == "collapse,compaction"
+    merged = find("thp-migratable").with_choices({"merge": "eager"})
+    assert (merged.repair, merged.status) == ("merge,collapse,compaction", "upper bound")
+    assert merged.with_choices({"merge": "never"}).repair == "collapse,compaction"
+    assert find("thp-inplace").with_choices({"merge": "eager"}).repair == "merge"
+    assert find("thp-migratable").with_choices({"zone": "unmovable"}).repair == "compaction"
+    assert find("anon-thp").with_choices({"sizes": "4K"}).repair == "compaction"
+    movable = find("thp").with_choices({"zone": "movable", "repair": "compaction+collapse", "shared": "thp"})
+    assert (movable.repair, movable.status) == ("collapse,compaction", "upper bound")
+    assert [shared_side(find("thp")).repair, shared_side(movable).repair] == ["none", "collapse"]
+    assert find("thp").with_choices({"repair": "compaction"}).status == "custom"
+    assert find("shmem-thp").with_choices({"zero_scan": "on"}).zero_scan == "on"
 
 
 def test_what_a_policy_is_for() -> None:

@@ -13,13 +13,19 @@ True
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gmemlab.model.daemons import DaemonSettings
     from gmemlab.model.host import Host
     from gmemlab.policy import PRESETS, Policy
 
 __version__ = "0.1.0"
-__all__ = ["PRESETS", "Host", "Policy", "__version__"]
+__all__ = ["PRESETS", "DaemonSettings", "Host", "Policy", "__version__"]
 
-_HOMES = {"Host": "gmemlab.model.host", "Policy": "gmemlab.policy", "PRESETS": "gmemlab.policy"}
+_HOMES = {
+    "DaemonSettings": "gmemlab.model.daemons",
+    "Host": "gmemlab.model.host",
+    "Policy": "gmemlab.policy",
+    "PRESETS": "gmemlab.policy",
+}
 
 
 def __getattr__(name: str) -> Any:

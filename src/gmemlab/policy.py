@@ -8,12 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from gmemlab.errors import UsageError
-from gmemlab.units import format_size, parse_size
-
-PAGE: Final = 4096
-ORDER_2M: Final = 9
-ORDER_1G: Final = 18
-LARGEST_POOL: Final = 64 << 40  # bytes: as much as the largest host has
+from gmemlab.policy_sizes import ORDER_1G, ORDER_2M, PAGE, check_pool, check_sizes, parse_sizes
 
 # Each choice with what it may be; `sizes` and `pool` are checked on their own.
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
@@ -26,7 +21,17 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "split": ("pieces", "4k", "2m-first"),
     "shared": ("4k", "thp"),
     "merge": ("never", "eager", "lazy"),
-    "repair": ("none",),
+    "repair": (
+        "none",
+        "collapse",
+        "compaction",
+        "collapse,compaction",
+        "merge",
+        "merge,collapse",
+        "merge,compaction",
+        "merge,collapse,compaction",
+    ),
+    "zero_scan": ("off", "on"),
     "vmm_punch": ("none", "private", "shared", "both"),
     "hvo": ("on", "off"),
 }
@@ -52,7 +57,10 @@ class Policy:
         shared: backing of the shared side of a two-source guest (K13).
         merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
             pieces of buddy pages merge in the buddy allocator, if at all.
-        repair: daemons that mend what was split; none are modelled yet.
+        repair: what mends memory that was split, any of three with a comma (or `+`) between: khugepaged scans it (`collapse`),
+            kcompactd works as long as there is memory of the policy (`compaction`; Linux always has it, also beside `none`),
+            its own `merge` (`merge`, as `merge` says).
+        zero_scan: the shrinker looks for zeros in huge pages of shmem, too, and frees them (T4): no kernel does.
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
         pool: size of the pool: "auto" (what the workload can hold at once), a size, or a share of free memory ("80%").
@@ -74,6 +82,7 @@ class Policy:
     shared: str = "4k"
     merge: str = "never"
     repair: str = "none"
+    zero_scan: str = "off"
     vmm_punch: str = "both"
     hvo: str = "off"
     pool: str = "auto"
@@ -85,14 +94,13 @@ class Policy:
         """Refuse what makes no sense, with the reason."""
         for choice, allowed in ALLOWED.items():
             if getattr(self, choice) not in allowed:
-                raise UsageError(
-                    _no_such_value(choice), key=choice, value=str(getattr(self, choice)), allowed=", ".join(allowed)
-                )
-        _check_sizes("sizes", self.sizes)
+                shown = (" | " if choice == "repair" else ", ").join(allowed)
+                raise UsageError("not one of the choices", key=choice, value=str(getattr(self, choice)), allowed=shown)
+        check_sizes("sizes", self.sizes)
         if self.fallocate_sizes != ():
-            _check_sizes("fallocate_sizes", self.fallocate_sizes)
-        _check_pool(self.pool, self.unit)
-        for impossible, reason in _impossible(self):
+            check_sizes("fallocate_sizes", self.fallocate_sizes)
+        check_pool(self.pool, self.unit)
+        for impossible, reason in _impossible(self) + _impossible_repairs(self):
             if impossible:
                 raise UsageError(f"policy {self.name}: {reason}")
 
@@ -106,6 +114,15 @@ class Policy:
         """Folio orders that fallocate tries, largest first."""
         return tuple((size // PAGE).bit_length() - 1 for size in self.fallocate_sizes or self.sizes)
 
+    def is_repaired_by(self, means: str) -> bool:
+        """Whether `collapse`, `compaction` or `merge` mends what was split."""
+        return means in self.repair.split(",")
+
+    @property
+    def copies_private_memory(self) -> bool:
+        """Whether its results are an upper bound: no kernel moves guests' private memory (K16)."""
+        return self.memory == "guest_memfd" and self.zone == "movable"
+
     @property
     def unit(self) -> int:
         """Bytes of the smallest folio that the policy allocates: memory is reserved in multiples of it."""
@@ -114,16 +131,35 @@ class Policy:
     def with_choices(self, choices: dict[str, str]) -> "Policy":
         """The same policy with some choices set, as `--set choice=value` does. UsageError for an unknown choice."""
         changed: dict[str, Any] = {}
+        choices = dict(choices)
+        if "repair" in choices:
+            choices["repair"] = _in_order(choices["repair"])
         for choice, value in choices.items():
             if choice not in CHOICES:
                 raise UsageError("unknown choice", key=choice, value=value, allowed=", ".join(CHOICES))
             try:
-                changed[choice] = _parse_sizes(value) if choice in ("sizes", "fallocate_sizes") else value
+                changed[choice] = parse_sizes(value) if choice in ("sizes", "fallocate_sizes") else value
             except UsageError as error:
                 raise error.at(key=choice) from error
         suffix = ",".join(f"{choice}={value}" for choice, value in choices.items())
         name = f"{self.name}[{suffix}]" if suffix else self.name
-        return replace(self, **changed, name=name, status="custom" if choices else self.status)
+        if "repair" not in changed:
+            changed["repair"] = self._repair_after(changed)
+        changed_policy = replace(self, **changed, name=name, status="custom" if choices else self.status)
+        if choices and changed_policy.copies_private_memory:
+            return replace(changed_policy, status="upper bound")
+        return changed_policy
+
+    def _repair_after(self, changed: dict[str, Any]) -> str:
+        """What `repair` says when others are changed: it follows `merge`, and khugepaged goes with its 2M pages or zone."""
+        sizes, zone = changed.get("sizes", self.sizes), changed.get("zone", self.zone)
+        scanned = PAGE << ORDER_2M in sizes and (zone == "movable" or self.memory != "guest_memfd")
+        kept = {
+            "merge": changed.get("merge", self.merge) != "never",
+            "collapse": self.is_repaired_by("collapse") and scanned,
+            "compaction": self.is_repaired_by("compaction"),
+        }
+        return ",".join(means for means, keep in kept.items() if keep) or "none"
 
 
 CHOICES: Final = tuple(
@@ -131,47 +167,13 @@ CHOICES: Final = tuple(
 )
 
 
-def _no_such_value(choice: str) -> str:
-    """Why a value is not among a choice's values."""
-    if choice == "repair":
-        return "nothing runs khugepaged, kcompactd or shrinkers by itself yet, so no policy can rely on them"
-    return "not one of the choices"
-
-
-def _check_sizes(key: str, sizes: tuple[int, ...]) -> None:
-    """Sizes must be powers of two from 4K to 2M, or 1G alone, largest first."""
-    allowed = "powers of two from 4K to 2M, largest first; or 1G alone"
-    if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
-        raise UsageError("not a tuple of bytes", key=key, value=sizes, allowed=f"{allowed}: (2097152, 4096)")
-    shown = ",".join(format_size(size) for size in sizes)
-    powers = all(size >= PAGE and size & (size - 1) == 0 for size in sizes)
-    if not sizes or not powers or list(sizes) != sorted(set(sizes), reverse=True):
-        raise UsageError("not a ladder of page sizes", key=key, value=shown, allowed=allowed)
-    if any(size > PAGE << ORDER_2M for size in sizes) and sizes != (PAGE << ORDER_1G,):
-        raise UsageError(
-            "the buddy allocator hands out at most 4M, and no THP is larger than 2M", key=key, value=shown, allowed=allowed
-        )
-
-
-def _check_pool(pool: str, page: int) -> None:
-    """A pool's size: auto, a share of free memory, or bytes: at least one of its pages, at most what the largest host has."""
-    allowed = f"auto, a size from {format_size(page)} to {format_size(LARGEST_POOL)}, or a share of free memory such as 80%"
-    if pool == "auto":
-        return
-    try:
-        if isinstance(pool, str) and pool.endswith("%"):
-            good = pool[:-1].isascii() and pool[:-1].isdigit() and 0 < int(pool[:-1]) <= 100
-        else:
-            good = isinstance(pool, str) and page <= parse_size(pool) <= LARGEST_POOL
-    except (UsageError, ValueError):
-        good = False
-    if not good:
-        raise UsageError("not a size of a pool", key="pool", value=pool, allowed=allowed)
-
-
-def _parse_sizes(text: str) -> tuple[int, ...]:
-    """`2M,64K,4K` as bytes; `+` may stand for the comma where a shell list uses it."""
-    return tuple(parse_size(part) for part in text.replace("+", ",").split(","))
+def _in_order(repair: str) -> str:
+    """The means of `repair` in the order in which they are written, where they are known ones, each once."""
+    known = ("merge", "collapse", "compaction")
+    means = repair.replace("+", ",").split(",")
+    if len(set(means)) == len(means) and set(means) <= set(known):
+        return ",".join(sorted(means, key=known.index))
+    return repair
 
 
 def _impossible(policy: Policy) -> list[tuple[bool, str]]:
@@ -232,15 +234,65 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
     ]
 
 
+def _impossible_repairs(policy: Policy) -> list[tuple[bool, str]]:
+    """Combinations with `repair` and `zero_scan` that cannot work, each with its reason."""
+    collapse = policy.is_repaired_by("collapse")
+    compaction = policy.is_repaired_by("compaction")
+    merges = policy.is_repaired_by("merge")
+    huge = PAGE << ORDER_2M
+    pooled = policy.source == "pool"
+    scan = policy.zero_scan == "on"
+    return [
+        (
+            merges and policy.merge == "never",
+            "repair=merge is what merge does, and nothing merges: set merge=eager or merge=lazy",
+        ),
+        (
+            not merges and policy.merge != "never",
+            f"merge={policy.merge} mends what was split: repair=merge goes with it (or set merge=never)",
+        ),
+        (collapse and pooled, "khugepaged makes no hugetlb pages: what a pool's pages are split to merges (repair=merge)"),
+        (
+            collapse and policy.copies_private_memory is False and policy.memory == "guest_memfd",
+            "khugepaged copies pages, and guest_memfd is unmovable: only zone=movable allows it, as an upper bound (K16)",
+        ),
+        (
+            collapse and huge not in policy.sizes and not pooled,
+            "khugepaged collapses only memory that may have 2M pages: there are none in sizes",
+        ),
+        (
+            collapse and policy.unit >= huge and not pooled,
+            "memory in 2M pages only has no holes that khugepaged could fill: what is split there merges (repair=merge)",
+        ),
+        (collapse and policy.memory == "host", "the host's own memory is no process's that khugepaged could scan"),
+        (
+            compaction and pooled,
+            "a pool takes its huge pages when it grows: nothing that kcompactd wins reaches its guests",
+        ),
+        (scan and policy.memory == "anon", "the shrinker looks for zeros in anonymous memory as it is (L17)"),
+        (
+            scan and policy.memory in ("guest_memfd", "host"),
+            "zero_scan is for shmem: the host cannot read private memory, and its own has base pages",
+        ),
+        (scan and policy.memory == "hugetlb", "a part of a hugetlb page is never freed, zeros or not (L18)"),
+        (
+            scan and policy.memory == "shmem" and (huge not in policy.sizes or policy.unit >= huge),
+            "zero_scan splits 2M pages to 4K: both must be in sizes",
+        ),
+    ]
+
+
 def _preset(name: str, sizes: str, summary: str, status: str, origin: str, fallocate_sizes: str = "", **choices: str) -> Policy:
-    fallocate = _parse_sizes(fallocate_sizes) if fallocate_sizes else ()
+    fallocate = parse_sizes(fallocate_sizes) if fallocate_sizes else ()
     described = {"summary": summary, "status": status, "origin": origin}
-    return Policy(name=name, sizes=_parse_sizes(sizes), fallocate_sizes=fallocate, **described, **choices)
+    return Policy(name=name, sizes=parse_sizes(sizes), fallocate_sizes=fallocate, **described, **choices)
 
 
 _IN_PLACE: Final = {"conversion": "in-place", "split": "4k", "vmm_punch": "none"}
-_HUGETLB: Final = {**_IN_PLACE, "source": "pool", "punch": "refuse", "merge": "eager", "hvo": "on", "effort": "retry"}
+_MERGED: Final = {**_IN_PLACE, "merge": "eager", "repair": "merge", "effort": "retry"}
+_HUGETLB: Final = {**_MERGED, "source": "pool", "punch": "refuse", "hvo": "on"}
 _ORDINARY: Final = {"conversion": "none", "vmm_punch": "none", "zone": "movable"}
+_DAEMONS: Final = {"repair": "collapse,compaction"}
 
 PRESETS: Final[dict[str, Policy]] = {
     policy.name: policy
@@ -256,15 +308,15 @@ PRESETS: Final[dict[str, Policy]] = {
         ),
         _preset(
             "thp-strict-refuse", "2M", "2M pages or failure; partial punches are refused", "proposed in words",
-            "G89, T12, T13", **_IN_PLACE, punch="refuse", merge="eager", effort="retry",
+            "G89, T12, T13", **_MERGED, punch="refuse",
         ),
         _preset(
             "thp-strict-zero", "2M", "2M pages or failure; partial punches only zero", "proposed in words",
-            "G89, T12, T13", **_IN_PLACE, punch="zero", merge="eager", effort="retry",
+            "G89, T12, T13", **_MERGED, punch="zero",
         ),
         _preset(
-            "thp-migratable", "2M,4K", "like thp-inplace in movable memory, which direct compaction moves", "upper bound",
-            "T17, K16", **_IN_PLACE, zone="movable", effort="direct-once",
+            "thp-migratable", "2M,4K", "like thp-inplace in movable memory, which daemons collapse and move", "upper bound",
+            "T17, K16", **_IN_PLACE, **_DAEMONS, zone="movable", effort="direct-once",
         ),
         _preset("hugetlb-2m", "2M", "2M pages from a pool, split and merged at conversion", "posted", "G64 to G74", **_HUGETLB),
         _preset("hugetlb-1g", "1G", "1G pages from a pool, split to 4K at conversion", "posted", "G64 to G74", **_HUGETLB),
@@ -279,14 +331,16 @@ PRESETS: Final[dict[str, Policy]] = {
         _preset(
             "shmem-thp", "2M,4K", "ordinary shared memory with THP: live stand-in", "merged", "L12 to L15",
             memory="shmem", effort="direct-once", fallocate_sizes="2M,1M,512K,256K,128K,64K,32K,16K,8K,4K", **_ORDINARY,
+            **_DAEMONS,
         ),
         _preset(
             "anon-thp", "2M,4K", "ordinary anonymous memory with THP: live stand-in", "merged", "L16, L17",
-            memory="anon", punch="defer", effort="direct-once", **_ORDINARY,
+            memory="anon", punch="defer", effort="direct-once", **_ORDINARY, **_DAEMONS,
         ),
         _preset(
             "hugetlbfs", "2M", "ordinary hugetlb memory: live stand-in", "merged", "L18 to L20", memory="hugetlb",
-            source="pool", punch="zero", split="4k", merge="lazy", conversion="none", vmm_punch="none", effort="retry",
+            source="pool", punch="zero", split="4k", merge="lazy", repair="merge", conversion="none", vmm_punch="none",
+            effort="retry",
         ),
     )
 }  # fmt: skip
@@ -325,7 +379,7 @@ def background(movable: bool) -> Policy:
 
 
 def shared_side(policy: Policy) -> Policy:
-    """The ordinary, anonymous memory beside a two-source guest (K13)."""
+    """The ordinary, anonymous memory beside a two-source guest (K13). Where it has 2M pages, `repair` is for it, too."""
     sizes = (PAGE << ORDER_2M, PAGE) if policy.shared == "thp" else (PAGE,)
     return Policy(
         name=f"{policy.name}:shared",
@@ -335,4 +389,5 @@ def shared_side(policy: Policy) -> Policy:
         punch="defer",
         conversion="none",
         vmm_punch="none",
+        repair="collapse" if policy.shared == "thp" and policy.is_repaired_by("collapse") else "none",
     )

@@ -15,7 +15,7 @@ class Usage:
         shared: pages with the attribute shared.
         mapped_2m: private memory that the guest maps with 2M entries.
         mapped_4k: private memory that the guest maps with 4K entries.
-        stranded: charged though punched.
+        stranded: charged though punched, or holes of shmem that a collapse filled with zeros.
         backed_twice: guest pages that have a frame on both sides.
     """
 

@@ -1,15 +1,17 @@
 """The audit can fail: each rule is broken by hand in a sound state, and the audit names it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from core_world import CoreWorld
 from gmemlab.core import layout
 from gmemlab.core.audit import RULES, audit
-from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER
+from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER, REPAIR_COLLAPSE, REPAIR_COMPACTION
+from gmemlab.core.state import MAX_FILES
 from oracle_files import OraclePolicy
-from world import HUGE_2M, HUGETLBFS, SMALL_IN_PLACE, THP, synthetic
+from world import HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
 
 
 @pytest.fixture
@@ -39,6 +41,8 @@ def sound() -> CoreWorld:
     world.create(1536, HUGETLBFS)  # file 6: one huge page there, another promised, the third neither
     world.reserve(6, 0, 1024)
     world.allocate(6, 0, 1)
+    for pages in (512, 512, 512):  # files 7 to 9, for the daemons
+        world.create(pages, replace(SHMEM_THP, repair=REPAIR_COLLAPSE | REPAIR_COMPACTION))
     world.check()
     return world
 
@@ -90,6 +94,13 @@ def _overpromise(world: CoreWorld) -> None:
     world.state.file_blocks[file_row(world, 6, 2)].marks = layout.PROMISED
     world.state.files[world.files[6]].reserved += 1
     world.state.pools[0].reserved += 1
+
+
+def _circle(world: CoreWorld) -> None:
+    """Close khugepaged's list to a circle."""
+    first, last = world.files[7], world.files[9]
+    world.state.files[last].scan_next = first
+    world.state.files[first].scan_prev = last
 
 
 def _lonely_chunk(world: CoreWorld) -> None:
@@ -145,6 +156,13 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (22, _set("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
     (23, _set("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
     (24, _tally),
+    (28, _set("daemons", lambda w: 0, "nr_compacted", lambda n: n + 1)),
+    (28, _set("daemons", lambda w: 0, "tail", lambda n: 0)),
+    (28, _set("daemons", lambda w: 0, "head", lambda n: 0)),
+    (28, _set("daemons", lambda w: 0, "file", lambda n: MAX_FILES - 1)),
+    (28, _set("files", lambda w: w.files[8], "scan_prev", lambda n: 0)),
+    (28, _set("files", lambda w: w.files[8], "scan_next", lambda n: 0)),
+    (28, _circle),
     (25, _set("pages", lambda w: page_slot(w, 1310), "shared", lambda n: 1)),
 ]
 

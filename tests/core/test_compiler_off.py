@@ -37,4 +37,5 @@ def test_same_bytes_with_and_without_the_compiler() -> None:
     outcomes = {(op, error): count for op, error, count in json.loads(compiled["outcomes"])}
     operations = set(range(layout.OP_ALLOCATE, layout.OP_UNREFERENCE + 1))
     assert min(outcomes[op, 0] for op in operations) >= 50
+    assert all(outcomes[tick, 0] > 0 for tick in long_trace.TICKS)
     assert {error for _, error in outcomes} >= set(ERRORS)

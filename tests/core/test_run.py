@@ -1,5 +1,6 @@
 """The event runner: slices of any size, samples, guests that cannot start or run short, and the host's own memory."""
 
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -21,13 +22,18 @@ from gmemlab.core.layout import (
     OP_DESTROY,
     OP_HOST_ALLOCATE,
     OP_HOST_FREE,
+    OP_KCOMPACTD,
+    OP_KHUGEPAGED,
     OP_PUNCH,
     OP_READY,
     OP_SAMPLE,
     OP_TO_PRIVATE,
     OP_TO_SHARED,
     PRIVATE,
+    REPAIR_COLLAPSE,
+    REPAIR_COMPACTION,
     SHARED,
+    TALLY_COLLAPSED,
     TALLY_HOST_FAILED,
     TALLY_LAUNCH_FAILED,
     TALLY_LAUNCHED,
@@ -45,6 +51,7 @@ from oracle_files import OraclePolicy
 from players import BACKGROUND, POLICIES, oracle_policy
 from world import FREE_OF_8, HUGE_2M, SMALL, THP_IN_PLACE, synthetic
 
+NO_VM: Final = -3
 Event = tuple[int, int, int, int]  # vm, operation, first page, pages
 EVERYTHING: Final = 1 << 60  # a budget
 BACKGROUND_PAGES: Final = 3072
@@ -175,6 +182,24 @@ def test_chunks_of_a_failed_event_stay() -> None:
     runner.play([(0, OP_CREATE, 0, 0), (0, OP_READY, 0, 0), (0, OP_ALLOCATE, 0, 600_000), (0, OP_PUNCH, 0, 10)])
     assert runner.present(int(runner.vms[0].file)) == before - 10
     assert runner.tally(TALLY_RUNTIME_FAILED) == 1
+
+
+def test_daemons_act_between_events() -> None:
+    """Time that passes for khugepaged and kcompactd is an event of no guest."""
+    policy = replace(THP_IN_PLACE, movable=True, merge=0, split=0, repair=REPAIR_COLLAPSE | REPAIR_COMPACTION)
+    runner = Runner(policy, (1024,), 15)
+    start = [(0, OP_CREATE, 0, 0), (0, OP_ACCESS, 0, 1024), (0, OP_PUNCH, 5, 1), (0, OP_PUNCH, 600, 1)]
+    runner.play([*start, (NO_VM, OP_KHUGEPAGED, 0, 9_999), (NO_VM, OP_KCOMPACTD, 0, 500)])
+    assert (runner.tally(TALLY_COLLAPSED), runner.present(int(runner.vms[0].file))) == (0, 1022)
+    runner.play([(NO_VM, OP_KHUGEPAGED, 0, 1)])
+    assert (runner.tally(TALLY_COLLAPSED), runner.present(int(runner.vms[0].file))) == (2, 1024)
+    assert runner.tally(TALLY_HOST_FAILED) == 0
+    assert runner.tally(layout.TALLY_KCOMPACTD_RUNS) == 0  # hardly any free page is outside of 2 MiB
+    holes = [(HOST_MOVABLE, OP_HOST_FREE, page, 1) for page in range(0, 3072, 2)]
+    runner.play([(HOST_MOVABLE, OP_HOST_ALLOCATE, 0, 3072), (HOST_UNMOVABLE, OP_HOST_ALLOCATE, 0, 3072), *holes])
+    runner.play([(NO_VM, OP_KCOMPACTD, 0, 500)])
+    assert runner.tally(layout.TALLY_KCOMPACTD_RUNS) == 1
+    assert runner.tally(layout.TALLY_COMPACT_MOVED) > 0
 
 
 def test_samples_stop_the_runner() -> None:

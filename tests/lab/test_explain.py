@@ -1,13 +1,18 @@
 """Explanations of single guest pages: on traces made by hand, so that the event is known."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from gmemlab.core.layout import (
+    EVENT,
     MAX_SLOTS,
     OP_ACCESS,
     OP_ALLOCATE,
     OP_CREATE,
     OP_DESTROY,
+    OP_KHUGEPAGED,
     OP_READY,
     OP_TO_PRIVATE,
     OP_TO_SHARED,
@@ -17,7 +22,7 @@ from gmemlab.errors import UsageError
 from gmemlab.lab.explain import TERMS, Explanation, explain, gfn_of_page, operation_name
 from gmemlab.model.host import Host
 from gmemlab.policy import find
-from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, ARG_TOUCH
+from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, ARG_TOUCH, NO_VM
 from gmemlab.workload.trace import Trace
 from lab_world import make_trace
 
@@ -66,6 +71,22 @@ def test_merging_heals_the_folio_but_not_the_mapping() -> None:
     assert found.broken.event == 2
     assert found.cause is not None
     assert (found.cause.event, found.cause.operation) == (3, "conversion to private")
+
+
+def test_khugepaged_heals_the_folio_but_not_the_mapping() -> None:
+    """K6; and it is told as what it did: 2M, at its time."""
+    pages = ((OP_ACCESS, ARG_TOUCH, 0, 2048), (OP_TO_SHARED, 0, 515, 1), (OP_TO_PRIVATE, 0, 515, 1))
+    trace = trace_of(*pages, (OP_ACCESS, ARG_TOUCH, 515, 1))
+    tick = np.array([(0, NO_VM, OP_KHUGEPAGED, 0, 0, 10_000), (14 * SECOND, NO_VM, OP_KHUGEPAGED, 0, 0, 10_000)], EVENT)
+    trace = replace(trace, events=np.concatenate([tick[:1], trace.events, tick[1:]]))
+    found = ask(trace, 0x1000 + 600, "thp-migratable")
+    assert found.term.name == "history"
+    assert found.state == "private, in a folio of 2M, mapped at 4K"
+    assert found.cause is not None
+    assert (found.cause.operation, found.cause.was, found.cause.time_ns) == ("khugepaged", "folio", 14 * SECOND)
+    assert (found.cause.pages, found.cause.first_gfn) == (512, 0x1200)
+    assert found.broken is not None
+    assert found.broken.operation == "conversion to shared"
 
 
 def test_a_4k_accept() -> None:

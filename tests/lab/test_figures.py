@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from gmemlab.core import layout
-from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, MEASURE, NR_TALLIES, TALLY_PRESENT
+from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, NR_TALLIES, TALLY_PRESENT
+from gmemlab.core.sample import MEASURE
 from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.host import Host
 from gmemlab.policy import find
+from gmemlab.workload.schema import Daemons
+from gmemlab.workload.stream import NO_VM
 from lab_world import make_trace
 
 PAGE = 4096
@@ -181,3 +184,39 @@ def test_what_guests_were_given_is_counted_without_the_hosts_own() -> None:
     found = figures_of(run, before)
     assert (found["allocated_4k"], found["released_4k"]) == (1000, 100)
     assert [found[f"allocated_{size}"] for size in ("2m", "1g", "other")] == [0, 0, 0]
+
+
+def test_what_daemons_did() -> None:
+    """Of four 2M, khugepaged collapses one, leaves one with a shared page and one with holes; every page is a firmware copy."""
+    events = (
+        (0, 0, layout.OP_CREATE, 0, 0, 2048),
+        (1, 0, layout.OP_ACCESS, layout.PRIVATE, 0, 2048),
+        (2, 0, layout.OP_TO_SHARED, 0, 600, 1),
+        (3, 0, layout.OP_TO_SHARED, 0, 7, 1),
+        (4, 0, layout.OP_TO_PRIVATE, 0, 7, 1),
+        (5, 0, layout.OP_PUNCH, 0, 1100, 70),
+        (6, NO_VM, layout.OP_KHUGEPAGED, 0, 0, 10_000),
+        (7, NO_VM, layout.OP_KCOMPACTD, 0, 0, 10_000),
+        (8, NO_VM, layout.OP_SAMPLE, 0, 0, 0),
+    )
+    host = Host("64M")
+    before = host.state.tally.copy()
+    daemons = Daemons(max_ptes_none=60)
+    trace = make_trace(events, (2048,), 10, daemons=daemons)
+    run = simulate(host, trace, find("thp-migratable"))
+    found = figures_of(run, before)
+    assert {key: found[key] for key in found if key.startswith(("khugepaged", "collapse"))} == {
+        "khugepaged_scanned": 4,
+        "collapsed": 1,
+        "collapse_failed": 2,
+        "collapse_failed_holes": 1,
+        "collapse_failed_held": 0,
+        "collapse_failed_memory": 0,
+        "collapse_failed_shared": 1,
+        "collapse_copied": 512,
+    }
+    assert (found["firmware_copies"], found["kcompactd_runs"], found["compact_moved"]) == (512, 0, 0)
+    assert any("thp-migratable: an upper bound: 512 private 4K pages" in note for note in run.notes)
+    quiet = simulate(Host("64M"), trace, find("thp-inplace"))
+    assert figures_of(quiet, before)["khugepaged_scanned"] == 0
+    assert not any("upper bound" in note for note in quiet.notes)

@@ -15,6 +15,8 @@ from gmemlab.core.layout import (
     OP_DESTROY,
     OP_HOST_ALLOCATE,
     OP_HOST_FREE,
+    OP_KCOMPACTD,
+    OP_KHUGEPAGED,
     OP_PIN,
     OP_PUNCH,
     OP_READY,
@@ -26,10 +28,11 @@ from gmemlab.core.layout import (
     OP_UNREFERENCE,
 )
 from gmemlab.errors import UsageError
-from gmemlab.units import GIB, HOUR, MINUTE
+from gmemlab.units import GIB, HOUR, MINUTE, SECOND
 from gmemlab.workload.scenario import load
-from gmemlab.workload.schema import Scenario
+from gmemlab.workload.schema import Daemons, Scenario
 from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, NO_VM, Events
+from gmemlab.workload.ticks import ticks
 from gmemlab.workload.trace import Trace, generate, order_faults
 
 DAY_TOML = (Path(__file__).parents[2] / "scenarios" / "day.toml").read_text(encoding="utf-8")
@@ -83,6 +86,22 @@ def test_samples() -> None:
     assert trace.peak_guest_bytes == 4 * GIB
 
 
+def test_daemons_ticks() -> None:
+    """khugepaged's each time that it wakes, kcompactd's twice a second; in long runs of several times at once."""
+    day = ticks(Daemons.model_validate({"scan_sleep": "30s"}), 24 * HOUR)
+    for op, interval in ((OP_KHUGEPAGED, 30 * SECOND), (OP_KCOMPACTD, SECOND // 2)):
+        own = day[day["op"] == op]
+        assert set(own["vm"]) == {NO_VM}
+        assert set(own["count"]) == {interval // 10**6}
+        assert own["time"].tolist() == list(range(interval, 24 * HOUR + 1, interval))
+    year = ticks(Daemons(), 365 * 24 * HOUR)
+    assert len(year) < 400_000
+    for op in (OP_KHUGEPAGED, OP_KCOMPACTD):
+        own = year[year["op"] == op]
+        assert 365 * 24 * HOUR - own["count"].sum() * 10**6 < 10**6 * own["count"][0]
+    assert len(ticks(Daemons(), SECOND // 4)) == 0
+
+
 def test_event_budgets() -> None:
     assert len(generate(load("day"), 256 * GIB, 1).events) < 2_000_000
     for free in (3, 64, 2048):
@@ -119,7 +138,7 @@ def test_faults_are_found() -> None:
     assert "vm 0: destruction is not its last event" in order_faults(with_change(5, op=OP_DESTROY))
     assert "vm 0: a range leaves the file" in order_faults(with_change(5, count=1 << 40))
     assert "vm 9: no such vm" in order_faults(with_change(5, vm=9))
-    assert f"vm {NO_VM}: not a sample" in order_faults(with_change(5, vm=NO_VM))
+    assert f"vm {NO_VM}: not a sample, nor a daemon's" in order_faults(with_change(5, vm=NO_VM))
     assert "vm -1: not an operation of the host" in order_faults(with_change(5, vm=-1, first=0, count=0))
 
 
@@ -268,6 +287,19 @@ def test_flat_guests(tmp_path: Path) -> None:
 def test_a_scenario_larger_than_the_host() -> None:
     with pytest.raises(UsageError, match="a guest of 4G against 3G"):
         generate(load("boot"), 3 * GIB, 1)
+
+
+def test_daemons_of_a_scenario(tmp_path: Path) -> None:
+    """Settings that are not Linux's are assumptions."""
+    table = '[daemons]\npages_to_scan = 512\nscan_sleep = "1s"\nmax_ptes_none = 0\n'
+    trace = one_guest(tmp_path, more=table)
+    assert trace.daemons.pages_to_scan == 512
+    assert np.count_nonzero(trace.events["op"] == OP_KHUGEPAGED) == 24 * 3600
+    assert any("512 pages every 1s" in line and "fills 0 holes" in line for line in trace.assumptions)
+    assert not any("khugepaged" in line for line in one_guest(tmp_path).assumptions)
+    for wrong in ("pages_to_scan = 0", "max_ptes_none = 512", 'scan_sleep = "1us"', "compaction_proactiveness = 101"):
+        with pytest.raises(UsageError, match=rf"daemons\.{wrong.split()[0]}"):
+            one_guest(tmp_path, more=f"[daemons]\n{wrong}\n")
 
 
 def test_assumptions_name_their_rows() -> None:

@@ -6,7 +6,7 @@
 from typing import Final
 
 from gmemlab.core import layout
-from gmemlab.core.audit_files import audit_files, audit_promises
+from gmemlab.core.audit_files import audit_daemons, audit_files, audit_promises
 from gmemlab.core.audit_pcp import audit_cpus, is_kept_chunk
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
@@ -59,6 +59,7 @@ RULES: Final = {
     25: "a file block beyond its file's end is in use",
     26: "a file's folio reaches into another folio's place",
     27: "what files were given, less what left them, differs from what they hold",
+    28: "khugepaged's list, or the number of files that kcompactd works for, differs from the files",
 }
 
 
@@ -305,4 +306,6 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_holds(state)
     if code == 0:
         code, place = audit_files(state)
+    if code == 0:
+        code, place = audit_daemons(state)
     return code, place

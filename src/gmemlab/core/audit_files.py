@@ -1,6 +1,6 @@
-"""The invariants of files: counts, attributes, mappings, and who owns the frames of present pages."""
+"""The invariants of files: counts, attributes, mappings, who owns the frames of present pages, which daemons work for them."""
 
-from gmemlab.core import layout
+from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -163,6 +163,30 @@ def audit_promises(state: State, order: int) -> tuple[int, int]:
             promised += int(record.reserved)
     pool = state.pools[pool_of(order)]
     return (15, order) if promised != pool.reserved or promised > pool.free else (0, 0)
+
+
+@jit
+def audit_daemons(state: State) -> tuple[int, int]:
+    """Hold khugepaged's list, and the number of files that kcompactd works for, against the files."""
+    daemons = state.daemons[0]
+    scanned, compacted = 0, 0
+    for file in range(1, int(state.host[0].next_file)):
+        record = state.files[file]
+        policy = state.policies[record.policy]
+        scanned += 1 if record.alive and decisions.has_khugepaged(policy) else 0
+        compacted += 1 if record.alive and decisions.has_kcompactd(policy) else 0
+    before = 0
+    file = int(daemons.head)
+    while file and scanned >= 0:
+        record = state.files[file]
+        if record.scan_prev != before or not record.alive or not decisions.has_khugepaged(state.policies[record.policy]):
+            return 28, file
+        scanned -= 1
+        before = file
+        file = int(record.scan_next)
+    listed = scanned == 0 and before == daemons.tail
+    cursor = daemons.file == 0 or (state.files[daemons.file].alive and daemons.page <= state.files[daemons.file].pages)
+    return (0, 0) if listed and cursor and compacted == daemons.nr_compacted else (28, 0)
 
 
 @jit

@@ -68,6 +68,53 @@ def pool_compactions() -> int:
 
 
 @jit
+def khugepaged_compactions() -> int:
+    """The same for khugepaged's huge page (`alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1)."""
+    return 1
+
+
+@jit
+def wakes_kcompactd(policy: Records, kind: int, order: int) -> bool:
+    """Whether a folio that the free lists do not have wakes kcompactd: __GFP_KSWAPD_RECLAIM.
+
+    GFP_HIGHUSER has it, as guest_memfd's memory (K14), GFP_TRANSHUGE has not: of ordinary memory only what `defer` asks for.
+    """
+    if order == 0 or policy.effort == layout.EFFORT_NONE:
+        return False
+    return bool(kind == KIND_GUEST_MEMFD or policy.effort == layout.EFFORT_LIGHT)
+
+
+@jit
+def has_khugepaged(policy: Records) -> bool:
+    """Whether khugepaged scans the policy's memory (T1)."""
+    return bool(policy.repair & layout.REPAIR_COLLAPSE)
+
+
+@jit
+def has_kcompactd(policy: Records) -> bool:
+    """Whether kcompactd works while there is memory of the policy."""
+    return bool(policy.repair & layout.REPAIR_COMPACTION)
+
+
+@jit
+def may_fill(holes: int, max_ptes_none: int) -> bool:
+    """Whether khugepaged may fill so many holes of 2 MiB with zeros, which are charged then (L15)."""
+    return holes <= max_ptes_none
+
+
+@jit
+def looks_for_zeros(policy: Records, kind: int) -> bool:
+    """Whether the shrinker frees pages of zeros in huge pages: in anonymous memory (L17), in shmem where it is set (T4)."""
+    return bool(kind == layout.KIND_ANON or policy.zero_scan)
+
+
+@jit
+def is_underused(zeros: int, max_ptes_none: int) -> bool:
+    """Whether the shrinker splits a huge page with so many pages of zeros (`thp_underused`, L17)."""
+    return zeros > max_ptes_none and max_ptes_none < layout.BLOCK_PAGES - 1
+
+
+@jit
 def works_in_units(policy: Records) -> bool:
     """Whether the policy allocates and frees in 2 MiB or 1 GiB units only, so that nothing smaller leaves a file."""
     return bool(policy.unit >= BLOCK_ORDER)

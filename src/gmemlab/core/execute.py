@@ -4,6 +4,8 @@ import errno
 
 from gmemlab.core import layout
 from gmemlab.core.daemons.compaction import compact
+from gmemlab.core.daemons.kcompactd import kcompactd
+from gmemlab.core.daemons.khugepaged import khugepaged
 from gmemlab.core.jit import entry
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.operations.access import access
@@ -16,7 +18,7 @@ from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
 from gmemlab.core.pcp import decay_all, drain_all
-from gmemlab.core.pools import demote, grow_pool, resize_pool
+from gmemlab.core.pool_sizes import demote, grow_pool, resize_pool
 from gmemlab.core.state import State
 
 
@@ -52,6 +54,10 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
     if op == layout.OP_DECAY:
         decay_all(state)
         return 0, 0
+    if op == layout.OP_KHUGEPAGED:
+        return 0, khugepaged(state, count)
+    if op == layout.OP_KCOMPACTD:
+        return 0, kcompactd(state, count)
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:

@@ -75,7 +75,7 @@ UNSEEN: Final = 64  # anonymous memory: the shrinker has not yet looked how much
 # -- content of a file's page -----------------------------------------------------------------------------------------------
 FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date; of anonymous memory: zeroed, never written
 USED: Final = 1  # zeroed at first use, then written
-ZEROED: Final = 2  # punched without being freed: reads zero, still charged
+ZEROED: Final = 2  # punched without being freed, or a hole that a collapse filled: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
 
 # -- policy choices (policy.py gives them their names) -----------------------------------------------------------------------
@@ -101,6 +101,8 @@ MERGE_EAGER: Final = 1
 MERGE_LAZY: Final = 2
 VMM_PUNCHES_SHARED: Final = 1  # bit: discards the shared side of a range that becomes private
 VMM_PUNCHES_PRIVATE: Final = 2  # bit: discards the private side of a range that becomes shared
+REPAIR_COLLAPSE: Final = 1  # bit: khugepaged scans the policy's memory
+REPAIR_COMPACTION: Final = 2  # bit: kcompactd works while there is memory of the policy
 KIND_GUEST_MEMFD: Final = 0
 KIND_SHMEM: Final = 1
 KIND_ANON: Final = 2
@@ -148,6 +150,8 @@ OP_FREE_LAZILY: Final = 18  # MADV_FREE (L16)
 OP_SPLIT_DEFERRED: Final = 19  # the deferred-split shrinker, on one file (L16); arg = max_ptes_none (L17)
 OP_RESERVE: Final = 16  # hugetlb memory: what a shared mmap does (L19)
 OP_COMPACT: Final = 20  # a write to /proc/sys/vm/compact_memory; of no file
+OP_KHUGEPAGED: Final = 21  # `count` milliseconds pass for khugepaged; of no file
+OP_KCOMPACTD: Final = 22  # the same for kcompactd
 OP_DRAIN: Final = 23  # all CPUs give back what is on their lists; of no file
 OP_DECAY: Final = 24  # what the vmstat worker does to the CPUs' lists, each second; of no file
 HOST_UNMOVABLE: Final = -1
@@ -254,6 +258,8 @@ FILE: Final = np.dtype(
         ("next", "i4"),
         ("extent", "i2"),  # log2 of its room in file_blocks
         ("alive", "i2"),
+        ("scan_next", "i4"),  # in the list of what khugepaged scans
+        ("scan_prev", "i4"),
     ],
     align=True,
 )
@@ -289,6 +295,8 @@ POLICY: Final = np.dtype(
         ("vmm_punch", "i2"),
         ("hvo", "i2"),
         ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
+        ("repair", "i2"),  # REPAIR_*: which daemons work for it
+        ("zero_scan", "i2"),  # the shrinker looks for zeros in shmem, too (T4)
     ],
     align=True,
 )
@@ -379,7 +387,7 @@ TALLY_RUNTIME_FAILED: Final = 48  # operations of running guests that found no m
 TALLY_PUNCH_REFUSED: Final = 49  # punches refused by the policy (EINVAL)
 TALLY_LAUNCHED_PAGES: Final = 50
 TALLY_DEFERRED: Final = 51  # unmapped pages of anonymous folios that are still charged, now (L16)
-TALLY_COLLAPSED: Final = 52  # blocks that MADV_COLLAPSE made one folio
+TALLY_COLLAPSED: Final = 52  # blocks that MADV_COLLAPSE or khugepaged made one folio
 TALLY_UNDERUSED: Final = 53  # huge pages split because they were mostly zeros (L17)
 TALLY_HOST_ALLOCATED: Final = 54  # pages that the host's own files were given by the event stream
 TALLY_HOST_RELEASED: Final = 55
@@ -387,11 +395,16 @@ TALLY_COMPACT_RUNS: Final = 56  # direct compactions of a zone
 TALLY_COMPACT_MIGRATE_SCANNED: Final = 57  # frames
 TALLY_COMPACT_FREE_SCANNED: Final = 58
 TALLY_COMPACT_MOVED: Final = 59  # pages
-TALLY_FIRMWARE_COPIES: Final = 60  # of these, private pages of guests: no kernel does it (K16)
+TALLY_FIRMWARE_COPIES: Final = 60  # private pages of guests that were moved or collapsed: no kernel does it (K16)
 TALLY_PRESENT: Final = 61  # + order: pages of files in folios of this order, now
 TALLY_ALLOCATED: Final = TALLY_PRESENT + NR_FOLIO_ORDERS  # + order: folios of this order that files were given
 TALLY_RELEASED: Final = TALLY_ALLOCATED + NR_FOLIO_ORDERS  # + order: folios of this order that left their file
-NR_TALLIES: Final = TALLY_RELEASED + NR_FOLIO_ORDERS
+TALLY_SCAN: Final = TALLY_RELEASED + NR_FOLIO_ORDERS  # + SCAN_* (`daemons.khugepaged`): 2 MiB that khugepaged looked at
+NR_SCAN_RESULTS: Final = 7
+TALLY_COLLAPSE_COPIED: Final = TALLY_SCAN + NR_SCAN_RESULTS  # pages that a collapse copied
+TALLY_KCOMPACTD_RUNS: Final = TALLY_COLLAPSE_COPIED + 1  # zones that kcompactd compacted
+TALLY_FULL_SCANS: Final = TALLY_COLLAPSE_COPIED + 2  # khugepaged came to the end of its list
+NR_TALLIES: Final = TALLY_FULL_SCANS + 1
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0
@@ -401,31 +414,3 @@ VM_FAILED: Final = 3
 VM_GONE: Final = 4
 VM: Final = np.dtype([("file", "i4"), ("status", "i4")], align=True)
 CURSOR: Final = np.dtype([("event", "i8"), ("done", "i8")], align=True)  # next event, pages of it that are done
-
-# -- what a sample measures: pages, unless the name says otherwise ---------------------------------------------------------
-MEASURE: Final = np.dtype(
-    [
-        (name, "i8")
-        for name in (
-            "guests",  # live guests
-            "guest_pages",  # their memory
-            "private_mapped_2m",
-            "private_mapped_4k",
-            "private_pages",  # pages with the attribute private
-            "shared_pages",  # pages with the attribute shared
-            "charged",  # frames of guest_memfd files
-            "charged_shared_side",  # frames of the ordinary memory beside two-source guests
-            "deferred",  # frames of anonymous folios that are unmapped, and freed only with their folio (L16)
-            "backed_twice",  # guest pages with a frame on both sides
-            "stranded",  # charged though punched
-            "table_blocks",  # 2 MiB of guest memory that need a page table of 4 KiB entries
-            "pool_idle",  # frames idle in pools
-            "structs_taken",  # frames taken to restore page structs, less those given back
-            "free",  # on free lists and on the CPUs' own
-            "free_2m",  # 2 MiB blocks to be had from the free lists now, by any requester
-            "free_2m_movable_zone",  # of these, in ZONE_MOVABLE, where unmovable requesters cannot go
-            "free_1g",  # aligned 1 GiB runs of free blocks
-            "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
-        )
-    ]
-)

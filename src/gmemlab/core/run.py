@@ -18,6 +18,8 @@ from gmemlab.core.layout import (
     OP_DESTROY,
     OP_HOST_ALLOCATE,
     OP_HOST_FREE,
+    OP_KCOMPACTD,
+    OP_KHUGEPAGED,
     OP_PUNCH,
     OP_READY,
     OP_SAMPLE,
@@ -65,6 +67,12 @@ def note_failure(state: State, vms: Records, vm: int, op: int, error: int) -> No
         vms[vm].status = VM_FAILED
     else:
         state.tally[layout.TALLY_RUNTIME_FAILED] += 1
+
+
+@jit
+def is_tick(op: int) -> bool:
+    """Whether an event lets time pass for a daemon; it belongs to no file, and cannot fail."""
+    return op == OP_KHUGEPAGED or op == OP_KCOMPACTD
 
 
 @jit
@@ -140,6 +148,11 @@ def run(
         event = events[place.event]
         if event.op == OP_SAMPLE:
             return True
+        if is_tick(int(event.op)):
+            budget -= EVENT_COST + int(event.count)
+            execute(state, int(event.op), 0, 0, int(event.count), 0)
+            place.event += 1
+            continue
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout, parts, state_type
+from gmemlab.core.daemons.record import DAEMONS, DEFAULTS
 
 Records = np.recarray[Any, Any]
 
@@ -43,6 +44,7 @@ class State(NamedTuple):
     policies: Records
     pools: Records  # 0: 2 MiB pages, 1: 1 GiB pages
     pins: Records
+    daemons: Records  # one record
     tally: NDArray[np.int64]
     table: NDArray[np.int64]  # for compiled code: address and length of each array above, then the parts' addresses (`parts`)
 
@@ -98,6 +100,7 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "policies": reserve(MAX_POLICIES, layout.POLICY),
         "pools": reserve(2, layout.POOL_RECORD),
         "pins": reserve(MAX_PINS, layout.PIN_RECORD),
+        "daemons": reserve(1, DAEMONS),
         "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
     }
 
@@ -120,6 +123,8 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
         host[f"max_{name}"] = len(arrays[name])
     for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
         host[name] = 1
+    for name, value in DEFAULTS.items():
+        state.daemons[0][name] = value
     return state
 
 

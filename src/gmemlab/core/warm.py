@@ -11,13 +11,14 @@ import numpy as np
 
 from gmemlab.core import audit, boot, execute, layout, measure, parts, run
 from gmemlab.core.jit import prune_cache
+from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import compiled_type, reserve_state
 
 
 def entries() -> list[tuple[str, Callable[[], Any]]]:
     """Every entry point by name, with a call on a small state that compiles it."""
     state = reserve_state(64, 1)
-    out = np.zeros(1, layout.MEASURE).view(np.recarray)
+    out = np.zeros(1, MEASURE).view(np.recarray)
     none = np.zeros(0, dtype=np.int64)
     events = np.zeros(0, layout.EVENT).view(np.recarray)
     vms = np.zeros(1, layout.VM).view(np.recarray)

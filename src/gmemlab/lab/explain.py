@@ -83,6 +83,7 @@ _OPERATIONS: Final[dict[int, str]] = {
     layout.OP_UNPIN: "unpin",
     layout.OP_REFERENCE: "transient reference",
     layout.OP_UNREFERENCE: "end of a transient reference",
+    layout.OP_KHUGEPAGED: "khugepaged",
 }
 _ACCESSES: Final[dict[int, str]] = {
     layout.PRIVATE: "access",

@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
+from gmemlab.core.daemons import khugepaged
 from gmemlab.core.layout import BLOCK_ORDER, GIGA_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
 from gmemlab.core.state import Records
 from gmemlab.lab.simulate import Run
 
+COLLAPSE_FAILURES: Final = {
+    "collapse_failed_holes": layout.TALLY_SCAN + khugepaged.SCAN_EXCEED_NONE_PTE,
+    "collapse_failed_held": layout.TALLY_SCAN + khugepaged.SCAN_PAGE_COUNT,
+    "collapse_failed_memory": layout.TALLY_SCAN + khugepaged.SCAN_ALLOC_HUGE_PAGE_FAIL,
+    "collapse_failed_shared": layout.TALLY_SCAN + khugepaged.SCAN_SHARED,
+}
 Tally = NDArray[np.int64]
 Figures = dict[str, float | None]
 
@@ -96,7 +103,18 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "compactions": Figure("count", "direct compactions of a zone, for huge pages that were not free (K14)"),
     "compact_scanned": Figure("count", "4K pages that their scanners looked at"),
     "compact_moved": Figure("count", "4K pages that they moved"),
-    "firmware_copies": Figure("count", "of these, guests' private pages, which no kernel moves: an upper bound (K16)"),
+    "kcompactd_runs": Figure("count", "zones that kcompactd compacted by itself (repair=compaction)"),
+    "khugepaged_scanned": Figure("count", "2M of guest memory that khugepaged looked at (repair=collapse)"),
+    "collapsed": Figure("count", "of these, made one folio, holes filled (L15; K6: that heals no mapping)"),
+    "collapse_failed": Figure("count", "of these, left as they were, for one of the next four reasons"),
+    "collapse_failed_holes": Figure("count", "more holes than max_ptes_none"),
+    "collapse_failed_held": Figure("count", "a page was pinned or referenced"),
+    "collapse_failed_memory": Figure("count", "no 2M page could be had, also by compaction"),
+    "collapse_failed_shared": Figure("count", "pages that are shared in place (G90)"),
+    "collapse_copied": Figure("count", "4K pages that were copied for that"),
+    "firmware_copies": Figure(
+        "count", "guests' private 4K pages that were moved or collapsed, which no kernel does: an upper bound (K16)"
+    ),
     "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
 }
 
@@ -236,9 +254,15 @@ def _operations(tally: Tally) -> Figures:
         "compactions": layout.TALLY_COMPACT_RUNS,
         "compact_moved": layout.TALLY_COMPACT_MOVED,
         "firmware_copies": layout.TALLY_FIRMWARE_COPIES,
+        "kcompactd_runs": layout.TALLY_KCOMPACTD_RUNS,
+        "collapsed": layout.TALLY_SCAN + khugepaged.SCAN_SUCCEED,
+        "collapse_copied": layout.TALLY_COLLAPSE_COPIED,
+        **COLLAPSE_FAILURES,
     }
     figures: Figures = {name: int(tally[index]) for name, index in counts.items()}
     figures["compact_scanned"] = int(tally[layout.TALLY_COMPACT_MIGRATE_SCANNED] + tally[layout.TALLY_COMPACT_FREE_SCANNED])
+    figures["khugepaged_scanned"] = int(tally[layout.TALLY_SCAN : layout.TALLY_SCAN + layout.NR_SCAN_RESULTS].sum())
+    figures["collapse_failed"] = sum(int(tally[index]) for index in COLLAPSE_FAILURES.values())
     figures["stale"] = int(tally[layout.TALLY_STALE_PAGES]) * PAGE_SIZE
     figures["lost"] = int(tally[layout.TALLY_LOST_PAGES]) * PAGE_SIZE
     return figures

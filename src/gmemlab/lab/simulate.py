@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout, run
 from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
+from gmemlab.model.daemons import DaemonSettings
 from gmemlab.model.host import Host
 from gmemlab.policy import Policy
-from gmemlab.units import format_size, parse_size
+from gmemlab.units import MILLISECOND, format_size, parse_size
+from gmemlab.workload.schema import Daemons
 from gmemlab.workload.stream import SAMPLE_READY
 from gmemlab.workload.trace import Trace
 
@@ -68,6 +71,7 @@ class Simulation:
         self.policy = policy
         self.pool_bytes, self.pool_wanted_bytes = _grow_pool(host, trace, policy)
         self.row = host.policy_row(policy)
+        host.set_daemons(_settings(trace.daemons))
         self.vms = np.zeros(max(1, len(trace.guests)), layout.VM).view(np.recarray)
         self.cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
         sizes = (max(1, pages) * PAGE_SIZE for pages in trace.background_pages)
@@ -164,14 +168,14 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         filled=filled,
         pool_bytes=simulation.pool_bytes,
         pool_wanted_bytes=simulation.pool_wanted_bytes,
-        notes=host.notes + _pool_notes(simulation),
+        notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation),
         seconds=time.perf_counter() - started,
     )
 
 
 def _stack(rows: list[Any]) -> Records:
     """Measurements as one record array."""
-    table = np.zeros(len(rows), layout.MEASURE).view(np.recarray)
+    table = np.zeros(len(rows), MEASURE).view(np.recarray)
     for place, row in enumerate(rows):
         table[place] = row
     return table
@@ -197,6 +201,26 @@ def _pool_size(host: Host, trace: Trace, policy: Policy) -> int:
     else:
         wanted = parse_size(policy.pool)
     return -(-wanted // policy.unit) * policy.unit
+
+
+def _settings(daemons: Daemons) -> DaemonSettings:
+    """A scenario's daemons in their own units."""
+    return DaemonSettings(
+        pages_to_scan=daemons.pages_to_scan,
+        scan_sleep_millisecs=daemons.scan_sleep // MILLISECOND,
+        alloc_sleep_millisecs=daemons.alloc_sleep // MILLISECOND,
+        max_ptes_none=daemons.max_ptes_none,
+        compaction_proactiveness=daemons.compaction_proactiveness,
+    )
+
+
+def _daemon_notes(simulation: Simulation) -> tuple[str, ...]:
+    """What the reader must know about private memory that is moved (K16)."""
+    policy = simulation.policy
+    copies = int(simulation.host.state.tally[layout.TALLY_FIRMWARE_COPIES])
+    if not policy.copies_private_memory or not copies:
+        return ()
+    return (f"{policy.name}: an upper bound: {copies:,} private 4K pages were copied by firmware, which no kernel does (K16)",)
 
 
 def _pool_notes(simulation: Simulation) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
     simulation = Simulation(host, trace, policy)
     seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0))
     changes: list[Change] = []
-    for number in _touching(trace, vm, page):
+    for number in _touching(trace, vm, page, policy.is_repaired_by("collapse")):
         simulation.run_to(number)
         if int(trace.events[number]["op"]) == layout.OP_DESTROY:
             break
@@ -104,19 +104,22 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
             break
         view = _look(host.state, int(simulation.vms[vm].file), page)
         if (view.term, view.mapped_2m) != (seen.term, seen.mapped_2m):
-            changes.append(_change(trace, number, seen, view))
+            changes.append(_change(trace, number, page, seen, view))
         seen = view
     end = seen.page
     return Watch(page, tuple(changes), seen.term, end.order, end.pfn > 0, bool(end.shared), bool(end.mapped))
 
 
-def _touching(trace: Trace, vm: int, page: int) -> Iterator[int]:
-    """Numbers of the guest's events that reach into the 2 MiB around a page, ascending."""
+def _touching(trace: Trace, vm: int, page: int, scanned: bool) -> Iterator[int]:
+    """Numbers of the guest's events that reach into the 2 MiB around a page, and of khugepaged's in its life; ascending."""
     first = page & ~(BLOCK_PAGES - 1)
     events = trace.events
     reach = (events["first"] < first + BLOCK_PAGES) & (events["first"] + events["count"] > first)
     life = np.isin(events["op"], (layout.OP_CREATE, layout.OP_DESTROY))
     mine = (events["vm"] == vm) & (events["op"] != layout.OP_SAMPLE) & (reach | life)
+    if scanned and mine.any():
+        lives = np.arange(len(events)) > int(mine.argmax())
+        mine |= lives & (events["op"] == layout.OP_KHUGEPAGED)
     yield from np.flatnonzero(mine).tolist()
 
 
@@ -126,14 +129,15 @@ def _look(state: State, file: int, page: int) -> _View:
     return _View(int(measure.limit(state, file, page)), bool(block.marks & HUGE_MAPPED), file_pages(state, file, page, 1)[0])
 
 
-def _change(trace: Trace, number: int, before: _View, after: _View) -> Change:
+def _change(trace: Trace, number: int, page: int, before: _View, after: _View) -> Change:
     event = trace.events[number]
+    scanned = int(event["op"]) == layout.OP_KHUGEPAGED
     return Change(
         time_ns=int(event["time"]),
         event=number,
         op=int(event["op"]),
-        first=int(event["first"]),
-        count=int(event["count"]),
+        first=page & ~(BLOCK_PAGES - 1) if scanned else int(event["first"]),
+        count=BLOCK_PAGES if scanned else int(event["count"]),
         arg=int(event["arg"]),
         term=after.term,
         was=before.term,

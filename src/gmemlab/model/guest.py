@@ -9,6 +9,7 @@ import numpy as np
 
 from gmemlab.core import execute, layout, measure
 from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.core.sample import MEASURE
 from gmemlab.errors import UsageError, operation_error
 from gmemlab.model.observe import file_pages
 from gmemlab.policy import Policy
@@ -101,6 +102,8 @@ class GuestMemory:
     def split_deferred(self, max_ptes_none: int = 511) -> None:
         """Do what the deferred-split shrinker does: split folios that are mapped in part, and free their rest (L16).
 
+        Of shmem whose policy has `zero_scan`: split huge pages with zeros, and free those (T4).
+
         Args:
             max_ptes_none: of khugepaged. Huge pages that the shrinker sees for the first time are split, too, if more than so
                 many of their pages were never written; 511 leaves them alone (L17).
@@ -154,7 +157,7 @@ class GuestMemory:
 
     def usage(self) -> Usage:
         """Where the memory is."""
-        out = np.zeros(1, layout.MEASURE).view(np.recarray)
+        out = np.zeros(1, MEASURE).view(np.recarray)
         measure.measure_one(self._host.state, self.file, out)
         row = out[0]
         return Usage(

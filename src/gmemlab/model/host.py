@@ -9,10 +9,12 @@ import numpy as np
 from gmemlab.core import execute, jit, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
+from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
 from gmemlab.model.cpus import check_cpus, give_cpus
+from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
@@ -21,6 +23,7 @@ from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
 LARGEST: Final = 64 << 40
+LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
 MMAP: Final = 1  # GUEST_MEMFD_FLAG_MMAP
 INIT_SHARED: Final = 2  # GUEST_MEMFD_FLAG_INIT_SHARED
@@ -220,13 +223,29 @@ class Host:
         """What the vmstat worker does each second: CPUs that keep more than they need give some back (`decay_pcp_high`)."""
         execute.execute(self.state, layout.OP_DECAY, 0, 0, 0, 0)
 
+    def tick(self, seconds: float) -> DaemonWork:
+        """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
+
+        Raises:
+            UsageError: not a time from 0 on.
+        """
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_TICK:
+            raise UsageError("not a time", key="seconds", value=seconds, allowed=f"0 to {LONGEST_TICK}")
+        work = let_pass(self.state, round(seconds * 1000))
+        self.check_capacity()
+        return work
+
+    def set_daemons(self, settings: DaemonSettings) -> None:
+        """Tell khugepaged and kcompactd how to work; what they are doing goes on from where it is."""
+        settings.write(self.state)
+
     def policy_row(self, policy: Policy) -> int:
         """The core's number of a policy."""
         return self._policies.row(policy)
 
     def measure(self) -> Any:
         """A sample: one MEASURE record."""
-        out = np.zeros(1, layout.MEASURE).view(np.recarray)
+        out = np.zeros(1, MEASURE).view(np.recarray)
         measure.measure(self.state, out)
         return out[0]
 

@@ -5,7 +5,7 @@ from typing import Final
 from gmemlab.core import layout
 from gmemlab.core.state import MAX_POLICIES, State
 from gmemlab.errors import UsageError
-from gmemlab.policy import Policy, shared_side
+from gmemlab.policy import ALLOWED, Policy, shared_side
 
 KINDS: Final = {
     "guest_memfd": layout.KIND_GUEST_MEMFD,
@@ -36,6 +36,11 @@ CODES: Final[dict[str, dict[str, int]]] = {
     },
     "split": {"4k": layout.SPLIT_UNIFORM, "pieces": layout.SPLIT_BUDDY, "2m-first": layout.SPLIT_2M_FIRST},
     "merge": {"never": layout.MERGE_NEVER, "eager": layout.MERGE_EAGER, "lazy": layout.MERGE_LAZY},
+    "repair": {
+        means: layout.REPAIR_COLLAPSE * ("collapse" in means) + layout.REPAIR_COMPACTION * ("compaction" in means)
+        for means in ALLOWED["repair"]
+    },
+    "zero_scan": {"off": 0, "on": 1},
     "vmm_punch": {
         "none": 0,
         "shared": layout.VMM_PUNCHES_SHARED,

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gmemlab.core.layout import MEASURE, PAGE_SIZE
+from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.core.sample import MEASURE
 from gmemlab.lab.compare import Comparison, Outcome, Row, Spread
 from gmemlab.lab.figures import FIGURES
 from gmemlab.report.status import policy_as_json

@@ -1,7 +1,7 @@
 """Which public figures and which assumptions a scenario rests on, as lines to print beside its results."""
 
 from gmemlab.units import format_duration, format_size
-from gmemlab.workload.schema import Guests, Scenario
+from gmemlab.workload.schema import Daemons, Guests, Scenario
 
 
 def assumptions(scenario: Scenario, too_large: float) -> tuple[str, ...]:
@@ -91,5 +91,11 @@ def _running(scenario: Scenario) -> list[str]:
         lines.append(
             f"P7 (assumption): the host itself holds {host.unmovable:.1%} unmovable and {host.movable:.1%} movable,"
             f" {host.churn_per_hour:.0%} renewed per hour in pieces of {format_size(host.chunk)}"
+        )
+    if (daemons := scenario.daemons) != Daemons():
+        lines.append(
+            f"assumption: khugepaged looks at {daemons.pages_to_scan:,} pages every {format_duration(daemons.scan_sleep)},"
+            f" {format_duration(daemons.alloc_sleep)} after it found no memory, and fills {daemons.max_ptes_none} holes of 2M;"
+            f" compaction_proactiveness is {daemons.compaction_proactiveness}"
         )
     return lines

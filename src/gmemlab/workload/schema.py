@@ -14,7 +14,19 @@ from pydantic_core import PydanticCustomError
 
 from gmemlab.errors import UsageError
 from gmemlab.policy import find, for_guest
-from gmemlab.units import DURATION_FORMS, GIB, HOUR, KIB, MIB, MINUTE, SIZE_FORMS, parse_duration, parse_size
+from gmemlab.units import (
+    DURATION_FORMS,
+    GIB,
+    HOUR,
+    KIB,
+    MIB,
+    MILLISECOND,
+    MINUTE,
+    SECOND,
+    SIZE_FORMS,
+    parse_duration,
+    parse_size,
+)
 
 SMALLEST_GUEST = 128 * MIB
 LARGEST_GUEST = 16 << 40
@@ -76,6 +88,7 @@ Size = Annotated[int, _parser(parse_size, SIZE_FORMS)]
 Duration = Annotated[int, _parser(parse_duration, DURATION_FORMS)]
 Positive = Annotated[Duration, _within(1, 1 << 62, "a duration above 0: 90s, 24h")]
 GuestSize = Annotated[Size, _within(SMALLEST_GUEST, LARGEST_GUEST, "multiples of 2M from 128M to 16T", 2 * MIB)]
+Sleep = Annotated[Duration, _within(MILLISECOND, 1 << 52, "whole milliseconds from 1ms on", MILLISECOND)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 PositiveShare = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -309,6 +322,24 @@ class Background(Table):
     hold: Positive
 
 
+class Daemons(Table):
+    """How khugepaged and kcompactd of the host work, for policies with `repair`; the defaults are those of Linux 6.18.
+
+    Attributes:
+        pages_to_scan: 4K pages that khugepaged looks at each time that it wakes.
+        scan_sleep: how long it sleeps then, ns.
+        alloc_sleep: how long it sleeps, once in a scan, where it finds no free 2M page, ns.
+        max_ptes_none: holes of a 2M that it fills at most.
+        compaction_proactiveness: of kcompactd.
+    """
+
+    pages_to_scan: Annotated[int, Field(ge=1, lt=1 << 32)] = 4096
+    scan_sleep: Sleep = 10 * SECOND
+    alloc_sleep: Sleep = 60 * SECOND
+    max_ptes_none: Annotated[int, Field(ge=0, le=511)] = 511
+    compaction_proactiveness: Annotated[int, Field(ge=0, le=100)] = 20
+
+
 class Scenario(Table):
     """A whole scenario file.
 
@@ -331,6 +362,7 @@ class Scenario(Table):
     references: References | None = None
     reporting: Reporting | None = None
     background: Background | None = None
+    daemons: Daemons = Daemons()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

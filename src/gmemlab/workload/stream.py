@@ -19,7 +19,7 @@ ARG_SHARED = SHARED
 # arg of OP_SAMPLE
 SAMPLE_PERIODIC = 0
 SAMPLE_READY = 1
-NO_VM = -3  # vm of a periodic sample: it belongs to no guest
+NO_VM = -3  # vm of a periodic sample, and of a daemon's time: they belong to no guest
 
 
 def rows(vm: int, op: int, time: Ints | int, first: Ints | int = 0, count: Ints | int = 0, arg: Ints | int = 0) -> Events:

@@ -1,6 +1,6 @@
 """A scenario turned into a stream of events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,8 @@ from gmemlab.core.layout import (
     OP_DESTROY,
     OP_HOST_ALLOCATE,
     OP_HOST_FREE,
+    OP_KCOMPACTD,
+    OP_KHUGEPAGED,
     OP_SAMPLE,
     PAGE_SIZE,
 )
@@ -23,8 +25,9 @@ from gmemlab.workload.boot import boot
 from gmemlab.workload.fleet import Fleet, populate
 from gmemlab.workload.memory_layout import flat, q35
 from gmemlab.workload.runtime import background, running
-from gmemlab.workload.schema import Scenario
+from gmemlab.workload.schema import Daemons, Scenario
 from gmemlab.workload.stream import NO_VM, SAMPLE_PERIODIC, Events, Ints, in_order, join, rows
+from gmemlab.workload.ticks import ticks
 
 _FLEET_STREAM: Final = 0  # the seed's independent generators: the fleet, the host, then one per guest
 _HOST_STREAM: Final = 1
@@ -36,7 +39,7 @@ class Trace:
     """Events by time, and the guests that they speak of.
 
     Attributes:
-        events: EVENT records; `vm` indexes `guests`, is negative for the host, and NO_VM for periodic samples.
+        events: EVENT records; `vm` indexes `guests`, is negative for the host, and NO_VM for daemons and periodic samples.
         guests: GUEST records: sizes and memslots.
         names: what to call each guest.
         assumptions: lines naming the figures and assumptions that the stream rests on.
@@ -45,6 +48,7 @@ class Trace:
         duration_ns: length of simulated time.
         seed: what the stream was drawn from.
         not_admitted: guests that found the host full by their sizes and were not started.
+        daemons: how those of the host work.
     """
 
     events: Events
@@ -56,6 +60,7 @@ class Trace:
     duration_ns: int
     seed: int
     not_admitted: int
+    daemons: Daemons = field(default_factory=Daemons)
 
 
 def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
@@ -75,6 +80,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
     for index in range(len(guests)):
         rng = _generator(seed, _GUEST_STREAMS + index)
         parts.append(_guest(scenario, fleet, index, guests[index], rng))
+    parts.append(ticks(scenario.daemons, duration))
     parts.append(rows(NO_VM, OP_SAMPLE, _sample_times(duration, scenario.sample_interval), arg=SAMPLE_PERIODIC))
     return Trace(
         events=in_order(join(parts)),
@@ -86,6 +92,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         duration_ns=duration,
         seed=seed,
         not_admitted=fleet.not_admitted,
+        daemons=scenario.daemons,
     )
 
 
@@ -113,7 +120,8 @@ def order_faults(trace: Trace) -> tuple[str, ...]:
 def _vm_faults(vm: int, own: Events, pages: int | None) -> list[str]:
     """Return what is wrong with the events of one vm, in stream order."""
     if vm == NO_VM:
-        return [] if np.all(own["op"] == OP_SAMPLE) else ["not a sample"]
+        known = np.isin(own["op"], (OP_SAMPLE, OP_KHUGEPAGED, OP_KCOMPACTD))
+        return [] if np.all(known) else ["not a sample, nor a daemon's"]
     if pages is None:
         return ["no such vm"]
     faults = []

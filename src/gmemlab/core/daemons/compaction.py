@@ -8,6 +8,7 @@ huge pages stay.
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import has_chunk
+from gmemlab.core.daemons.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
 from gmemlab.core.frames import clear_frames, open_block, recut, write_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -35,7 +36,8 @@ from gmemlab.core.state import State
 
 CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
 WHOLE_ZONE = -1  # the order of /proc/sys/vm/compact_memory: no particular size is wanted
-SUCCESS = 0  # a chunk of the wanted order is free
+PROACTIVE = -2  # the same, until the zone is no longer too fragmented (`cc->proactive_compaction`)
+SUCCESS = 0  # a chunk of the wanted order is free, or the zone is no longer too fragmented
 COMPLETE = 1  # the scanners met
 CONTENDED = 2  # no more targets, though the scanners are apart
 MAX_DEFER_SHIFT = 6  # COMPACT_MAX_DEFER_SHIFT
@@ -275,20 +277,32 @@ def reset_scanners(state: State, zone: int) -> None:
 
 
 @jit
+def is_enough(state: State, zone: int, order: int) -> bool:
+    """Whether a run may end before the scanners meet (`__compact_finished`): for an order, at a block's border only."""
+    if order == PROACTIVE:
+        return fragmentation_score_zone(state, zone) <= fragmentation_score_wmark(state, True)
+    at_border = state.zones[zone].compact_migrate & (BLOCK_PAGES - 1) == 0
+    return order != WHOLE_ZONE and at_border and has_chunk(state, zone, order)
+
+
+@part
 def compact_zone(state: State, zone: int, order: int) -> int:
-    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`) all of the zone. Returns SUCCESS, COMPLETE or CONTENDED."""
+    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`, `PROACTIVE`) from the zone's start on.
+
+    Returns SUCCESS, COMPLETE or CONTENDED.
+    """
     record = state.zones[zone]
-    if order == WHOLE_ZONE or record.compact_migrate == 0:
+    if order < 0 or record.compact_migrate == 0:
         reset_scanners(state, zone)
-    most = BLOCK_ORDER - 1 if order == WHOLE_ZONE else min(order, BLOCK_ORDER) - 1
+    most = BLOCK_ORDER - 1 if order < 0 else min(order, BLOCK_ORDER) - 1
     result = COMPLETE
     moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
     while record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
         at_border = record.compact_migrate & (BLOCK_PAGES - 1) == 0
-        if order != WHOLE_ZONE and at_border and state.host[0].nr_cpus and state.tally[layout.TALLY_COMPACT_MOVED] > moved:
+        if order >= 0 and at_border and state.host[0].nr_cpus and state.tally[layout.TALLY_COMPACT_MOVED] > moved:
             drain_zone(state, zone, int(state.host[0].cpu))  # so that what was moved away can merge
             moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
-        if order != WHOLE_ZONE and at_border and has_chunk(state, zone, order):
+        if is_enough(state, zone, order):
             result = SUCCESS
             break
         if not move_cluster(state, zone, most):
@@ -298,7 +312,7 @@ def compact_zone(state: State, zone: int, order: int) -> int:
     release_isolated(state)
     if result == COMPLETE:
         reset_scanners(state, zone)
-    if order != WHOLE_ZONE and has_chunk(state, zone, order):
+    if order >= 0 and has_chunk(state, zone, order):
         result = SUCCESS
     return result
 

@@ -1,25 +1,29 @@
-"""Making 2 MiB of ordinary memory one folio again: MADV_COLLAPSE (L15, T1)."""
+"""Making 2 MiB of memory one folio again: MADV_COLLAPSE (L15, T1), and what khugepaged does alike."""
 
 import errno
 
 from gmemlab.core import layout
+from gmemlab.core.buddy import free_block
 from gmemlab.core.effort import alloc_folio
-from gmemlab.core.frames import folio_busy
+from gmemlab.core.frames import folio_busy, folio_order, leave_folio
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     KIND_ANON,
+    KIND_GUEST_MEMFD,
     KIND_SHMEM,
     PAGE_TABLE,
     TALLY_PRESENT,
+    UNIFORM,
     UNSEEN,
     USED,
     WHOLE,
+    ZEROED,
 )
-from gmemlab.core.mapping import block_row, fill_block, frame_of, open_details, set_content, settle
+from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
-from gmemlab.core.operations.punch import defer_pages, punch_blocks
+from gmemlab.core.operations.punch import defer_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -61,6 +65,66 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
 
 
 @jit
+def leave_pages(state: State, row: int) -> None:
+    """The folios behind a file block of shmem or guest_memfd, none of them busy, leave it: they were copied."""
+    host_block = int(state.file_blocks[row].block)
+    if host_block and state.blocks[host_block].kind == UNIFORM and state.host[0].nr_cpus == 0:
+        state.tally[TALLY_PRESENT] -= BLOCK_PAGES
+        state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
+        free_block(state, host_block)
+        return
+    base = int(state.file_blocks[row].detail) * BLOCK_PAGES
+    offset = 0
+    while offset < BLOCK_PAGES:
+        pfn = int(state.pages[base + offset].frame)
+        order = folio_order(state, pfn) if pfn else 0
+        if pfn:
+            state.tally[TALLY_PRESENT + order] -= 1 << order
+            leave_folio(state, pfn, order)
+        offset += 1 << order
+
+
+@jit
+def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
+    """Put the 2 MiB of shmem or guest_memfd at page `base` into the folio at frame `pfn`.
+
+    What was there of shmem is up to date then, and its holes are zeros that nobody asked for (L15). The guest's mapping stays
+    as it was (K6): each private page is moved by firmware, and what was a hole is fresh.
+    """
+    row = block_row(state, file, base)
+    block = state.file_blocks[row]
+    guest = state.files[file].kind == KIND_GUEST_MEMFD
+    details = open_details(state, row)
+    leave_pages(state, row)
+    for offset in range(BLOCK_PAGES):
+        page = state.pages[details + offset]
+        if guest:
+            state.tally[layout.TALLY_FIRMWARE_COPIES] += 1 if page.frame and not is_shared(state, row, base + offset) else 0
+        elif page.frame == 0:
+            page.content = ZEROED
+            block.nr_stranded += 1
+        elif page.content != ZEROED:
+            page.content = USED
+        page.frame = pfn + offset
+    block.nr_present = BLOCK_PAGES
+    block.block = pfn >> BLOCK_ORDER
+    settle(state, file, base)
+
+
+@part
+def replace_pages(state: State, file: int, base: int, pfn: int) -> None:
+    """The folio at frame `pfn`, owned already, takes the place of what backs the 2 MiB at page `base`, which is copied."""
+    state.tally[layout.TALLY_COLLAPSE_COPIED] += state.file_blocks[block_row(state, file, base)].nr_present
+    if state.files[file].kind == KIND_ANON:
+        move_pages(state, file, base, pfn)
+    else:
+        move_file_pages(state, file, base, pfn)
+    state.tally[TALLY_PRESENT + BLOCK_ORDER] += BLOCK_PAGES
+    state.tally[layout.TALLY_ALLOCATED + BLOCK_ORDER] += 1
+    state.tally[layout.TALLY_COLLAPSED] += 1
+
+
+@jit
 def collapse_block(state: State, file: int, base: int) -> int:
     """Copy the 2 MiB at page `base` into a new folio; holes become zero pages. Returns 0 or the errno.
 
@@ -76,15 +140,7 @@ def collapse_block(state: State, file: int, base: int) -> int:
     pfn = alloc_folio(state, BLOCK_ORDER, file, base)
     if pfn == 0:
         return errno.ENOMEM
-    if state.files[file].kind == KIND_ANON:
-        move_pages(state, file, base, pfn)
-    else:
-        punch_blocks(state, file, base, base + BLOCK_PAGES)
-        fill_block(state, row, pfn >> BLOCK_ORDER)
-        set_content(state, row, 0, BLOCK_PAGES, USED)
-    state.tally[TALLY_PRESENT + BLOCK_ORDER] += BLOCK_PAGES
-    state.tally[layout.TALLY_ALLOCATED + BLOCK_ORDER] += 1
-    state.tally[layout.TALLY_COLLAPSED] += 1
+    replace_pages(state, file, base, pfn)
     return 0
 
 

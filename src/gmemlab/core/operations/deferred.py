@@ -5,11 +5,14 @@ on a part of it. The shrinker also splits, the one time that it looks at them, w
 (`thp_underused`). Pages that are zeros map the kernel's page of zeros after a split, and their frames are freed
 (`try_to_map_unused_to_zeropage`); here they are absent: of sizes between 4 KiB and 2 MiB, which Linux gives to empty page
 table entries only, a policy may then get one where Linux gives a base page. A pinned folio cannot be split.
+
+A policy may have the shrinker look for zeros in shmem, too (T4): what a punch could not free because the folio was held, and
+the holes that a collapse filled. No kernel does; Linux mends neither before the whole huge page is punched (L14).
 """
 
 import errno
 
-from gmemlab.core import layout
+from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order, free_folio, open_whole
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -23,10 +26,13 @@ from gmemlab.core.layout import (
     TALLY_PRESENT,
     UNSEEN,
     WHOLE,
+    ZEROED,
 )
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
 from gmemlab.core.operations.checks import check_within
+from gmemlab.core.operations.punch import drop_folio
+from gmemlab.core.operations.split import split_folio
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -81,16 +87,16 @@ def is_underused(state: State, row: int, max_none: int) -> bool:
     block = state.file_blocks[row]
     unseen = block.marks & UNSEEN
     block.marks &= ~UNSEEN
-    if unseen == 0 or max_none >= BLOCK_PAGES - 1:
+    if unseen == 0:
         return False
     if block.detail == 0:
-        return bool(block.content == FRESH)
+        return decisions.is_underused(BLOCK_PAGES if block.content == FRESH else 0, max_none)
     base = int(block.detail) * BLOCK_PAGES
     zeros = 0
     for offset in range(BLOCK_PAGES):
         if state.pages[base + offset].content == FRESH:
             zeros += 1
-    return zeros > max_none
+    return decisions.is_underused(zeros, max_none)
 
 
 @jit
@@ -133,6 +139,29 @@ def split_each_block(state: State, file: int, first: int, end: int, by_range: bo
         index = stop
 
 
+@part
+def split_zeros(state: State, file: int, max_none: int) -> None:
+    """Split every idle huge page of shmem with more than `max_none` pages of zeros, and free these; looks each time."""
+    for base in range(0, int(state.files[file].pages) & ~(BLOCK_PAGES - 1), BLOCK_PAGES):
+        row = block_row(state, file, base)
+        block = state.file_blocks[row]
+        if block.block == 0 or state.blocks[block.block].kind != WHOLE:
+            continue
+        if not decisions.is_underused(int(block.nr_stranded), max_none):
+            continue
+        if folio_busy(state, int(block.block) << BLOCK_ORDER):
+            state.tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH] += 1
+            continue
+        details = open_details(state, row)
+        split_folio(state, file, base, base, base + BLOCK_PAGES, CAUSE_PUNCH)
+        for offset in range(BLOCK_PAGES):
+            page = state.pages[details + offset]
+            if page.content == ZEROED:
+                drop_folio(state, file, base + offset, 0, int(page.frame))
+        state.tally[layout.TALLY_UNDERUSED] += 1
+        settle(state, file, base)
+
+
 @jit
 def free_lazily(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """MADV_FREE: folios that the range covers in part are split at once; contents stay until the kernel wants the memory."""
@@ -150,12 +179,16 @@ def split_deferred(state: State, file: int, max_none: int) -> tuple[int, int]:
     """What the deferred-split shrinker does to one file: its partly unmapped folios are split, and their rest is freed.
 
     Huge pages that it sees for the first time, too, if more than `max_none` (max_ptes_none) of their pages are zeros. EINVAL
-    where that is none of 0 to 511.
+    where that is none of 0 to 511. EOPNOTSUPP for memory in which the shrinker does not look.
     """
     if max_none < 0 or max_none >= BLOCK_PAGES:
         return errno.EINVAL, 0
-    if state.files[file].kind != KIND_ANON:
+    record = state.files[file]
+    pages = int(record.pages)
+    if not decisions.looks_for_zeros(state.policies[record.policy], int(record.kind)):
         return errno.EOPNOTSUPP, 0
-    pages = int(state.files[file].pages)
-    split_each_block(state, file, 0, pages, False, max_none)
+    if record.kind == KIND_ANON:
+        split_each_block(state, file, 0, pages, False, max_none)
+    else:
+        split_zeros(state, file, max_none)
     return 0, pages

@@ -3,6 +3,7 @@
 import errno
 
 from gmemlab.core import decisions
+from gmemlab.core.daemons.register import enter, leave
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -102,6 +103,7 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
         slot.offset = 0
         slot.count = 0
     state.slots[file * MAX_SLOTS].count = pages
+    enter(state, file)
     return file
 
 
@@ -149,6 +151,7 @@ def close_file(state: State, file: int) -> None:
     record = state.files[file]
     policy = state.policies[record.policy]
     pages = int(record.pages)
+    leave(state, file)
     if decisions.works_in_units(policy):
         unit = int(policy.unit)
         for base in range(0, pages, 1 << unit):

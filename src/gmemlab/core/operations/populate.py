@@ -28,7 +28,8 @@ from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
 from gmemlab.core.page_alloc import alloc, alloc_base_block
 from gmemlab.core.parts import part
-from gmemlab.core.pools import alloc_surplus, pool_of, put_page, take_page
+from gmemlab.core.pool_sizes import alloc_surplus
+from gmemlab.core.pools import pool_of, put_page, take_page
 from gmemlab.core.state import Records, State
 
 

@@ -7,7 +7,7 @@ from gmemlab.core.layout import KIND_HUGETLB, PROMISED
 from gmemlab.core.mapping import block_row
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.parts import part
-from gmemlab.core.pools import promise
+from gmemlab.core.pool_sizes import promise
 from gmemlab.core.state import State
 
 

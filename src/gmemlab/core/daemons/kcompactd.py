@@ -1,0 +1,96 @@
+"""kcompactd: compacts zones by itself, for allocations that failed and against fragmentation (mm/compaction.c, 6.18).
+
+It works while there is a file whose policy has it. What a failed allocation asks for is done when time passes next.
+"""
+
+from gmemlab.core import layout
+from gmemlab.core.buddy import has_chunk
+from gmemlab.core.daemons.compaction import (
+    COMPLETE,
+    MAX_DEFER_SHIFT,
+    PROACTIVE,
+    SUCCESS,
+    compact_zone,
+    is_deferred,
+    note_result,
+)
+from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
+from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import ZONE_MOVABLE
+from gmemlab.core.parts import part
+from gmemlab.core.state import State
+
+
+@jit
+def do_work(state: State) -> None:
+    """Compact for the largest order that was asked for (`kcompactd_do_work`): zones upwards, those that lack it.
+
+    A success does not end a deferral, which only an allocation does (`compaction_defer_reset`).
+    """
+    daemons = state.daemons[0]
+    order = int(daemons.max_order)
+    for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
+        record = state.zones[zone]
+        if record.kind > daemons.highest_zone or is_deferred(state, zone, order):
+            continue
+        if has_chunk(state, zone, order) or record.free - (2 << order) < record.reserve:
+            continue
+        state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
+        result = compact_zone(state, zone, order)
+        if result == SUCCESS:
+            record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
+        elif result == COMPLETE:
+            note_result(state, zone, order, COMPLETE)
+    daemons.max_order = 0
+    daemons.highest_zone = ZONE_MOVABLE
+
+
+@jit
+def compact_proactively(state: State) -> int:
+    """Compact every zone down to its low watermark (`compact_node`). Returns how long it sleeps then.
+
+    Longer (32 s) where the score did not fall.
+    """
+    before = fragmentation_score_node(state)
+    for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
+        state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
+        compact_zone(state, zone, PROACTIVE)
+    won = fragmentation_score_node(state) < before
+    return KCOMPACTD_INTERVAL if won else KCOMPACTD_INTERVAL << MAX_DEFER_SHIFT
+
+
+@part
+def kcompactd(state: State, milliseconds: int) -> int:
+    """Let time pass for kcompactd. Returns how many pages moved.
+
+    It looks every 500 ms whether the node is too fragmented (`should_proactive_compact_node`); where it is not, nothing changes
+    that until the next event. Its work takes no time.
+    """
+    daemons = state.daemons[0]
+    before = int(state.tally[layout.TALLY_COMPACT_MOVED])
+    if daemons.nr_compacted == 0:
+        return 0
+    if daemons.max_order:
+        do_work(state)
+        daemons.kcompactd_sleep = KCOMPACTD_INTERVAL
+    while milliseconds >= daemons.kcompactd_sleep:
+        milliseconds -= int(daemons.kcompactd_sleep)
+        daemons.kcompactd_sleep = KCOMPACTD_INTERVAL
+        if daemons.proactiveness and fragmentation_score_node(state) > fragmentation_score_wmark(state, False):
+            daemons.kcompactd_sleep = compact_proactively(state)
+        else:
+            milliseconds %= KCOMPACTD_INTERVAL
+    daemons.kcompactd_sleep -= milliseconds
+    return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
+
+
+@jit
+def wake(state: State, order: int, migratetype: int) -> None:
+    """An allocation of this order failed (`wakeup_kcompactd`)."""
+    daemons = state.daemons[0]
+    if daemons.nr_compacted == 0:
+        return
+    daemons.max_order = max(int(daemons.max_order), order)
+    if migratetype != layout.MOVABLE:
+        daemons.highest_zone = layout.ZONE_NORMAL

@@ -1,0 +1,218 @@
+"""The oracle's khugepaged and kcompactd: lists of files, counters of milliseconds, and nothing clever."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    EFFORT_LIGHT,
+    EFFORT_NONE,
+    KIND_ANON,
+    KIND_GUEST_MEMFD,
+    MOVABLE,
+    REPAIR_COLLAPSE,
+    REPAIR_COMPACTION,
+    UNMOVABLE,
+    ZONE_MOVABLE,
+    ZONE_NORMAL,
+)
+from oracle_compaction import PROACTIVE, Compaction, Scanners, alloc_trying, score_of_zone
+from oracle_files import File
+from oracle_memory import Memory
+from oracle_repair import exchange, is_whole
+
+INTERVAL: Final = 500  # ms
+
+
+@dataclass
+class Khugepaged:
+    """`files` in the order in which they came; the cursor stands in `file`, or before the first."""
+
+    pages_to_scan: int = 4096
+    scan_sleep: int = 10_000
+    alloc_sleep: int = 60_000
+    max_ptes_none: int = 511
+    files: list[File] = field(default_factory=list)
+    file: File | None = None
+    page: int = 0
+    progress: int = 0
+    passed: int = 0
+    waited: bool = False
+    result: str = ""
+    sleep: int = 0
+
+    def enter(self, file: File) -> None:
+        if not self.files:
+            self.progress, self.passed, self.waited, self.sleep = 0, 0, False, self.scan_sleep
+        self.files.append(file)
+
+    def leave(self, file: File) -> None:
+        if self.file is file:
+            self.next_file()
+        self.files.remove(file)
+
+    def next_file(self) -> None:
+        assert self.file is not None
+        rest = self.files[self.files.index(self.file) + 1 :]
+        self.file, self.page = (rest[0] if rest else None), 0
+
+    def tick(self, memory: Memory, milliseconds: int) -> int:
+        """Time passes; pages collapsed."""
+        collapsed = 0
+        while self.files and milliseconds >= self.sleep:
+            milliseconds -= self.sleep
+            collapsed += self.scan(memory)
+        if self.files:
+            self.sleep -= milliseconds
+        return collapsed
+
+    def scan(self, memory: Memory) -> int:
+        collapsed = 0
+        while self.progress < self.pages_to_scan:
+            if self.file is None:
+                self.passed += 1
+            if self.passed == 2:
+                break
+            collapsed += self.scan_file(memory)
+            if self.progress < self.pages_to_scan and self.result == "memory":
+                if self.waited:
+                    break
+                self.waited = True
+                self.sleep = self.alloc_sleep
+                return collapsed
+        self.progress, self.passed, self.waited, self.sleep = 0, 0, False, self.scan_sleep
+        return collapsed
+
+    def scan_file(self, memory: Memory) -> int:
+        self.progress += 1
+        self.result = ""
+        if self.file is None:
+            self.file, self.page = self.files[0], 0
+        file, collapsed = self.file, 0
+        while self.page + BLOCK_PAGES <= file.size:
+            self.result = self.scan_block(memory, file, self.page)
+            memory.counters[f"scan_{self.result}"] += 1
+            self.page += BLOCK_PAGES
+            self.progress += BLOCK_PAGES
+            collapsed += BLOCK_PAGES if self.result == "collapsed" else 0
+            if self.result in ("collapsed", "memory") or file.policy.kind != KIND_ANON or self.progress >= self.pages_to_scan:
+                return collapsed
+        self.next_file()
+        return collapsed
+
+    def scan_block(self, memory: Memory, file: File, base: int) -> str:
+        indexes = range(base, base + BLOCK_PAGES)
+        if not any(index in file.pages for index in indexes):
+            return "absent"
+        if is_whole(file, base):
+            return "huge"
+        if file.in_place() and file.shared & set(indexes):
+            return "shared"
+        reason = self.obstacle(file, base)
+        if not reason:
+            pfn = alloc_trying(memory, BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE, 1)
+            reason = "memory" if pfn is None else self.obstacle(file, base)
+            if pfn is not None and reason:
+                memory.buddy.free(pfn, BLOCK_ORDER)
+            elif pfn is not None:
+                exchange(memory, file, base, pfn)
+        return reason or "collapsed"
+
+    def obstacle(self, file: File, base: int) -> str:
+        """A held page, or too many holes; of anonymous memory whichever comes first."""
+        holes = 0
+        for index in range(base, base + BLOCK_PAGES):
+            if index in file.pages:
+                if file.pages[index].folio.busy():
+                    return "held"
+            else:
+                holes += 1
+                if holes > self.max_ptes_none and file.policy.kind == KIND_ANON:
+                    return "holes"
+        return "holes" if holes > self.max_ptes_none else ""
+
+
+@dataclass
+class Kcompactd:
+    """`files` that it works for; what failed allocations want of it."""
+
+    proactiveness: int = 20
+    files: list[File] = field(default_factory=list)
+    order: int = 0
+    highest: int = ZONE_MOVABLE
+    sleep: int = INTERVAL
+
+    def wake(self, file: File, order: int) -> None:
+        """The free lists did not have a folio of this file."""
+        policy = file.policy
+        tells = policy.effort == EFFORT_LIGHT or (policy.effort != EFFORT_NONE and policy.kind == KIND_GUEST_MEMFD)
+        if order and tells and self.files:
+            self.order = max(self.order, order)
+            if not policy.movable:
+                self.highest = ZONE_NORMAL
+
+    def tick(self, memory: Memory, milliseconds: int) -> int:
+        """Time passes, step by step; pages moved."""
+        before = memory.counters["moved"]
+        if not self.files:
+            return 0
+        if self.order:
+            self.work(memory)
+            self.sleep = INTERVAL
+        while milliseconds >= self.sleep:
+            milliseconds -= self.sleep
+            self.sleep = INTERVAL
+            if self.proactiveness and self.score(memory) > min(100, self.wmark_low() + min(10, self.wmark_low() // 2)):
+                score = self.score(memory)
+                for zone in reversed(range(len(memory.buddy.zones))):
+                    memory.counters["kcompactd"] += 1
+                    Compaction(memory, zone, PROACTIVE, self.wmark_low()).run()
+                if self.score(memory) >= score:
+                    self.sleep = 64 * INTERVAL
+        self.sleep -= milliseconds
+        return memory.counters["moved"] - before
+
+    def wmark_low(self) -> int:
+        return 100 - self.proactiveness
+
+    def score(self, memory: Memory) -> int:
+        sizes = [(zone.end - zone.start) * BLOCK_PAGES for zone in memory.buddy.zones]
+        return sum(size * score_of_zone(memory, zone) // (sum(sizes) + 1) for zone, size in enumerate(sizes))
+
+    def work(self, memory: Memory) -> None:
+        for number in reversed(range(len(memory.buddy.zones))):
+            zone = memory.buddy.zones[number]
+            scanners = memory.scanners.setdefault(number, Scanners())
+            if zone.kind > self.highest or scanners.passes_over(self.order):
+                continue
+            run = Compaction(memory, number, self.order)
+            if run.has_chunk() or memory.buddy.zone_free(number) - (2 << self.order) < zone.reserve:
+                continue
+            memory.counters["kcompactd"] += 1
+            outcome = run.run()
+            if outcome == "found":
+                scanners.failed = max(scanners.failed, self.order + 1)
+            elif outcome == "met":
+                scanners.note_failure(self.order)
+        self.order, self.highest = 0, ZONE_MOVABLE
+
+
+@dataclass
+class Daemons:
+    """Both, and which files they work for."""
+
+    khugepaged: Khugepaged = field(default_factory=Khugepaged)
+    kcompactd: Kcompactd = field(default_factory=Kcompactd)
+
+    def enter(self, file: File) -> None:
+        if file.policy.repair & REPAIR_COLLAPSE:
+            self.khugepaged.enter(file)
+        if file.policy.repair & REPAIR_COMPACTION:
+            self.kcompactd.files.append(file)
+
+    def leave(self, file: File) -> None:
+        if file.policy.repair & REPAIR_COLLAPSE:
+            self.khugepaged.leave(file)
+        if file.policy.repair & REPAIR_COMPACTION:
+            self.kcompactd.files.remove(file)
