@@ -1,6 +1,6 @@
-"""How fragmented zones are, as proactive compaction counts it (mm/compaction.c, mm/vmstat.c, 6.18).
+"""How fragmented zones are, as proactive compaction counts it (mm/compaction.c, mm/vmstat.c).
 
-The watermarks are those of 6.16 and later; before, `wmark_low` was 5 at least, and the leeway always 10.
+The watermarks are those of 7.3; in 6.12 `wmark_low` was 5 at least, and the leeway always 10. By default both give 80 and 90.
 """
 
 from gmemlab.core.buddy import free_blocks_of_types
