@@ -90,7 +90,7 @@ def record_suite(path: Path, suite: Suite, operations: int, seed: int, budget: B
         "facts": {}, "skipped": "",
     }  # fmt: skip
     try:
-        budget.check(suite.bytes, f"suite {suite.name}")
+        budget.check(suite.needs(operations), f"suite {suite.name}")
         with Settings() as settings:
             if suite.quiet:
                 quiet(settings)
