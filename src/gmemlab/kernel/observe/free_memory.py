@@ -40,7 +40,8 @@ def free_by_order(root: Path = _LIVE) -> tuple[int, ...]:
         UsageError: one is not of its form.
     """
     zones = parse_buddyinfo(read_required(root, "proc/buddyinfo"))
-    hidden = {(zone.node, zone.name): sum(zone.pcp_counts) for zone in parse_zoneinfo(read_required(root, "proc/zoneinfo"))}
+    places = parse_zoneinfo(read_required(root, "proc/zoneinfo"))
+    hidden = {(zone.node, zone.name): sum(zone.pcp_counts) for zone in places}
     free = parse_meminfo(read_required(root, "proc/meminfo")).free
     bytes_by_order = [0] * len(zones[0].counts)
     listed = sum(hidden.values()) * _PAGE
@@ -50,7 +51,8 @@ def free_by_order(root: Path = _LIVE) -> tuple[int, ...]:
         if zone.zone != PROTECTED:
             sizes[0] += hidden[zone.node, zone.zone] * _PAGE
             bytes_by_order = [one + other for one, other in zip(bytes_by_order, sizes, strict=True)]
-    if free - listed > _DEFERRED_LEAST:
+    highest = max(places, key=lambda zone: zone.start_pfn + zone.spanned)
+    if _DEFERRED_LEAST < free - listed <= (highest.present - highest.managed) * _PAGE:
         bytes_by_order[-1] += free - listed
     return tuple(bytes_by_order)
 

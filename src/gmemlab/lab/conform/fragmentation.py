@@ -20,6 +20,7 @@ from gmemlab.units import MIB, signed_size
 LEAST_WON: Final = 3  # compaction wins a third of what it may in movable memory
 SLACK_SHARE: Final = 0.05  # of the file's size
 SLACK: Final = 128 * MIB  # other processes allocate and free meanwhile
+FAULTS_SLACK: Final = FAULTS * BLOCK // 4
 NULL_MODEL: Final = (
     "pages do not move and blocks have no history: all that is filled turns unmovable, every other page is free, nothing"
     " merges, compaction wins nothing, and pools and huge faults get what was free in 2M chunks before"
@@ -120,8 +121,9 @@ def compare(step: Step, model: Seen, kernel: Seen) -> Iterator[Comparison]:
 def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
     """What the kernel may show at least and at most, in bytes.
 
-    Unmovable memory tells all, but for what others do meanwhile. Movable memory turns no block unmovable; compaction and the
-    pool win between a third and all of the holes (L23), the pool perhaps nothing (K22).
+    Unmovable memory tells all, but for what others do meanwhile, and for huge faults that find others' pages unmovable. Movable
+    memory turns no block unmovable; compaction wins between a third and all of the holes (L23), the pool anything from nothing
+    on, which decides what is left to huge faults (K22).
 
     Args:
         step: which kind of memory.
@@ -129,14 +131,17 @@ def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
         slack: bytes for what others do.
     """
     found: dict[str, Bounds] = {name: (figure - slack, figure + slack) for name, figure in model.counters.items()}
+    if exhausts(step):
+        found["faults"] = (None, model.counters["faults"] + FAULTS_SLACK)
     if step.op == "shmem":
         holes = step.size // 2
-        found["turned"] = (None, model.counters["turned"] + slack)
-        found["compacted"] = (model.counters["compacted"] // LEAST_WON - slack, holes + slack)
+        turned, won = model.counters["turned"], model.counters["compacted"]
+        found["turned"] = (turned - slack if turned > 0 else None, turned + slack)
+        found["compacted"] = (won // LEAST_WON - slack, won + slack)
         if exhausts(step):
             pool, after = model.counters["pool"], model.counters["pool_compacted"]
             found["pool"] = (pool - slack, pool + holes + slack)
-            found["faults"] = (FAULTS * BLOCK // LEAST_WON, None)
+            found["faults"] = (0, FAULTS * BLOCK)
             found["pool_compacted"] = (pool - slack + (after - pool) // LEAST_WON, pool + holes + slack)
     return found
 

@@ -156,8 +156,10 @@ def _conform_measured(
         finally:
             live.close()
         result = _measured(suite, facts, recorded, _Tally(suite.name, len(steps), progress), started)
-        if result.status == AGREES or attempt == MEASURED_ATTEMPTS - 1:
+        if result.status == AGREES:
             return replace(result, disturbed=attempt)
+        if attempt == MEASURED_ATTEMPTS - 1:
+            return result
         attempt += 1
 
 
