@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gmemlab.lab.conform.run import Result
 
-OPS_HELP: Final = "Random operations in each suite; by default what takes about a minute in all."
+OPS_HELP: Final = "Random operations in each suite; by default what takes about two minutes in all."
 
 
 def run(

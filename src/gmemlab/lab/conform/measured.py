@@ -27,6 +27,7 @@ class Comparison:
         rule: what must hold, in words.
         holds: whether it does.
         spread: mean distance of the kernel's runs from each other; None if there is one only.
+        distances: of the model from the kernel in each run, whose mean `distance` is; none if there is one only.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Comparison:
     rule: str
     holds: bool
     spread: float | None = None
+    distances: tuple[float, ...] = ()
 
     @property
     def by_order(self) -> bool:

@@ -1,6 +1,6 @@
 """The model's world for the suite `mix`: distributions of free memory, model to kernel, kernel to kernel, null to kernel."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any, Final
@@ -65,13 +65,14 @@ def compare(moment: str, compared: Compared) -> Comparison:
     model = [shares(from_counters(moment, seen.counters)) for _, seen, _ in compared]
     null = [shares(from_counters(MOMENTS[0], seen.counters)) for _, _, seen in compared]
     spread = _mean(distance(*pair) for pair in combinations(kernel, 2))
-    far, simple = (_mean(map(distance, other, kernel)) for other in (model, null))
+    distances = tuple(map(distance, model, kernel))
+    far, simple = _mean(distances), _mean(map(distance, null, kernel))
     rule = f"at most {FACTOR} x kernel to kernel"
     figures = (_middle(kernel), _middle(model), _middle(null))
-    return Comparison(f"free by order, {moment}", *figures, far, simple, rule, far <= FACTOR * spread, spread)
+    return Comparison(f"free by order, {moment}", *figures, far, simple, rule, far <= FACTOR * spread, spread, distances)
 
 
-def _mean(values: Iterator[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return sum(found) / len(found) if found else 0.0
 
