@@ -90,6 +90,11 @@ def format_size(size: float) -> str:
     return _scaled(size, _SIZE_STEPS)
 
 
+def signed_size(size: float) -> str:
+    """Return a size that may be negative, with at most three digits and a unit."""
+    return f"{'-' if size < 0 else ''}{format_size(abs(size))}"
+
+
 def format_duration(nanoseconds: float) -> str:
     """Return nanoseconds as a short duration of about three significant digits: ``1.5h``, ``250ms``."""
     return _scaled(nanoseconds, _DURATION_STEPS)

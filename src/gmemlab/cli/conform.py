@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from gmemlab.lab.conform.run import Result
 
-OPS_HELP: Final = "Random operations in each suite; by default what takes about a minute in all."
+OPS_HELP: Final = "Random operations in each suite; by default what takes about two minutes in all."
 
 
 def run(
@@ -75,8 +75,10 @@ def run(
 
 
 def exit_code(results: "Sequence[Result]") -> int:
-    """0 if all that ran agrees, 1 for a mismatch; where nothing could run, UnsupportedError says why."""
-    if any(result.mismatch for result in results):
+    """0 if all that ran agrees, 1 if something differs; where nothing could run, UnsupportedError says why."""
+    from gmemlab.lab.conform.run import DIFFERS
+
+    if any(result.status == DIFFERS for result in results):
         return 1
     if all(result.reason for result in results):
         raise UnsupportedError(f"suites {', '.join(result.suite.name for result in results)}", results[0].reason)

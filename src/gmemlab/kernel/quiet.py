@@ -1,6 +1,9 @@
 """Keep the kernel's helpers from changing what is counted: per-CPU page lists and khugepaged (section 0 of live-kernel)."""
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,3 +61,15 @@ def hidden_pages(root: Path = _LIVE) -> int:
         UnsupportedError: /proc/zoneinfo cannot be read.
     """
     return sum(sum(zone.pcp_counts) for zone in parse_zoneinfo(read_required(root, "proc/zoneinfo")))
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """Run on one CPU only: pages that it gave back are on its own lists, where it finds them again (L21)."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a cgroup may have taken CPUs away meanwhile
+            os.sched_setaffinity(0, cpus)

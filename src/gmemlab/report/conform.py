@@ -8,6 +8,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from gmemlab.lab.conform.run import Result
+from gmemlab.report.distances import comparisons_as_json, print_comparisons
 
 _STYLES = {"agrees": "green", "differs": "bold red", "skipped": "yellow"}
 
@@ -36,6 +37,8 @@ def print_conformance(screen: Console, results: Sequence[Result]) -> None:
             times = "once" if result.disturbed == 1 else f"{result.disturbed} times"
             screen.print(f"{result.suite.name}: {times}, a mismatch did not show again: other processes use huge pages, too")
     for result in results:
+        if result.comparisons:
+            print_comparisons(screen, result)
         if result.mismatch:
             _print_mismatch(screen, result)
 
@@ -75,6 +78,8 @@ def conformance_as_json(results: Sequence[Result]) -> dict[str, Any]:
                     "differences": list(result.mismatch.differences),
                     "script": result.script,
                 },
+                "null_model": result.null_model,
+                "comparisons": comparisons_as_json(result.comparisons),
             }
             for result in results
         ]

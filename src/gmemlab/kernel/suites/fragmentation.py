@@ -1,36 +1,45 @@
-"""The suite `fragmentation`: what unmovable and movable pages leave behind when every other one is given back (L22, L23).
+"""The suite `fragmentation`: what unmovable and movable pages leave behind when every other one is given back (L22 to L24).
 
 A file is filled with 4K pages and punched at every other page; then the kernel is asked to compact. Pages of guest_memfd
 are unmovable, so that no huge page comes back; those of shmem are movable. Memory is compacted before, too, so that what
 is won afterwards was the file's.
+
+A file whose holes are large enough to live on also shows what others get: a hugetlb pool that grows as far as memory goes
+(K22), which leaves nothing but the holes, and huge page faults after that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from gmemlab.kernel.features import read_required
+from gmemlab.kernel import abi
+from gmemlab.kernel.calls import fallocate
+from gmemlab.kernel.files import LiveFile
 from gmemlab.kernel.host import LiveHost
-from gmemlab.kernel.procfs import parse_buddyinfo, parse_pagetypeinfo
-from gmemlab.kernel.quiet import hidden_pages
+from gmemlab.kernel.observe.free_memory import as_counters, free_by_order, read_files, unmovable_blocks
+from gmemlab.kernel.observe.pools import read_pool
+from gmemlab.kernel.quiet import on_one_cpu
 from gmemlab.kernel.settings import Settings
+from gmemlab.kernel.suites import anon, hugetlb, thp
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
+from gmemlab.protocol import GuestMemory
 
-SIZE: Final = 2 << 30
 BLOCK_ORDER: Final = 9
-CYCLES: Final = 4
+BLOCK: Final = PAGE << BLOCK_ORDER
+LEAST_HOLES: Final = 4 << 30  # bytes for the rest of the machine to live on while the pool has all else
+FAULTS: Final = 64  # in huge pages, once the pool has all else
 KINDS: Final = ("guest_memfd", "shmem")
-SETTING: Final = "sys/kernel/mm/transparent_hugepage/shmem_enabled"
-_ROOT: Final = Path("/")
+DEFRAG: Final = f"{anon.THP}/defrag"
 _COMPACT: Final = Path("/proc/sys/vm/compact_memory")
+_PUNCH: Final = abi.KEEP_SIZE | abi.PUNCH_HOLE
 
 
 def plan(random: Random, count: int) -> Iterator[Step]:
-    """Both kinds of memory, `count` times, in a random order."""
-    for _ in range(count):
-        for kind in random.sample(KINDS, len(KINDS)):
-            yield Step(kind, 0, 0, SIZE)
+    """Both kinds of memory, in a random order, each in a file of which `count` pages are punched."""
+    size = max(1, round(2 * count * PAGE / BLOCK)) * BLOCK
+    for kind in random.sample(KINDS, len(KINDS)):
+        yield Step(kind, 0, 0, size)
 
 
 def alternate(size: int) -> Iterator[int]:
@@ -38,40 +47,154 @@ def alternate(size: int) -> Iterator[int]:
     return iter(range(PAGE, size, 2 * PAGE))
 
 
-class LiveFragmentation:
-    """The running kernel. Satisfies `steps.World`."""
+def exhausts(step: Step) -> bool:
+    """Whether a step also has a pool take all memory but the holes."""
+    return step.size // 2 >= LEAST_HOLES
 
-    def __init__(self) -> None:
+
+class Machine(Protocol):
+    """What the experiment needs of the running kernel, or of the model. Bytes throughout."""
+
+    def open(self, step: Step) -> GuestMemory:
+        """An empty file of the step's kind and size."""
+
+    def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
+        """Give single pages back."""
+
+    def free_by_order(self) -> tuple[int, ...]:
+        """Free memory in chunks of each order."""
+
+    def unmovable(self) -> int:
+        """Page blocks that are unmovable."""
+
+    def compact(self) -> None:
+        """Compact all zones, as far as it gets."""
+
+    def fill_pool(self) -> int:
+        """Grow the hugetlb pool as far as memory goes. Returns by how much."""
+
+    def empty_pool(self) -> None:
+        """Give back what the pool got."""
+
+    def huge_faults(self, count: int) -> int:
+        """Touch so many 2M of anonymous memory, for which direct compaction is allowed. Returns what came in huge pages."""
+
+
+def experiment(machine: Machine, step: Step) -> dict[str, int]:
+    """Fill, punch, exhaust and compact.
+
+    Args:
+        machine: of either world.
+        step: says of which kind the memory is, and how much.
+
+    Returns:
+        Bytes, by name.
+    """
+    counts = as_counters("before", machine.free_by_order())
+    typed = machine.unmovable()
+    memory = machine.open(step)
+    memory.allocate()
+    counts["turned"] = machine.unmovable() - typed
+    full = machine.free_by_order()
+    machine.punch(memory, alternate(step.size))
+    punched = machine.free_by_order()
+    counts |= as_counters("punched", punched)
+    counts["freed"] = sum(punched) - sum(full)
+    counts["huge"] = in_blocks(punched) - in_blocks(full)
+    if exhausts(step):
+        counts["pool"] = machine.fill_pool()
+        counts["faults"] = machine.huge_faults(FAULTS)
+        machine.empty_pool()
+    loose = in_blocks(machine.free_by_order())
+    machine.compact()
+    counts["compacted"] = in_blocks(machine.free_by_order()) - loose
+    if exhausts(step):
+        counts["pool_compacted"] = machine.fill_pool()
+        machine.empty_pool()
+    memory.close()
+    return counts
+
+
+def in_blocks(by_order: Sequence[int]) -> int:
+    """Of free memory by order, what lies in chunks of 2 MiB and more."""
+    return sum(by_order[BLOCK_ORDER:])
+
+
+class LiveMachine:
+    """The running kernel. Satisfies `Machine`.
+
+    Args:
+        settings: that are put back.
+    """
+
+    def __init__(self, settings: Settings) -> None:
         self.host = LiveHost()
+        self.settings = settings
+        self.pages = read_pool(BLOCK).whole.total
+
+    def open(self, step: Step) -> LiveFile:
+        """An empty file."""
+        return self.host.guest_memfd(step.size) if step.op == "guest_memfd" else self.host.shmem(step.size)
+
+    def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
+        """Give single pages back, without looking at each: nobody else holds them."""
+        assert isinstance(memory, LiveFile)
+        for offset in offsets:
+            fallocate(memory.fd, _PUNCH, offset, PAGE)
+
+    def free_by_order(self) -> tuple[int, ...]:
+        """Free memory in chunks of each order."""
+        return free_by_order()
+
+    def unmovable(self) -> int:
+        """Page blocks that are unmovable."""
+        return unmovable_blocks() * BLOCK
+
+    def compact(self) -> None:
+        """Compact all zones."""
+        _COMPACT.write_text("1")
+
+    def fill_pool(self) -> int:
+        """Grow the pool by more than there can be."""
+        wanted = self.pages + sum(free_by_order()) // BLOCK
+        return (int(self.settings.set(hugetlb.SETTING, wanted)) - self.pages) * BLOCK
+
+    def empty_pool(self) -> None:
+        """Give the pool its old size."""
+        self.settings.set(hugetlb.SETTING, self.pages)
+
+    def huge_faults(self, count: int) -> int:
+        """Touch the first page of each 2M."""
+        with self.host.anonymous(count * BLOCK) as memory:
+            return count_huge_faults(memory, count)
+
+
+def count_huge_faults(memory: GuestMemory, count: int) -> int:
+    """Touch the first page of each 2M of anonymous memory, and see from its charge how many came in huge pages; bytes."""
+    for offset in range(0, count * BLOCK, BLOCK):
+        memory.access(offset, PAGE, by="host")
+    return (memory.usage().charged - count * PAGE) // (BLOCK - PAGE) * BLOCK
+
+
+class LiveFragmentation:
+    """The experiment on the running kernel, on one CPU. Satisfies `steps.World` and `steps.ReadsFiles`.
+
+    Args:
+        settings: that are put back.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.machine = LiveMachine(settings)
         self.counts: dict[str, int] = {}
+        self.texts: Mapping[str, str] = {}
 
     def apply(self, step: Step) -> tuple[int, int]:
-        """Fill, punch and compact; movable memory again while compaction ended early, which depends on where the file lies."""
-        for _ in range(CYCLES):
-            self.cycle(step)
-            if step.op == "guest_memfd" or self.counts["compacted"] >= self.counts["freed"] // 2:
-                break
-        return 0, step.size // PAGE
-
-    def cycle(self, step: Step) -> None:
-        """Fill, punch, compact; bytes throughout."""
-        compact()
-        memory = self.host.guest_memfd(step.size) if step.op == "guest_memfd" else self.host.shmem(step.size)
-        before = unmovable_blocks()
-        memory.allocate()
-        now = unmovable_blocks()
-        free, huge = free_memory()
-        for offset in alternate(step.size):
-            memory.punch_hole(offset, PAGE)
-        freed, huge_freed = (now - then for now, then in zip(free_memory(), (free, huge), strict=True))
-        compact()
-        compacted = free_memory()[1] - huge
-        memory.close()
-        block = PAGE << BLOCK_ORDER
-        self.counts = {
-            "unmovable": now * block, "turned": (now - before) * block, "freed": freed, "huge": huge_freed,
-            "compacted": compacted,
-        }  # fmt: skip
+        """Fill, punch, exhaust and compact."""
+        self.machine.compact()
+        with on_one_cpu():
+            self.texts = read_files()
+            self.counts = experiment(self.machine, step)
+        return 0, step.size // (2 * PAGE)
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
         """What came of the last step, in bytes."""
@@ -79,29 +202,14 @@ class LiveFragmentation:
 
     def close(self) -> None:
         """Free everything."""
-        self.host.close()
-
-
-def unmovable_blocks() -> int:
-    """Page blocks of 2 MiB that are unmovable."""
-    info = parse_pagetypeinfo(read_required(_ROOT, "proc/pagetypeinfo"))
-    return sum(zone.blocks.get("Unmovable", 0) for zone in info.blocks)
-
-
-def compact() -> None:
-    """Compact all zones, as far as the kernel gets."""
-    _COMPACT.write_text("1")
-
-
-def free_memory() -> tuple[int, int]:
-    """Bytes that are free: all, those on per-CPU lists too, and those in chunks of 2 MiB or more."""
-    zones = parse_buddyinfo(read_required(_ROOT, "proc/buddyinfo"))
-    sizes = [sum(count * (PAGE << order) for order, count in enumerate(zone.counts)) for zone in zones]
-    huge = [sum(count * (PAGE << order) for order, count in enumerate(zone.counts) if order >= BLOCK_ORDER) for zone in zones]
-    return sum(sizes) + hidden_pages() * PAGE, sum(huge)
+        self.machine.empty_pool()
+        self.machine.host.close()
 
 
 def live(settings: Settings) -> tuple[LiveFragmentation, dict[str, Any]]:
     """The running kernel's world; shmem in 4K pages, like guest_memfd."""
-    settings.set(SETTING, "never")
-    return LiveFragmentation(), {}
+    hugetlb.refuse_used_pool()
+    settings.set(thp.SETTING, "never")
+    settings.set(anon.SETTING, "madvise")
+    settings.set(DEFRAG, "madvise")
+    return LiveFragmentation(settings), {}

@@ -52,10 +52,15 @@ class LiveHugetlb(LiveFiles):
 
 def live(settings: Settings) -> tuple[LiveHugetlb, dict[str, Any]]:
     """Files of hugetlb, and a pool with a few idle pages."""
-    pool = read_pool(BLOCK * PAGE).whole
-    if pool.reserved or pool.total > pool.free:
-        raise UnsupportedError("hugetlb pool of 2M pages", f"{pool.total - pool.free + pool.reserved} of its pages are others'")
+    refuse_used_pool()
     settings.set(OVERCOMMIT, 0)
     if int(settings.set(SETTING, PAGES)) < PAGES:
         raise UnsupportedError("hugetlb pool of 2M pages", f"{PAGES} idle pages cannot be had")
     return LiveHugetlb(settings), {"pages": PAGES}
+
+
+def refuse_used_pool() -> None:
+    """Leave a pool alone that others use. Raises UnsupportedError."""
+    pool = read_pool(BLOCK * PAGE).whole
+    if pool.reserved or pool.total > pool.free:
+        raise UnsupportedError("hugetlb pool of 2M pages", f"{pool.total - pool.free + pool.reserved} of its pages are others'")

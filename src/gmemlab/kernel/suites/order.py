@@ -5,15 +5,14 @@ first. Either every other page, so that no two free ones could merge; or all of 
 the CPU keep them apart. 2M folios likewise.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from random import Random
 from typing import Any, Final
 
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.observe.pages import frames
+from gmemlab.kernel.quiet import on_one_cpu
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
 from gmemlab.protocol import GuestMemory
@@ -98,17 +97,16 @@ class LiveOrder:
     def __init__(self) -> None:
         self.host = LiveHost()
         self.counts: dict[str, int] = {}
-        self._cpus = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(self._cpus)})
 
     def apply(self, step: Step) -> tuple[int, int]:
         """The best of some cycles: whatever else runs on the CPU takes and gives pages meanwhile."""
         order = shuffled(step)
         best = 0
-        for _ in range(CYCLES):
-            best = max(best, self.cycle(step, order))
-            if best == len(order):
-                break
+        with on_one_cpu():
+            for _ in range(CYCLES):
+                best = max(best, self.cycle(step, order))
+                if best == len(order):
+                    break
         self.counts = {"of": len(order), "reversed": best}
         return 0, len(order)
 
@@ -127,10 +125,8 @@ class LiveOrder:
         return {}, self.counts
 
     def close(self) -> None:
-        """Free everything, and run on all CPUs again."""
+        """Free everything."""
         self.host.close()
-        with suppress(OSError):
-            os.sched_setaffinity(0, self._cpus)
 
 
 def live(settings: Settings) -> tuple[LiveOrder, dict[str, Any]]:

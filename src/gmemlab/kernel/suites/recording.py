@@ -68,7 +68,7 @@ class Recording:
         raise UsageError("ends too early: the last line says how many steps there are", file=self.path, line=number + 1)
 
 
-def record_suite(path: Path, suite: Suite, operations: int, seed: int, budget: Budget) -> int:
+def record_suite(path: Path, suite: Suite, operations: int, seed: int, budget: Budget, patience: float = 0.0) -> int:
     """Drive the running kernel and write what it showed; the file appears when it is complete.
 
     Args:
@@ -77,6 +77,7 @@ def record_suite(path: Path, suite: Suite, operations: int, seed: int, budget: B
         operations: how many random ones.
         seed: where they are drawn from.
         budget: of memory.
+        patience: seconds to wait for another process that has changed the same settings.
 
     Returns:
         The number of steps; 0 if this kernel lacks what the suite needs, which the recording then says.
@@ -90,8 +91,8 @@ def record_suite(path: Path, suite: Suite, operations: int, seed: int, budget: B
         "facts": {}, "skipped": "",
     }  # fmt: skip
     try:
-        budget.check(suite.bytes, f"suite {suite.name}")
-        with Settings() as settings:
+        budget.check(suite.needs(operations), f"suite {suite.name}")
+        with Settings(patience=patience) as settings:
             if suite.quiet:
                 quiet(settings)
             world, head["facts"] = suite.load().live(settings)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from gmemlab.errors import OperationError, UsageError
 
@@ -57,12 +57,14 @@ class Seen:
         done: pages that were handled before the error (or in all).
         files: by the suite's numbers, those that were looked at.
         counters: since the suite's start.
+        texts: files of /proc as they were before the step, by name, where a suite reads them.
     """
 
     errno: int
     done: int
     files: Mapping[int, FileSeen] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class World(Protocol):
@@ -76,6 +78,17 @@ class World(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A world that reads files of /proc before each step.
+
+    Attributes:
+        texts: what it read last, by name.
+    """
+
+    texts: Mapping[str, str]
 
 
 def attempt(action: Callable[[], int]) -> tuple[int, int]:
@@ -94,7 +107,7 @@ def drive(world: World, steps: Iterable[Step]) -> Iterator[tuple[Step, Seen]]:
     for number, step in enumerate(steps):
         errno, done = world.apply(step)
         files, counters = world.look(None if number % EVERY == 0 else (step.file,))
-        yield step, Seen(errno, done, files, counters)
+        yield step, Seen(errno, done, files, counters, world.texts if isinstance(world, ReadsFiles) else {})
 
 
 def runs_of(flags: Sequence[bool]) -> Runs:
@@ -122,7 +135,7 @@ def encode(step: Step, seen: Seen) -> list[Any]:
         ]
         for number, file in seen.files.items()
     }
-    return [list(step), seen.errno, seen.done, files, dict(seen.counters)]
+    return [list(step), seen.errno, seen.done, files, dict(seen.counters), *([dict(seen.texts)] if seen.texts else [])]
 
 
 def decode(data: Any) -> tuple[Step, Seen]:
@@ -132,9 +145,11 @@ def decode(data: Any) -> tuple[Step, Seen]:
         UsageError: it is none; without the place.
     """
     try:
-        step, errno, done, files, counters = data
+        step, errno, done, files, counters, *more = data
         seen = {int(number): _file(*parts) for number, parts in files.items()}
-        return Step(*step), Seen(int(errno), int(done), seen, {str(key): int(value) for key, value in counters.items()})
+        counts = {str(key): int(value) for key, value in counters.items()}
+        texts = {str(name): str(text) for table in more for name, text in table.items()}
+        return Step(*step), Seen(int(errno), int(done), seen, counts, texts)
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError("not a recorded step", value=data) from error
 

@@ -34,6 +34,8 @@ class Suite:
         summary: one line for people.
         operations: how many by default.
         bytes: of memory that it uses at most.
+        bytes_each: of memory for each operation, where fewer of them use less.
+        measured: whether figures are compared at the end, instead of sightings after each step.
         quiet: whether the per-CPU page lists are kept short, so that free memory can be counted.
     """
 
@@ -43,7 +45,13 @@ class Suite:
     summary: str
     operations: int
     bytes: int
+    bytes_each: int = 0
+    measured: bool = False
     quiet: bool = True
+
+    def needs(self, operations: int) -> int:
+        """Bytes of memory for so many operations."""
+        return min(self.bytes, self.bytes_each * operations) if self.bytes_each else self.bytes
 
     def load(self) -> SuiteModule:
         """Import the suite's module."""
@@ -51,6 +59,7 @@ class Suite:
 
 
 _MIB: Final = 1 << 20
+_GIB: Final = 1 << 30
 SUITES: Final[Mapping[str, Suite]] = {
     suite.name: suite
     for suite in (
@@ -60,7 +69,26 @@ SUITES: Final[Mapping[str, Suite]] = {
         Suite("hugetlb", "hugetlb", "L18, L19", "hugetlb files: reservations, pool sizes, surplus, pins", 3000, 64 * _MIB),
         Suite("hugetlb-1g", "hugetlb_1g", "L18 to L20", "1G pages: punches inside, demotion", 60, 2048 * _MIB),
         Suite("order", "order", "L21", "freed pages are handed out again, the last one first", 200, 256 * _MIB, quiet=False),
-        Suite("fragmentation", "fragmentation", "L22, L23", "what unmovable and movable pages leave behind", 1, 2048 * _MIB),
+        Suite(
+            "fragmentation",
+            "fragmentation",
+            "L22 to L24, K22",
+            "what unmovable and movable pages leave behind",
+            1 << 18,
+            1024 * _GIB,
+            bytes_each=8192,  # every other page of a file is punched
+            measured=True,
+        ),
+        Suite(
+            "mix",
+            "mix",
+            "L21 to L24",
+            "free memory by order in a random mix of files",
+            10_000,
+            6 * _GIB,
+            bytes_each=6 * _GIB // 10_000 + 1,
+            measured=True,
+        ),
         Suite(
             "attributes",
             "attributes",

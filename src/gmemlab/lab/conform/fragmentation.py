@@ -1,92 +1,193 @@
-"""The model's world for the suite `fragmentation` (L22, L23): inequalities, as the rest of the machine goes on meanwhile."""
+"""The model's world for the suite `fragmentation` (L22 to L24, K22): figures beside those of a null model.
 
-from collections.abc import Mapping, Sequence
+Compaction and pools depend on where memory lies and on what the kernel tried before, which no snapshot tells: for movable
+memory they are bounds (L23).
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import numpy as np
-
-from gmemlab.core import layout
-from gmemlab.core.layout import UNMOVABLE
-from gmemlab.kernel.suites.fragmentation import alternate
-from gmemlab.kernel.suites.steps import PAGE, FileSeen, Seen, Step
-from gmemlab.model.host import BLOCK_SIZE, Host
-from gmemlab.model.machine import free_in_blocks
+from gmemlab.kernel.observe.free_memory import from_counters
+from gmemlab.kernel.suites.fragmentation import BLOCK, FAULTS, count_huge_faults, exhausts, experiment, in_blocks
+from gmemlab.kernel.suites.steps import PAGE, Seen, Step
+from gmemlab.lab.conform.live_host import free_by_order, host_of, unmovable
+from gmemlab.lab.conform.measured import Compared, Comparison, beats_null, distance, shares
+from gmemlab.model.host import Host
 from gmemlab.policy import find
-from gmemlab.units import format_size
+from gmemlab.protocol import GuestMemory
+from gmemlab.units import MIB, signed_size
 
 LEAST_WON: Final = 3  # compaction wins a third of what it may in movable memory
-SLACK: Final = 0.12  # of the file's size: other processes allocate and free meanwhile
+SLACK_SHARE: Final = 0.05  # of the file's size
+SLACK: Final = 128 * MIB  # other processes allocate and free meanwhile
+FAULTS_SLACK: Final = FAULTS * BLOCK // 4
+NULL_MODEL: Final = (
+    "pages do not move and blocks have no history: all that is filled turns unmovable, every other page is free, nothing"
+    " merges, compaction wins nothing, and pools and huge faults get what was free in 2M chunks before"
+)
+TITLES: Final = {
+    "turned": "turned unmovable",
+    "freed": "freed by punches",
+    "huge": "of it in 2M chunks",
+    "pool": "pool gets",
+    "faults": "huge faults get",
+    "compacted": "compaction wins",
+    "pool_compacted": "pool gets after it",
+}
+Bounds = tuple[float | None, float | None]
+
+
+class ModelMachine:
+    """A modelled host. Satisfies `kernel.suites.fragmentation.Machine`."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def open(self, step: Step) -> GuestMemory:
+        """An empty file in 4K pages."""
+        if step.op == "guest_memfd":
+            return self.host.guest_memfd(step.size, "4k-inplace", flags=3)
+        return self.host.memory(step.size, find("shmem-thp").with_choices({"sizes": "4K", "fallocate_sizes": "4K"}))
+
+    def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
+        """Give single pages back."""
+        for offset in offsets:
+            memory.punch_hole(offset, PAGE)
+
+    def free_by_order(self) -> tuple[int, ...]:
+        """Free memory in chunks of each order."""
+        return free_by_order(self.host)
+
+    def unmovable(self) -> int:
+        """Page blocks that are unmovable."""
+        return unmovable(self.host)
+
+    def compact(self) -> None:
+        """Compact all zones."""
+        self.host.compact()
+
+    def fill_pool(self) -> int:
+        """Grow the pool by more than there can be."""
+        self.host.set_pool("2M", self.host.free_bytes // BLOCK)
+        return int(self.host.state.pools[0].nr) * BLOCK
+
+    def empty_pool(self) -> None:
+        """Give all of the pool back."""
+        self.host.set_pool("2M", 0)
+
+    def huge_faults(self, count: int) -> int:
+        """Touch the first page of each 2M."""
+        with self.host.memory(count * BLOCK, "anon-thp") as memory:
+            return count_huge_faults(memory, count)
 
 
 class ModelFragmentation:
-    """An empty modelled host. Satisfies `judge.ModelWorld`."""
+    """The experiment on modelled hosts. Satisfies `measured.MeasuredWorld`."""
 
-    def __init__(self) -> None:
-        self.host = Host("4G")
-        self.counts: dict[str, int] = {}
-        self.size = 0
+    null_model = NULL_MODEL
 
-    def apply(self, step: Step) -> tuple[int, int]:
-        """Fill, punch and compact."""
-        movable = step.op == "shmem"
-        small = find("shmem-thp").with_choices({"sizes": "4K", "fallocate_sizes": "4K"})
-        memory = self.host.memory(step.size, small) if movable else self.host.guest_memfd(step.size, "4k-inplace", flags=3)
-        before = self.unmovable()
-        memory.allocate()
-        now = self.unmovable()
-        free, huge = self.host.free_bytes, free_in_blocks(self.host.state)
-        for offset in alternate(step.size):
-            memory.punch_hole(offset, PAGE)
-        freed, huge_freed = self.host.free_bytes - free, (free_in_blocks(self.host.state) - huge) * PAGE
-        self.host.compact()
-        compacted = (free_in_blocks(self.host.state) - huge) * PAGE
-        memory.close()
-        self.size = step.size
-        self.counts = {
-            "unmovable": now * BLOCK_SIZE, "turned": (now - before) * BLOCK_SIZE, "freed": freed, "huge": huge_freed,
-            "compacted": compacted,
-        }  # fmt: skip
-        return 0, step.size // PAGE
+    def take(self, step: Step, texts: Mapping[str, str]) -> Seen:
+        """Fill, punch, exhaust and compact."""
+        machine = ModelMachine(host_of(texts))
+        counts = experiment(machine, step)
+        machine.host.audit()
+        return Seen(0, step.size // (2 * PAGE), counters=counts)
 
-    def unmovable(self) -> int:
-        """Page blocks of memory in use or free that are unmovable."""
-        blocks = self.host.state.blocks
-        used = (blocks["kind"] != layout.HOLE) & (blocks["kind"] != layout.RESERVED)
-        return int(np.count_nonzero(used & (blocks["migratetype"] == UNMOVABLE)))
+    def comparisons(self, compared: Compared) -> list[Comparison]:
+        """Each figure of each kind of memory."""
+        found = [one for step, model, kernel in compared for one in compare(step, model, kernel)]
+        return [*found, beats_null(found)]
 
-    def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
-        """What came of the last step, in bytes."""
-        return {}, self.counts
 
-    def compare(self, model: Seen, kernel: Seen) -> list[str]:
-        """What the kernel showed lies within what the model allows.
+def compare(step: Step, model: Seen, kernel: Seen) -> Iterator[Comparison]:
+    """Hold the figures of one kind of memory against the kernel's.
 
-        At least as many blocks are unmovable, as the kernel has others, too; and no more turned so. Compaction wins nothing
-        where pages are unmovable; in movable memory at least a third of the holes, and all of them at most, as it ends early
-        where the file lies in the part of the zone that it takes free pages from (L23).
-        """
-        slack = int(SLACK * self.size)
-        bounds = {
-            "unmovable": (model.counters["unmovable"] - slack, None),
-            "turned": (None, model.counters["turned"] + slack),
-            "freed": (model.counters["freed"] - slack, model.counters["freed"] + slack),
-            "huge": (None, model.counters["huge"] + slack),
-            "compacted": (model.counters["compacted"] // LEAST_WON - slack, model.counters["compacted"] + slack),
-        }
-        return [
-            self.text(name, kernel, model)
-            for name, (least, most) in bounds.items()
-            if (least is not None and kernel.counters[name] < least) or (most is not None and kernel.counters[name] > most)
-        ]
+    Args:
+        step: which kind, and how much of it.
+        model: what the model showed.
+        kernel: what the kernel showed.
+    """
+    slack = SLACK_SHARE * step.size + SLACK
+    null, limits = null_figures(step, kernel), bounds(step, model, slack)
+    yield _compare_orders(step, model, kernel, slack)
+    for name in [name for name in TITLES if name in kernel.counters]:
+        here, there, simple = kernel.counters[name], model.counters[name], null[name]
+        least, most = limits[name]
+        holds = (least is None or here >= least) and (most is None or here <= most)
+        far, further = (min(1.0, abs(other - here) / step.size) for other in (there, simple))
+        yield Comparison(f"{step.op}: {TITLES[name]}", (here,), (there,), (simple,), far, further, _rule(least, most), holds)
 
-    def text(self, name: str, kernel: Seen, model: Seen) -> str:
-        """One line about a counter."""
-        one, other = kernel.counters[name], model.counters[name]
-        return f"{name}: kernel {'-' if one < 0 else ''}{format_size(abs(one))}, model {format_size(other)}"
 
-    def close(self) -> None:
-        """See that nothing is lost."""
-        self.host.audit()
+def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
+    """What the kernel may show at least and at most, in bytes.
+
+    Unmovable memory tells all, but for what others do meanwhile, and for huge faults that find others' pages unmovable. Movable
+    memory turns no block unmovable; compaction wins between a third and all of the holes (L23), the pool anything from nothing
+    on, which decides what is left to huge faults (K22).
+
+    Args:
+        step: which kind of memory.
+        model: what the model showed.
+        slack: bytes for what others do.
+    """
+    found: dict[str, Bounds] = {name: (figure - slack, figure + slack) for name, figure in model.counters.items()}
+    if exhausts(step):
+        found["faults"] = (None, model.counters["faults"] + FAULTS_SLACK)
+    if step.op == "shmem":
+        holes = step.size // 2
+        turned, won = model.counters["turned"], model.counters["compacted"]
+        found["turned"] = (turned - slack if turned > 0 else None, turned + slack)
+        found["compacted"] = (won // LEAST_WON - slack, won + slack)
+        if exhausts(step):
+            pool, after = model.counters["pool"], model.counters["pool_compacted"]
+            found["pool"] = (pool - slack, pool + holes + slack)
+            found["faults"] = (0, FAULTS * BLOCK)
+            found["pool_compacted"] = (pool - slack + (after - pool) // LEAST_WON, pool + holes + slack)
+    return found
+
+
+def null_figures(step: Step, kernel: Seen) -> dict[str, int]:
+    """What simple arithmetic says, in bytes; `NULL_MODEL` in words.
+
+    Args:
+        step: how much memory is filled.
+        kernel: tells what was free before.
+    """
+    rest = in_blocks(from_counters("before", kernel.counters)) - step.size
+    return {
+        "turned": step.size, "freed": step.size // 2, "huge": 0, "pool": rest, "faults": 0, "compacted": 0,
+        "pool_compacted": rest,
+    }  # fmt: skip
+
+
+def null_orders(step: Step, kernel: Seen) -> list[int]:
+    """Free memory by order after the punches, as arithmetic has it: the file came out of the largest chunks.
+
+    Args:
+        step: how much memory is filled.
+        kernel: tells what was free before.
+    """
+    before = list(from_counters("before", kernel.counters))
+    before[-1] -= step.size
+    before[0] += step.size // 2
+    return before
+
+
+def _compare_orders(step: Step, model: Seen, kernel: Seen, slack: float) -> Comparison:
+    here, there = (shares(from_counters("punched", seen.counters)) for seen in (kernel, model))
+    simple = shares(null_orders(step, kernel))
+    most = slack / max(1, sum(from_counters("punched", kernel.counters)))
+    far = distance(here, there)
+    return Comparison(
+        f"{step.op}: free by order", here, there, simple, far, distance(here, simple), f"at most {most:.1%}", far <= most
+    )
+
+
+def _rule(least: float | None, most: float | None) -> str:
+    """What the kernel's figure must be, in words."""
+    if least is None or most is None:
+        return f"at most {signed_size(most)}" if most is not None else f"at least {signed_size(least or 0)}"
+    return f"{signed_size(least)} to {signed_size(most)}"
 
 
 def world(facts: dict[str, Any]) -> ModelFragmentation:

@@ -1,5 +1,6 @@
 """The model's world for the suite `thp` (L12 to L14)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,22 @@ class ModelShmem(ModelFiles):
         }
 
 
-def world(facts: dict[str, Any]) -> ModelShmem:
-    """The world for a recording.
+def policy_of(facts: Mapping[str, Any]) -> Policy:
+    """How a release backs shmem that may have huge folios.
 
     Args:
-        facts: of the recording: `split` and `shmem_ladder`, as `kernel.differences` has them.
+        facts: of a recording: `split` and `shmem_ladder`, as `kernel.differences` has them.
     """
     choices = {"split": str(facts["split"])}
     if not facts["shmem_ladder"]:
         choices["fallocate_sizes"] = "2M,4K"
-    return ModelShmem(find("shmem-thp").with_choices(choices))
+    return find("shmem-thp").with_choices(choices)
+
+
+def world(facts: dict[str, Any]) -> ModelShmem:
+    """The world for a recording.
+
+    Args:
+        facts: of the recording, as `policy_of` needs them.
+    """
+    return ModelShmem(policy_of(facts))

@@ -1,0 +1,62 @@
+"""A modelled host with the free memory that a recording found, and how its free memory is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from gmemlab.core import layout
+from gmemlab.core.layout import UNMOVABLE
+from gmemlab.errors import UsageError
+from gmemlab.kernel.observe.free_memory import FILES
+from gmemlab.model.host import BLOCK_SIZE, Host
+from gmemlab.snapshot import Snapshot, capture
+
+
+def host_of(texts: Mapping[str, str], seed: int = 0) -> Host:
+    """Return a host whose free lists are those of the kernel when its files were read.
+
+    Args:
+        texts: of each of `FILES`.
+        seed: where their places are drawn from.
+
+    Raises:
+        UsageError: one is missing.
+        UnsupportedError: one is not of its form.
+    """
+    return Host.from_snapshot(snapshot_of(texts), seed)
+
+
+def snapshot_of(texts: Mapping[str, str]) -> Snapshot:
+    """Return the snapshot that a kernel's files of /proc make.
+
+    Args:
+        texts: of each of `FILES`.
+
+    Raises:
+        UsageError: one is missing.
+        UnsupportedError: one is not of its form.
+    """
+    with TemporaryDirectory() as folder:
+        for name in FILES:
+            if name not in texts:
+                raise UsageError("a step of the recording lacks a file of /proc", key=name)
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(texts[name], encoding="utf-8")
+        return capture(Path(folder))
+
+
+def free_by_order(host: Host) -> tuple[int, ...]:
+    """Return the bytes that are free in chunks of each order."""
+    lists = len(host.state.zones) * layout.NR_MIGRATETYPES * layout.NR_ORDERS
+    counts = host.state.free_lists["count"][:lists].reshape(-1, layout.NR_ORDERS).sum(axis=0)
+    return tuple(int(count) * (layout.PAGE_SIZE << order) for order, count in enumerate(counts))
+
+
+def unmovable(host: Host) -> int:
+    """Return the bytes of page blocks, in use or free, that are unmovable."""
+    blocks = host.state.blocks
+    used = (blocks["kind"] != layout.HOLE) & (blocks["kind"] != layout.RESERVED)
+    return int(np.count_nonzero(used & (blocks["migratetype"] == UNMOVABLE))) * BLOCK_SIZE

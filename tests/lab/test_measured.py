@@ -1,0 +1,267 @@
+"""Figures beside a null model: distances, what the judge lets pass, and what it does not; no kernel is needed."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gmemlab.errors import UsageError
+from gmemlab.kernel.observe.free_memory import as_counters, from_counters, read_files
+from gmemlab.kernel.suites import fragmentation as plans
+from gmemlab.kernel.suites import mix as mixes
+from gmemlab.kernel.suites.recording import Recording, read
+from gmemlab.kernel.suites.steps import Seen, Step, decode, encode
+from gmemlab.kernel.suites.table import find
+from gmemlab.lab.conform import fragmentation, mix
+from gmemlab.lab.conform.fragmentation import ModelMachine
+from gmemlab.lab.conform.live_host import free_by_order, host_of, snapshot_of
+from gmemlab.lab.conform.measured import Comparison, beats_null, distance, shares
+from gmemlab.lab.conform.run import AGREES, DIFFERS, Result, check_recording
+from gmemlab.model.guest import GuestMemory
+from gmemlab.model.host import Host
+from gmemlab.policy import find as find_policy
+from gmemlab.report.conform import conformance_as_json, print_conformance
+from gmemlab.snapshot import capture
+from gmemlab.units import GIB, MIB, signed_size
+from hosts import LAZY
+
+STEPS = {step.op: step for step in plans.plan(Random(1), 1 << 18)}  # 2 GiB
+FEW = {"fragmentation": 1 << 16, "mix": 500}
+SMALL = Step("mix", 0, 300, 16 * MIB, 5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pool_takes_part() -> Iterator[None]:
+    """Nobody else needs memory here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "LEAST_HOLES", 1 << 30)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unmovable() -> Seen:
+    return fragmentation.ModelFragmentation().take(STEPS["guest_memfd"], read_files(LAZY))
+
+
+@pytest.fixture(scope="module")
+def movable() -> Seen:
+    return fragmentation.ModelFragmentation().take(STEPS["shmem"], read_files(LAZY))
+
+
+def amiss(step: Step, model: Seen, **changes: int) -> list[str]:
+    """Names of the figures that the judge finds amiss if the kernel shows these instead."""
+    kernel = replace(model, counters={**model.counters, **changes})
+    return [one.name.split(": ")[1] for one in fragmentation.compare(step, model, kernel) if not one.holds]
+
+
+def test_distances() -> None:
+    assert shares((1, 3)) == (0.25, 0.75)
+    assert shares((0, 0)) == (0.0, 0.0)
+    assert distance((0.5, 0.5), (0.5, 0.5)) == 0
+    assert distance((1, 0), (0, 1)) == 1
+    assert distance((0.5, 0.3, 0.2), (0.4, 0.3, 0.3)) == pytest.approx(0.1)
+
+
+def test_model_must_be_nearer_than_the_null_model() -> None:
+    near = Comparison("one", (1,), (1,), (1,), 0.1, 0.3, "", True)
+    far = replace(near, distance=0.6, null_distance=0.3)
+    assert beats_null([near]).holds
+    assert not beats_null([near, far]).holds
+    assert not beats_null([replace(near, null_distance=0.1)]).holds
+
+
+def test_files_of_proc_make_the_same_snapshot_anywhere() -> None:
+    """Free memory is what the snapshot has, and so has the model's host; memory not handed out yet is in the largest chunks."""
+    texts = read_files(LAZY)
+    assert snapshot_of(texts).zones == capture(LAZY).zones
+    host = host_of(texts)
+    sizes = free_by_order(host)
+    assert sum(sizes) == host.free_bytes
+    assert sizes[-1] > 20 * GIB * 0.8
+    with pytest.raises(UsageError, match="lacks a file of /proc"):
+        host_of({name: text for name, text in texts.items() if name != "proc/zoneinfo"})
+
+
+def test_sightings_keep_texts_and_orders() -> None:
+    seen = Seen(0, 3, counters=as_counters("end", (5, 0, 7)), texts={"proc/meminfo": "MemTotal: 1 kB\n"})
+    assert decode(json.loads(json.dumps(encode(SMALL, seen)))) == (SMALL, seen)
+    assert from_counters("end", seen.counters) == (5, 0, 7)
+    assert len(encode(SMALL, replace(seen, texts={}))) == 5  # as recordings had it before
+
+
+def test_unmovable_and_movable_memory_differ_in_the_model(unmovable: Seen, movable: Seen) -> None:
+    """L22 to L24: what the null model cannot know."""
+    size = STEPS["shmem"].size
+    fixed, moved = unmovable.counters, movable.counters
+    assert fixed["turned"] > 0.9 * size > 0 == moved["turned"]
+    assert fixed["freed"] == moved["freed"] == size // 2
+    assert fixed["huge"] == moved["huge"] == 0
+    assert fixed["compacted"] < 0.05 * size < 0.4 * size < moved["compacted"]
+    assert moved["pool_compacted"] - moved["pool"] > 0.4 * size
+    assert fixed["pool_compacted"] - fixed["pool"] < 0.05 * size
+
+
+def test_every_figure_can_be_amiss(unmovable: Seen, movable: Seen) -> None:
+    step = STEPS["guest_memfd"]
+    assert amiss(step, unmovable) == []
+    assert amiss(step, unmovable, turned=0) == ["turned unmovable"]
+    assert amiss(step, unmovable, freed=2 * GIB) == ["freed by punches"]
+    assert amiss(step, unmovable, huge=GIB) == ["of it in 2M chunks"]
+    assert amiss(step, unmovable, compacted=GIB) == ["compaction wins"]
+    assert amiss(step, unmovable, pool=unmovable.counters["pool"] + 2 * GIB) == ["pool gets"]
+    assert amiss(step, unmovable, pool_compacted=0) == ["pool gets after it"]
+    assert amiss(step, unmovable, **{"punched/3": 4 * GIB}) == ["free by order"]
+
+
+def test_movable_memory_has_bounds_only(movable: Seen) -> None:
+    """L23, K22: the pool compacts little or much, compaction ends early or not."""
+    step, holes = STEPS["shmem"], STEPS["shmem"].size // 2
+    pool = movable.counters["pool"]
+    assert amiss(step, movable, pool=pool + holes // 2, faults=0, compacted=holes // 2) == []
+    assert amiss(step, movable, compacted=0) == ["compaction wins"]
+    assert amiss(step, movable, turned=step.size) == ["turned unmovable"]
+    assert amiss(step, movable, pool=pool - GIB) == ["pool gets"]
+
+
+def mixed(texts: dict[str, str], run: int = 0) -> tuple[Step, Seen]:
+    step = SMALL._replace(file=run)
+    return step, mix.ModelMix(find_policy("shmem-thp")).take(step, texts)
+
+
+def test_mix_is_compared_with_twice_the_distance_of_the_kernels_runs() -> None:
+    """A kernel whose runs differ by d; a model that is off by less, and by more than 2 d."""
+    texts = read_files(LAZY)
+    step, model = mixed(texts)
+    total = sum(from_counters("end", model.counters))
+
+    def moved(share: float) -> Seen:
+        """The same, but that this share of free memory lies in pages instead of the largest chunks."""
+        counters = dict(model.counters)
+        for moment in mixes.MOMENTS[1:]:
+            counters[f"{moment}/0"] += int(share * total)
+            counters[f"{moment}/10"] -= int(share * total)
+        return replace(model, counters=counters)
+
+    alike = mix.compare("end", [(step, model, moved(0.01 * run)) for run in range(3)])
+    assert alike.holds and alike.spread == pytest.approx(0.01 * 4 / 3, rel=0.02)
+    assert alike.distance == pytest.approx(0.01, rel=0.02)
+    off = mix.compare("end", [(step, moved(0.1), moved(0.01 * run)) for run in range(3)])
+    assert not off.holds and off.distance == pytest.approx(0.09, rel=0.02)
+    found = mix.ModelMix(find_policy("shmem-thp")).comparisons([(step, model, moved(0.01 * run)) for run in range(3)])
+    assert [one.name for one in found] == [*(f"free by order, {moment}" for moment in mixes.MOMENTS), "all of these"]
+
+
+def test_seen_as_the_kernel_is_the_model_itself(tmp_path: Path) -> None:
+    for name in ("fragmentation", "mix"):
+        assert check_recording(recorded_model(name, tmp_path)).status == AGREES
+
+
+def recorded_model(name: str, folder: Path) -> Recording:
+    """A recording for which the model sat as the kernel."""
+    suite, path = find(name), folder / f"{name}.jsonl"
+    facts = {"split": "pieces", "shmem_ladder": True} if name == "mix" else {}
+    model = import_module(f"gmemlab.lab.conform.{suite.module}").world(facts)
+    texts = read_files(LAZY)
+    head = {"format": 1, "suite": name, "seed": 0, "operations": 0, "release": "6.18", "facts": facts, "skipped": ""}
+    steps = list(suite.load().plan(Random(name), FEW[name]))
+    lines = [encode(step, replace(model.take(step, texts), texts=texts)) for step in steps]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (head, *lines, {"steps": len(lines)})))
+    return read(path)
+
+
+def stays(machine: ModelMachine, memory: Any, offsets: Iterator[int]) -> None:
+    """A punch frees nothing."""
+
+
+def as_shmem(machine: ModelMachine, step: Step) -> Any:
+    """guest_memfd is movable memory."""
+    return OPEN(machine, step._replace(op="shmem"))
+
+
+def as_guest_memfd(machine: ModelMachine, step: Step) -> Any:
+    """shmem is unmovable memory."""
+    return OPEN(machine, step._replace(op="guest_memfd"))
+
+
+OPEN = ModelMachine.open
+
+
+def compacts_nothing(machine: ModelMachine) -> None:
+    """No page moves."""
+
+
+def no_hole(memory: GuestMemory, offset: Any, size: Any) -> None:
+    """A punch frees nothing."""
+
+
+def small_only(world: mix.ModelMix, host: Host, kind: str, size: int) -> GuestMemory:
+    """No memory has huge pages."""
+    return host.guest_memfd(size, "4k-inplace", flags=3)
+
+
+def all_merged(host: Host) -> tuple[int, ...]:
+    """Whatever is free is in the largest chunks."""
+    return *(0,) * 10, host.free_bytes
+
+
+FAULTS = {
+    "punches-free-nothing": ("fragmentation", ModelMachine, "punch", stays, "guest_memfd: freed by punches"),
+    "guest-memfd-is-movable": ("fragmentation", ModelMachine, "open", as_shmem, "guest_memfd: turned unmovable"),
+    "shmem-is-unmovable": ("fragmentation", ModelMachine, "open", as_guest_memfd, "shmem: turned unmovable"),
+    "compaction-moves-nothing": ("fragmentation", ModelMachine, "compact", compacts_nothing, "shmem: compaction wins"),
+    "mixed-punches-free-nothing": ("mix", GuestMemory, "punch_hole", no_hole, "free by order, end"),
+    "mixed-memory-is-small": ("mix", mix.ModelMix, "open", small_only, "free by order, filled"),
+    "all-is-merged": ("mix", mix, "free_by_order", all_merged, "free by order, end"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_wrong_model_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, target, method, fault, amiss = FAULTS[name]
+    found = recorded_model(suite, tmp_path)
+    monkeypatch.setattr(target, method, fault)
+    result = check_recording(found)
+    assert result.status == DIFFERS
+    assert amiss in [one.name for one in result.comparisons if not one.holds], result.comparisons
+
+
+def test_plans_are_drawn_from_their_seed() -> None:
+    first, second = (list(mixes.plan(Random("mix 1"), 100)) for _ in range(2))
+    assert first == second and len(first) == mixes.RUNS and len({step.arg for step in first}) == 1
+    step = next(mixes.plan(Random(0), 10_000))
+    assert 0.99 * 6 * GIB < step.size * len(mixes.KINDS) <= 6 * GIB == find("mix").needs(10_000)
+    for operation in (*mixes.fill(step.size), *mixes.churn(step)):
+        unit = mixes.HUGE if mixes.KINDS[operation.file] == "hugetlb" else 4096
+        assert operation.size > 0 == operation.offset % unit == operation.size % unit
+        assert operation.offset + operation.size <= step.size
+    assert sum(1 for _ in mixes.churn(step)) == 10_000
+    assert find("fragmentation").needs(1 << 20) == 8 * GIB
+
+
+def test_figures_are_printed_beside_each_other(unmovable: Seen) -> None:
+    step = STEPS["guest_memfd"]
+    kernel = replace(unmovable, counters={**unmovable.counters, "turned": 0})
+    found = tuple(fragmentation.compare(step, unmovable, kernel))
+    result = Result(find("fragmentation"), DIFFERS, 9, null_model=fragmentation.NULL_MODEL, comparisons=found)
+    screen = io.StringIO()
+    print_conformance(Console(file=screen, width=80), [result])
+    text = screen.getvalue()
+    assert "guest_memfd: turned unmovable" in text
+    assert "amiss: guest_memfd: turned unmovable must be " in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("order  kernel") == 1
+    (suite,) = json.loads(json.dumps(conformance_as_json([result])))["suites"]
+    one = next(row for row in suite["comparisons"] if row["name"] == "guest_memfd: turned unmovable")
+    assert (one["kernel"], one["holds"], one["spread"]) == ([0], False, None)
+    assert one["distance"] > 0.9
+
+
+def test_signed_sizes() -> None:
+    assert [signed_size(size) for size in (-5 * MIB, 0, 3 * GIB)] == ["-5M", "0B", "3G"]
