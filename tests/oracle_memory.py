@@ -208,10 +208,9 @@ class Memory:
 
     def huge(self, pool: Pool) -> int | None:
         """A huge page from free memory."""
-        from oracle_compaction import alloc_trying  # these two know of memory
-        from oracle_contig import alloc_giga
+        from oracle_contig import alloc_giga  # which knows of memory
 
-        return alloc_giga(self) if pool.order == GIGA_ORDER else alloc_trying(self, pool.order, MOVABLE, 4)
+        return alloc_giga(self) if pool.order == GIGA_ORDER else self.buddy.alloc(pool.order, MOVABLE)
 
     def grow(self, pool: Pool, hvo: bool) -> bool:
         """One more page for the pool; HVO frees the frames of its page structs but the first."""

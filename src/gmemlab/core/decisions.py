@@ -62,12 +62,6 @@ def compactions(policy: Records, order: int) -> int:
 
 
 @jit
-def pool_compactions() -> int:
-    """The same of a pool that grows: it asks with __GFP_RETRY_MAYFAIL, and gives up at the first failure."""
-    return COMPACTIONS_OF_RETRY
-
-
-@jit
 def khugepaged_compactions() -> int:
     """The same for khugepaged's huge page (`alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1)."""
     return 1

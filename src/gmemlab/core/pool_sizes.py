@@ -2,9 +2,7 @@
 
 import errno
 
-from gmemlab.core import decisions
 from gmemlab.core.contig import alloc_giga
-from gmemlab.core.effort import alloc_trying
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -12,6 +10,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     MOVABLE,
 )
+from gmemlab.core.page_alloc import alloc
 from gmemlab.core.parts import part
 from gmemlab.core.pools import drop_surplus, free_huge, pool_of, put_page, take_page
 from gmemlab.core.state import State
@@ -20,10 +19,15 @@ from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_str
 
 @jit
 def alloc_huge(state: State, order: int) -> int:
-    """A huge page for a pool, from the free lists or after compaction (`alloc_buddy_hugetlb_folio`). Its first block, or 0."""
+    """A huge page for a pool: 2 MiB from the free lists, 1 GiB from a run that is emptied if need be. Its first block, or 0.
+
+    The kernel has memory compacted for 2 MiB, too (`alloc_buddy_hugetlb_folio`), but mostly in vain: over movable memory of
+    which every other page was free it won 0 to 8 % of the holes in eleven runs of thirteen, 12 % and 57 % in the others (K22,
+    measured on 6.18.44). What decides is what compaction tried before, which is not modelled: this is the lower bound.
+    """
     if order == GIGA_ORDER:
         return alloc_giga(state, MOVABLE)
-    return alloc_trying(state, BLOCK_ORDER, MOVABLE, decisions.pool_compactions(), False) >> BLOCK_ORDER
+    return alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
 
 
 @part
