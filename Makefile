@@ -2,6 +2,7 @@
 # make test    install what the tests need and run all of them
 # make check   style, types, import contracts, docstrings
 # make bench   speed and size, and speed against this kernel, printed
+# make bench-month  thirty days of churn on 1 TiB, minutes
 # make vmtest  the suites of `gmemlab conform` on another Debian kernel under software emulation: KERNEL=7.3
 # make setup   what demo does before its run: .venv, dependencies, the compiled core
 #
@@ -31,7 +32,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 WARM := $(VENV)/.warm
 CORE := $(wildcard src/gmemlab/core/*.py src/gmemlab/core/*/*.py)
 
-.PHONY: demo setup test test-compiled test-interpreted test-bounds check bench vmtest clean
+.PHONY: demo setup test test-compiled test-interpreted test-bounds check bench bench-month vmtest clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -68,6 +69,9 @@ check: $(INSTALLED_DEV)
 bench: $(INSTALLED_DEV) $(WARM)
 	@$(BIN)/python $(BENCH)
 	@$(BIN)/python $(KERNEL_BENCH)
+
+bench-month: $(INSTALLED_DEV) $(WARM)
+	@$(BIN)/python bench/month_bench.py
 
 vmtest: $(WARM)
 	@$(BIN)/python -m tools.vmtest $(KERNEL) $(VMTEST_FLAGS)

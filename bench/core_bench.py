@@ -17,7 +17,7 @@ from typing import Final
 import loops
 import numpy as np
 
-from gmemlab.core import execute, layout
+from gmemlab.core import execute, layout, tables
 from gmemlab.core.layout import BLOCK_ORDER
 from gmemlab.model import machine
 from gmemlab.model.host import BLOCK_SIZE, Host
@@ -43,7 +43,7 @@ def show(what: str, value: float, unit: str, bar: float | None, reference: float
 
 def reference() -> float:
     """Nanoseconds per page of the reference loop: writing one record of 16 bytes per page, in order."""
-    table = np.zeros(PAGES_8G, layout.FRAME).view(np.recarray)
+    table = np.zeros(PAGES_8G, tables.FRAME).view(np.recarray)
     loops.touch(table)
 
     def once() -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gmemlab.core import layout
+from gmemlab.core import tables
 from gmemlab.core.buddy import alloc, free_block, free_chunk
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import entry, jit
@@ -115,4 +115,4 @@ def compile_all() -> None:
     allocate_order(state, one, 0)
     free_order(state, one, 0)
     churn(state, one, np.zeros(0, dtype=np.int64), 0, 0)
-    touch(np.zeros(1, layout.FRAME).view(np.recarray))
+    touch(np.zeros(1, tables.FRAME).view(np.recarray))

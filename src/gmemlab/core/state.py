@@ -5,13 +5,12 @@ compiled code.
 """
 
 import mmap
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmemlab.core import layout, parts, state_type
+from gmemlab.core import layout, parts, state_type, tables
 from gmemlab.core.daemons.record import DAEMONS, DEFAULTS
 
 Records = np.recarray[Any, Any]
@@ -57,18 +56,11 @@ def records(table: NDArray[Any]) -> Records:
     return table.view(np.recarray)
 
 
-def reserve(count: int, dtype: np.dtype[Any], huge: bool = False) -> Records:
-    """A zeroed record array of `count` rows that costs memory only where it is written.
-
-    In huge pages where asked and to be had: for tables that are filled from the front and read at random, where a miss of the
-    TLB costs more than the entry.
-    """
+def reserve(count: int, dtype: np.dtype[Any]) -> Records:
+    """A zeroed record array of `count` rows that costs memory only where it is written."""
     length = max(count, 1) * dtype.itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     memory = mmap.mmap(-1, length, flags=flags)
-    if huge:
-        with suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
 
 
@@ -84,22 +76,22 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
     file_rows = 16 * rows + (1 << 22)
     page_slabs = min(4 * rows + (1 << 12), 1 << 30)
     return {
-        "host": reserve(1, layout.HOST_RECORD),
-        "zones": reserve(nr_zones, layout.ZONE),
-        "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, layout.FREE_LIST),
-        "pcps": reserve(nr_zones * layout.MAX_CPUS, layout.PCP_RECORD),
-        "blocks": reserve(rows, layout.BLOCK),
-        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, layout.FRAME, huge=True),
-        "frame_slabs": reserve(frame_slabs, layout.SLAB),
-        "files": reserve(MAX_FILES, layout.FILE),
-        "file_blocks": reserve(file_rows, layout.FILE_BLOCK),
-        "pages": reserve(page_slabs * layout.BLOCK_PAGES, layout.PAGE),
-        "page_slabs": reserve(page_slabs, layout.SLAB),
+        "host": reserve(1, tables.HOST_RECORD),
+        "zones": reserve(nr_zones, tables.ZONE),
+        "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
+        "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
+        "blocks": reserve(rows, tables.BLOCK),
+        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME),
+        "frame_slabs": reserve(frame_slabs, tables.SLAB),
+        "files": reserve(MAX_FILES, tables.FILE),
+        "file_blocks": reserve(file_rows, tables.FILE_BLOCK),
+        "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE),
+        "page_slabs": reserve(page_slabs, tables.SLAB),
         "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
-        "slots": reserve(MAX_FILES * layout.MAX_SLOTS, layout.SLOT),
-        "policies": reserve(MAX_POLICIES, layout.POLICY),
-        "pools": reserve(2, layout.POOL_RECORD),
-        "pins": reserve(MAX_PINS, layout.PIN_RECORD),
+        "slots": reserve(MAX_FILES * layout.MAX_SLOTS, tables.SLOT),
+        "policies": reserve(MAX_POLICIES, tables.POLICY),
+        "pools": reserve(2, tables.POOL_RECORD),
+        "pins": reserve(MAX_PINS, tables.PIN_RECORD),
         "daemons": reserve(1, DAEMONS),
         "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
     }

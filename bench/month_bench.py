@@ -1,0 +1,69 @@
+"""Thirty days of churn on a host of 1 TiB at 85 % load, daemons on: `make bench-month`. Takes minutes.
+
+The scenario `day`, longer. Prints what was allocated, events, and the run's CPU time; for base pages also as a multiple of what
+writing one record per page takes in the same run (`core_bench.reference`).
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import core_bench
+
+from gmemlab.core import layout
+from gmemlab.lab.simulate import simulate
+from gmemlab.model.host import Host
+from gmemlab.policy import find
+from gmemlab.workload.scenario import load
+from gmemlab.workload.schema import Scenario
+from gmemlab.workload.trace import Trace, generate
+
+SCENARIO: Final = Path(__file__).parents[1] / "scenarios" / "day.toml"
+SECONDS_BAR: Final = 20  # of policies with huge pages
+PAGE_BAR: Final = 150  # ns per base page allocated and freed, of 4K policies
+POLICIES: Final = {"thp-inplace": False, "hugetlb-2m": False, "4k": True}  # whether it has base pages only
+
+
+def month() -> Scenario:
+    """The scenario `day` for 30 days, with a sample each six hours."""
+    text = SCENARIO.read_text()
+    for old, new in (('duration = "24h"', 'duration = "30d"'), ('sample_interval = "15min"', 'sample_interval = "6h"')):
+        assert old in text
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "month.toml")
+        path.write_text(text)
+        return load(str(path))
+
+
+def run(name: str, trace: Trace, reference: float) -> None:
+    """One policy: a line of figures, and one against its bar."""
+    host = Host("1T")
+    start = time.process_time()
+    tally = simulate(host, trace, find(name)).tally
+    seconds = time.process_time() - start
+    orders = range(layout.NR_FOLIO_ORDERS)
+    pages = sum(int(tally[layout.TALLY_ALLOCATED + order]) << order for order in orders)
+    base = int(tally[layout.TALLY_ALLOCATED])
+    print(f"{name}: {pages:,} pages allocated, {base:,} of them in 4K; {len(trace.events):,} events")
+    if POLICIES[name]:
+        core_bench.show(f"{name}, per page allocated and freed", seconds / base * 1e9, "ns", PAGE_BAR, reference)
+    else:
+        core_bench.show(f"{name}, 30 days on one core", seconds, "s", SECONDS_BAR)
+
+
+def main() -> int:
+    """Run the policies named on the command line, or all. Returns the exit code."""
+    reference = core_bench.reference()
+    start = time.perf_counter()
+    trace = generate(month(), Host("1T").usable_bytes, 0)
+    print(f"{len(trace.guests):,} guests, drawn in {time.perf_counter() - start:.0f} s", flush=True)
+    for name in sys.argv[1:] or POLICIES:
+        run(name, trace, reference)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

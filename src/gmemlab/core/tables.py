@@ -1,0 +1,184 @@
+"""The records of the state's tables, one for each kind of thing. `layout` says how they are to be read.
+
+Every record is all-zero when unused, and zero means *nil*.
+"""
+
+from typing import Final
+
+import numpy as np
+
+ZONE: Final = np.dtype(
+    [
+        ("start", "i8"),
+        ("end", "i8"),
+        ("free", "i8"),
+        ("reserve", "i8"),
+        ("kind", "i8"),
+        ("compact_migrate", "i8"),  # frames where compaction's scanners stand; 0: not yet used
+        ("compact_free", "i8"),
+        ("compact_considered", "i4"),  # attempts that were passed over
+        ("compact_defer_shift", "i4"),
+        ("compact_order_failed", "i8"),
+        ("low", "i8"),  # how far the low and the high watermark lie above `reserve`
+        ("high", "i8"),
+        ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
+    ],
+    align=True,
+)
+FREE_LIST: Final = np.dtype([("head", "i4"), ("tail", "i4"), ("count", "i8")], align=True)
+
+# One CPU's pages of one zone (struct per_cpu_pages). `count` and limits in pages.
+PCP_RECORD: Final = np.dtype(
+    [
+        ("count", "i8"),
+        ("high", "i8"),
+        ("high_min", "i8"),
+        ("high_max", "i8"),
+        ("batch", "i8"),
+        ("free_count", "i8"),  # pages freed in a row; an allocation halves it
+        ("alloc_factor", "i4"),  # each refill of base pages doubles the next one; a free halves it
+        ("freed_high", "i4"),  # PCPF_PREV_FREE_HIGH_ORDER: the last chunk freed was of order 1 to 3
+    ],
+    align=True,
+)
+
+# 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
+# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios.
+BLOCK: Final = np.dtype(
+    {
+        "names": [
+            "next",
+            "prev",
+            "vmemmap",
+            "owner",
+            "detail",
+            "index",
+            "nr_free",
+            "nr_movable",
+            "busy",
+            "kind",
+            "migratetype",
+            "order",
+            "zone",
+            "deferred",
+        ],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28],
+        "itemsize": 32,
+    }
+)
+# 16 bytes for every frame of a split block. Links are frame slots (slab * 512 + offset). `next` and `prev` serve free
+# chunks, `index` (page in the owner's file) used ones; `chain` links the frames of one huge page's page structs.
+FRAME: Final = np.dtype(
+    {
+        "names": ["next", "prev", "index", "owner", "chain", "order", "kind", "busy"],
+        "formats": ["i4", "i4", "i8", "i4", "i4", "i1", "i1", "i2"],
+        "offsets": [0, 4, 0, 8, 8, 12, 13, 14],
+        "itemsize": 16,
+    }
+)
+SLAB: Final = np.dtype([("block", "i4"), ("next", "i4")], align=True)
+
+FILE: Final = np.dtype(
+    [
+        ("pages", "i8"),
+        ("first_block", "i8"),  # into file_blocks
+        ("reserved", "i8"),  # huge pages of its pool that are promised to it and not yet used
+        ("kind", "i4"),  # 0 is KIND_GUEST_MEMFD: `alive` tells an unused record
+        ("policy", "i4"),
+        ("shared_file", "i4"),
+        ("pins", "i4"),
+        ("next", "i4"),
+        ("extent", "i2"),  # log2 of its room in file_blocks
+        ("alive", "i2"),
+        ("scan_next", "i4"),  # in the list of what khugepaged scans
+        ("scan_prev", "i4"),
+    ],
+    align=True,
+)
+# 20 bytes for every 2 MiB of a file. `block`: the pages lie in this host block, in order. `detail`: page details say.
+FILE_BLOCK: Final = np.dtype(
+    [
+        ("block", "i4"),
+        ("detail", "i4"),
+        ("nr_present", "i2"),
+        ("nr_shared", "i2"),
+        ("nr_mapped", "i2"),
+        ("nr_stranded", "i2"),
+        ("marks", "i1"),
+        ("content", "i1"),
+        ("spare", "i2"),
+    ],
+    align=True,
+)
+PAGE: Final = np.dtype([("frame", "i8"), ("content", "i1"), ("shared", "i1"), ("mapped", "i1")], align=True)
+SLOT: Final = np.dtype([("gfn", "i8"), ("count", "i8"), ("offset", "i8")], align=True)
+POLICY: Final = np.dtype(
+    [
+        ("sizes", "i4"),  # bit o: folios of order o are tried
+        ("unit", "i4"),  # the smallest of them
+        ("fallocate_sizes", "i4"),  # the same for fallocate, where it differs (L12)
+        ("source", "i2"),
+        ("effort", "i2"),
+        ("movable", "i2"),
+        ("punch", "i2"),
+        ("conversion", "i2"),
+        ("split", "i2"),
+        ("merge", "i2"),
+        ("vmm_punch", "i2"),
+        ("hvo", "i2"),
+        ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
+        ("repair", "i2"),  # REPAIR_*: which daemons work for it
+        ("zero_scan", "i2"),  # the shrinker looks for zeros in shmem, too (T4)
+    ],
+    align=True,
+)
+POOL_RECORD: Final = np.dtype(
+    [
+        ("nr", "i8"),  # with surplus pages
+        ("free", "i8"),
+        ("reserved", "i8"),
+        ("surplus", "i8"),  # pages beyond the size that the pool was given, freed as soon as they are given back (L19)
+        ("overcommit", "i8"),  # how many of them there may be
+        ("head", "i4"),
+        ("hvo", "i4"),
+    ],
+    align=True,
+)
+PIN_RECORD: Final = np.dtype(
+    [
+        ("first", "i8"),  # the call's range, by which it is undone
+        ("count", "i8"),
+        ("frame", "i8"),  # a run of frames that this record holds
+        ("frames", "i8"),
+        ("serial", "i8"),
+        ("next", "i4"),
+        ("kind", "i4"),
+    ],
+    align=True,
+)
+# One record: what the host as a whole needs to remember.
+HOST_RECORD: Final = np.dtype(
+    [
+        ("nr_blocks", "i8"),
+        ("nr_zones", "i8"),
+        ("free_frame_slab", "i8"),
+        ("next_frame_slab", "i8"),
+        ("free_page_slab", "i8"),
+        ("next_page_slab", "i8"),
+        ("free_file", "i8"),
+        ("next_file", "i8"),
+        ("free_pin", "i8"),
+        ("next_pin", "i8"),
+        ("next_extent", "i8"),
+        ("pin_serial", "i8"),
+        *((f"max_{name}", "i8") for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks")),  # rows of tables
+        ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
+        ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
+        ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
+        ("cpu", "i8"),  # the one that works now
+        ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
+        ("watermarks", "i8"),  # some zone has a low watermark above its reserve
+    ],
+    align=True,
+)
