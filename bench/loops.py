@@ -4,13 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import tables
-from gmemlab.core.buddy import alloc, free_block, free_chunk
+from gmemlab.core.buddy import free_block, free_chunk
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import BLOCK_ORDER, FRAME_USED, UNMOVABLE, WHOLE
 from gmemlab.core.lists import slot_of
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
+from gmemlab.core.page_alloc import alloc
 from gmemlab.core.state import Records, State
 from gmemlab.model import machine
 
