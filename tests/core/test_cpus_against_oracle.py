@@ -42,7 +42,7 @@ def test_cpus_agree_with_the_oracle(name: str) -> None:
     assert seen
 
 
-@settings(max_examples=60 if COMPILED else 12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 if COMPILED else 4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(SMALL), st.integers(0, 1 << 30))
 def test_search_for_a_difference(name: str, seed: int) -> None:
     play(name, Random(seed), 12)
