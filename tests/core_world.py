@@ -167,10 +167,10 @@ class CoreWorld:
         return self.run_on_host(layout.OP_DRAIN)
 
     def decay(self) -> Result:
-        return self.run_on_host(layout.OP_DECAY)
+        return self.run_on_host(layout.OP_DECAY, 1)
 
-    def run_on_host(self, op: int) -> Result:
-        error, done = execute.execute(self.state, op, 0, 0, 0, 0)
+    def run_on_host(self, op: int, count: int = 0) -> Result:
+        error, done = execute.execute(self.state, op, 0, 0, count, 0)
         return int(error), int(done)
 
     def compact(self) -> Result:

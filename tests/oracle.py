@@ -28,6 +28,7 @@ from oracle_daemons import Daemons
 from oracle_files import File, Hold, Observation, OraclePolicy
 from oracle_mapping import map_private
 from oracle_memory import Memory
+from oracle_observe import observe_blocks, observe_pages
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
 from oracle_page_alloc import Cpu
 from oracle_repair import collapse, free_lazily, split_deferred
@@ -399,21 +400,3 @@ def policy_is_possible(policy: OraclePolicy) -> bool:
     if confidential and policy.punch == PUNCH_DEFER:
         return False
     return confidential or policy.conversion == CONVERT_NONE
-
-
-def observe_pages(file: File) -> dict[int, tuple[int, int, int, int, int]]:
-    """(frame or 0, folio order or -1, shared, content, mapped) of every page that is present, shared or mapped."""
-    seen: dict[int, tuple[int, int, int, int, int]] = {}
-    for index in sorted(set(file.pages) | file.shared | file.mapped):
-        page = file.pages.get(index)
-        backing = (page.frame, page.folio.order, page.content) if page is not None else (0, -1, 0)
-        seen[index] = (backing[0], backing[1], int(index in file.shared), backing[2], int(index in file.mapped))
-    return seen
-
-
-def observe_blocks(file: File) -> dict[int, tuple[int, int, int]]:
-    """(mapped as a whole, history, inhibit) of every 2 MiB of file for which one of them is set."""
-    return {
-        block: (int(block in file.huge_mapped), int(block in file.history), int(block in file.inhibit))
-        for block in sorted(file.huge_mapped | file.history | file.inhibit)
-    }

@@ -96,6 +96,7 @@ def test_hosts(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     for words, description in (
         (["--host", str(path)], "host.json, Linux 6.18.2"),
         (["--host", "1G", "--fragmentation", "0.3"], "1G, fragmented to 0.3"),
+        (["--host", "1G", "--cpus", "2"], "1G, empty, 2 CPUs with lists"),
         (["--host", "live"], f"this machine, Linux {capture(LAZY).release}"),
         ([], f"this machine, Linux {capture(LAZY).release}"),
     ):
@@ -119,6 +120,7 @@ def test_shipped_scenarios_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "3M"], ["'3M'", "multiples of 2M"]),
         (["--host", "128M"], ["the scenario is larger than the host", "allowed: up to"]),
         (["--host", "1G", "--fragmentation", "2"], ["fragmentation", "0 to 0.95"]),
+        (["--cpus", "513"], ["--cpus", "512"]),
         (["--fragmentation", "0.4"], ["--fragmentation", "only a host that is given by its size"]),
         (["--host", "128M"], ["small.toml:7: guests: "]),
         (["--policies", "4k,anon-thp"], ["ordinary memory", "'anon-thp'", "allowed: 4k, 4k-inplace"]),

@@ -21,6 +21,7 @@ from world import (
     frames,
     free_pages,
     layout,
+    makers,
     new,
     present,
     synthetic,
@@ -40,15 +41,7 @@ def giga_world_fixture(request: pytest.FixtureRequest) -> Iterator[MakeWorld]:
     """As `world`; the oracle, which takes minutes, with small pages only."""
     if REAL and request.param == "oracle":
         pytest.skip("a quarter of a million pages, one by one; test_small_giga.py takes it")
-    made: list[World] = []
-
-    def make(nr_blocks: int) -> World:
-        made.append(WORLDS[request.param](*synthetic(nr_blocks)))
-        return made[-1]
-
-    yield make
-    for model in made:
-        model.check()
+    yield from makers(request.param)
 
 
 def in_first_run(model: World, file: int) -> int:

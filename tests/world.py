@@ -86,10 +86,15 @@ GIGA = 1 << 18  # pages
 @pytest.fixture(name="world", params=sorted(WORLDS))
 def world_fixture(request: pytest.FixtureRequest) -> Iterator[MakeWorld]:
     """A function that makes a host of so many blocks; whatever it made is audited at the end."""
+    yield from makers(request.param)
+
+
+def makers(name: str) -> Iterator[MakeWorld]:
+    """A function that makes hosts of one model; all are audited when the generator goes on."""
     made: list[World] = []
 
     def make(nr_blocks: int) -> World:
-        made.append(WORLDS[request.param](*synthetic(nr_blocks)))
+        made.append(WORLDS[name](*synthetic(nr_blocks)))
         return made[-1]
 
     yield make

@@ -4,14 +4,15 @@ import pytest
 
 from gmemlab.errors import UsageError
 from gmemlab.model.daemons import DaemonSettings
+from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import LONGEST_TICK, Host
 from gmemlab.policy import find
 
 MIB = 1 << 20
 
 
-def folios(memory: object) -> set[int]:
-    return {extent.folio for extent in memory.layout()}  # type: ignore[attr-defined]
+def folios(memory: GuestMemory) -> set[int]:
+    return {extent.folio for extent in memory.layout()}
 
 
 def test_khugepaged_fills_the_holes_of_shmem() -> None:

@@ -72,17 +72,8 @@ def run(
         trace = generate(wanted, machine.usable_bytes, seed)
         found = explain(machine, trace, chosen, vm, frame, lambda share: ticker.show(chosen.name, share))
     if json:
-        print_json(
-            {
-                "scenario": wanted.title,
-                "host": machine.description,
-                "policy": chosen.name,
-                "vm": vm,
-                **_as_json(found),
-                "assumptions": list(trace.assumptions),
-                "notes": list(machine.notes),
-            }
-        )
+        head = {"scenario": wanted.title, "host": machine.description, "policy": chosen.name, "vm": vm}
+        print_json({**head, **_as_json(found), "assumptions": list(trace.assumptions), "notes": list(machine.notes)})
         return 0
     screen = console()
     _print_head(screen, found, frame, f"{chosen.name}\n{wanted.title}, on {machine.description}")

@@ -17,7 +17,7 @@ from gmemlab.core.operations.pin import fault_in, hold, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
-from gmemlab.core.pcp import decay_all, drain_all
+from gmemlab.core.pcp import drain_all, let_decay
 from gmemlab.core.pool_sizes import demote, grow_pool, resize_pool
 from gmemlab.core.state import State
 
@@ -52,7 +52,7 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
         drain_all(state)
         return 0, 0
     if op == layout.OP_DECAY:
-        decay_all(state)
+        let_decay(state, count)
         return 0, 0
     if op == layout.OP_KHUGEPAGED:
         return 0, khugepaged(state, count)

@@ -153,7 +153,7 @@ OP_COMPACT: Final = 20  # a write to /proc/sys/vm/compact_memory; of no file
 OP_KHUGEPAGED: Final = 21  # `count` milliseconds pass for khugepaged; of no file
 OP_KCOMPACTD: Final = 22  # the same for kcompactd
 OP_DRAIN: Final = 23  # all CPUs give back what is on their lists; of no file
-OP_DECAY: Final = 24  # what the vmstat worker does to the CPUs' lists, each second; of no file
+OP_DECAY: Final = 24  # `count` seconds pass for the vmstat worker, which sees to the CPUs' lists; of no file
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 

@@ -114,7 +114,7 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 
     infer_global(function, types.Function(Template))
 
-    @lower_builtin(function, VarArg(types.Any))  # type: ignore[untyped-decorator]
+    @lower_builtin(function, VarArg(types.Any))  # type: ignore[untyped-decorator]  # it has no types
     def call(context: Any, builder: Any, sig: Any, args: tuple[Any, ...]) -> Any:
         """Call the part by its address; an IndexError of the bounds checks passes through."""
         address = read_word(builder, args[0], 2 * len(sig.args[0].fields) + position)

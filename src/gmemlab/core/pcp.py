@@ -123,8 +123,12 @@ def drain_all(state: State) -> None:
 
 
 @part
-def decay_all(state: State) -> None:
-    """The vmstat worker's second: limits that grew shrink by an eighth, and what lies above goes (`decay_pcp_high`)."""
+def decay_all(state: State) -> bool:
+    """The vmstat worker's second: limits that grew shrink by an eighth, and what lies above goes (`decay_pcp_high`).
+
+    Returns whether the next second has work, too.
+    """
+    more = False
     for cpu in range(int(state.host[0].nr_cpus)):
         for zone in range(int(state.host[0].nr_zones)):
             row = pcp_row(state, zone, cpu)
@@ -135,6 +139,16 @@ def decay_all(state: State) -> None:
                 pcp.high = max(most, high - (high >> 3), int(pcp.high_min))
             if pcp.count > pcp.high:
                 free_bulk(state, row, int(pcp.count - pcp.high), 0)
+            more = more or pcp.high < high
+    return more
+
+
+@jit
+def let_decay(state: State, seconds: int) -> None:
+    """So many seconds of the vmstat worker, as far as there is work."""
+    for _ in range(seconds):
+        if not decay_all(state):
+            return
 
 
 @jit

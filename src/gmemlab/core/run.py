@@ -29,9 +29,11 @@ from gmemlab.core.layout import (
     VM_READY,
 )
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
+from gmemlab.core.pcp import let_decay
 from gmemlab.core.state import Records, State
 
 CHUNK = 1 << GIGA_ORDER  # pages of one event that are done before the budget is asked again
+SECOND = 1_000_000_000  # ns
 EVENT_COST = 64  # an event counts as this many pages of work, besides its pages
 
 
@@ -105,11 +107,15 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
 
 
 @jit
-def choose_cpu(state: State, vm: int) -> None:
-    """The CPU that works for a guest, or (the first one) for the host itself."""
+def choose_cpu(state: State, time: int, vm: int) -> None:
+    """The CPU that works for a guest, or (the first one) for the host itself, once the vmstat worker has had its seconds."""
     host = state.host[0]
     if host.nr_cpus:
         host.cpu = vm % host.nr_cpus if vm > 0 else 0
+        seconds = (time - int(host.decayed)) // SECOND
+        if seconds > 0:
+            let_decay(state, seconds)
+            host.decayed += seconds * SECOND
 
 
 @jit
@@ -156,7 +162,7 @@ def run(
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)
-        choose_cpu(state, int(event.vm))
+        choose_cpu(state, int(event.time), int(event.vm))
         file = prepare(state, event, vms, guests, background, policy)
         if file:
             first = int(event.first + place.done)

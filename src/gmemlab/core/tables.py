@@ -177,6 +177,7 @@ HOST_RECORD: Final = np.dtype(
         ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
+        ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
     ],

@@ -75,7 +75,7 @@ class Host:
         self._adopt(machine.empty(total // BLOCK_SIZE), format_size(total) + ", empty", ())
         if fragmentation:
             self._precondition(fragmentation, seed)
-        give_cpus(self.state, cpus)
+        self._give_cpus(cpus, None)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
@@ -95,7 +95,7 @@ class Host:
         state, notes = machine.from_snapshot(snapshot)
         host._adopt(state, description, (*snapshot.notes, *notes))
         host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
-        give_cpus(state, cpus, machine.low_watermarks(snapshot))
+        host._give_cpus(cpus, machine.low_watermarks(snapshot))
         return host
 
     @classmethod
@@ -219,12 +219,10 @@ class Host:
         """Have all CPUs give back the pages on their lists, as the kernel does before it takes a range (`drain_all_pages`)."""
         execute.execute(self.state, layout.OP_DRAIN, 0, 0, 0, 0)
 
-    def decay_cpus(self) -> None:
-        """What the vmstat worker does each second: CPUs that keep more than they need give some back (`decay_pcp_high`)."""
-        execute.execute(self.state, layout.OP_DECAY, 0, 0, 0, 0)
-
     def tick(self, seconds: float) -> DaemonWork:
         """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
+
+        For each whole second CPUs that keep more pages than they need give some back, too (`decay_pcp_high`).
 
         Raises:
             UsageError: not a time from 0 on.
@@ -232,6 +230,7 @@ class Host:
         if not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_TICK:
             raise UsageError("not a time", key="seconds", value=seconds, allowed=f"0 to {LONGEST_TICK}")
         work = let_pass(self.state, round(seconds * 1000))
+        execute.execute(self.state, layout.OP_DECAY, 0, 0, int(seconds), 0)
         self.check_capacity()
         return work
 
@@ -337,6 +336,11 @@ class Host:
         """Two files, laid out like the machine, that own what was in use at the start: unmovable and movable."""
         size = (int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE
         return self.background(size, movable=False).file, self.background(size, movable=True).file
+
+    def _give_cpus(self, cpus: int, low_pages: list[int] | None) -> None:
+        give_cpus(self.state, cpus, low_pages)
+        if cpus:
+            self.description += f", {cpus} CPUs with lists"
 
     def _precondition(self, fragmentation: float, seed: int) -> None:
         files = self._boot_files()
