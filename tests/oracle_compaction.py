@@ -80,18 +80,21 @@ class Compaction:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
         wanted = self.order >= 0
         outcome = ""
-        moved = self.memory.counters["moved"]
+        last = 0
         while not outcome:
-            if wanted and self.buddy.cpus and self.scanners.migrate % BLOCK_PAGES == 0 and self.apart():
-                if self.memory.counters["moved"] > moved:
-                    self.buddy.drain(self.zone, self.buddy.cpu)
-                moved = self.memory.counters["moved"]
+            moved = self.memory.counters["moved"]
             if not self.apart():
                 outcome = "met"
             elif self.is_enough():
                 outcome = "found"
             elif not self.move_cluster():
                 outcome = "short" if self.apart() else "met"
+            else:
+                if self.memory.counters["moved"] > moved:
+                    last = (self.scanners.migrate - 1) // BLOCK_PAGES * BLOCK_PAGES
+                if self.order > 0 and self.buddy.cpus and 0 < last < self.scanners.migrate >> self.order << self.order:
+                    self.buddy.drain(self.zone, self.buddy.cpu)
+                    last = 0
         for order, pfns in self.isolated.items():
             for pfn in pfns:
                 self.buddy.free(pfn, order)
@@ -195,7 +198,7 @@ def compact(memory: Memory) -> int:
 def compact_for(memory: Memory, order: int, mt: int) -> bool:
     """Direct compaction, zone by zone; failures are remembered."""
     for number, zone in enumerate(memory.buddy.zones):
-        if not memory.buddy.may_use(zone, mt) or memory.buddy.zone_free(number) - (2 << order) < zone.reserve:
+        if not memory.buddy.may_use(zone, mt) or not memory.buddy.suits_compaction(number, order):
             continue
         scanners = memory.scanners.setdefault(number, Scanners())
         if scanners.passes_over(order):

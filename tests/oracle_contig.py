@@ -3,13 +3,13 @@
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_ANON, MOVABLE
 from oracle_files import Folio
 from oracle_memory import Memory
+from oracle_page_alloc import LISTS
 from oracle_split import split_to_pages
 
 
 def alloc_giga(memory: Memory) -> int | None:
     """The lowest aligned GiB in the first zone that has one; migratetypes do not change."""
     buddy = memory.buddy
-    buddy.drain_all()
     for number, zone in enumerate(buddy.zones):
         if buddy.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
             continue
@@ -23,11 +23,15 @@ def alloc_giga(memory: Memory) -> int | None:
 
 def can_empty(memory: Memory, frames: range) -> bool:
     """Every frame is free, or of an idle, movable folio that is mapped as a whole."""
+    lists = memory.buddy.kept().items()
+    kept = {pfn: 1 << LISTS[index][0] for (_, _, index), pfns in lists for pfn in pfns}
     pfn = frames.start
     while pfn < frames.stop:
         folio = memory.users.get(pfn)
         if pfn in memory.buddy.chunks:
             pfn += 1 << memory.buddy.chunks[pfn]
+        elif pfn in kept:
+            pfn += kept[pfn]
         elif folio is not None and is_movable(folio):
             pfn += 1 << folio.order
         else:
@@ -50,6 +54,8 @@ def reserve(memory: Memory, frames: range, held: set[int]) -> None:
 def empty(memory: Memory, frames: range) -> bool:
     """Move everything out, ascending; where that fails, what is empty by then is free again."""
     held: set[int] = set()
+    zone = memory.buddy.zone_of(frames.start)
+    memory.buddy.drain_zone(zone)
     reserve(memory, frames, held)
     for block in range(frames.start, frames.stop, BLOCK_PAGES):
         places = list(range(block, block + BLOCK_PAGES))
@@ -67,8 +73,8 @@ def empty(memory: Memory, frames: range) -> bool:
             else:
                 places = list(range(folio.pfn, block + BLOCK_PAGES))
                 split(memory, folio)
-        memory.buddy.drain_all()
-        reserve(memory, range(block, block + BLOCK_PAGES), held)
+                memory.buddy.drain_zone(zone)  # zeros are free now
+                reserve(memory, range(block, block + BLOCK_PAGES), held)
     return True
 
 

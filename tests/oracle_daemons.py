@@ -187,13 +187,14 @@ class Kcompactd:
             if zone.kind > self.highest or scanners.passes_over(self.order):
                 continue
             run = Compaction(memory, number, self.order)
-            if run.has_chunk() or memory.buddy.zone_free(number) - (2 << self.order) < zone.reserve:
+            if run.has_chunk() or not memory.buddy.suits_compaction(number, self.order):
                 continue
             memory.counters["kcompactd"] += 1
             outcome = run.run()
             if outcome == "found":
                 scanners.failed = max(scanners.failed, self.order + 1)
             elif outcome == "met":
+                memory.buddy.drain_zone(number)
                 scanners.note_failure(self.order)
         self.order, self.highest = 0, ZONE_MOVABLE
 

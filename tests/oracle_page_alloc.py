@@ -56,11 +56,11 @@ class PageAllocator(Buddy):
             for number, zone in enumerate(self.zones):
                 if not self.may_use(zone, mt):
                     continue
-                if self.cpus and self.zone_free(number) - (1 << order) < zone.reserve + self.high[number]:
+                short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order)
+                rest = self.zone_free(number) - (1 << order) - zone.reserve
+                if short or rest < self.high[number]:
                     self.below_high[number] = True
-                if self.zone_free(number) - (1 << order) < zone.reserve + marks[number]:
-                    continue
-                if self.cpus and order and not self.has_chunk(number, order):
+                if short or rest < marks[number]:
                     continue
                 pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
                 if pfn is not None:
@@ -184,10 +184,13 @@ class PageAllocator(Buddy):
         while cpu.count():
             self.give_back(cpu, cpu.batch * 2**LARGEST_SHIFT, 0)
 
+    def drain_zone(self, zone: int) -> None:
+        for number in range(len(self.cpus[zone]) if self.cpus else 0):
+            self.drain(zone, number)
+
     def drain_all(self) -> None:
-        for number in range(len(self.cpus[0]) if self.cpus else 0):
-            for zone in range(len(self.zones)):
-                self.drain(zone, number)
+        for zone in range(len(self.zones)):
+            self.drain_zone(zone)
 
     def decay(self) -> None:
         """Each second: a limit that grew shrinks by an eighth, and what is above it goes."""
@@ -199,6 +202,11 @@ class PageAllocator(Buddy):
                 self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
+    def suits_compaction(self, zone: int, order: int) -> bool:
+        """Twice the size of what is wanted is free above the min watermark; for orders above 3, above the low one."""
+        mark = self.zones[zone].reserve + (self.low[zone] if order > 3 else 0)
+        return self.zone_free(zone) - (2 << order) >= mark
+
     def kept(self) -> dict[tuple[int, int, int], list[int]]:
         """(zone, CPU, list) -> first frames, head first."""
         return {

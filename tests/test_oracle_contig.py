@@ -127,6 +127,7 @@ def test_what_could_not_be_moved_stays_and_the_rest_is_free_again(giga_world: Ma
             model.punch(filler, place[frame], BLOCK_PAGES)
     for frame in range(2 * GIGA, 2 * GIGA + 2 * BLOCK_PAGES, 2):
         model.punch(filler, place[frame], 1)
+    model.pin(filler, place[2 * GIGA + 1], 1)  # the next run is none
     model.set_cpus(1, 15, 60, 60)
     assert free_pages(model) == GIGA
     assert model.grow_pool(GIGA_ORDER, 1, False) == (errno.ENOMEM, 0)

@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from core_world import CoreWorld
-from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_SHMEM
+from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, HOST, KIND_SHMEM
 from gmemlab.model.observe import file_pages
 from oracle_files import OraclePolicy
 from world import ANON_THP, SHMEM_THP, new, synthetic
@@ -71,6 +71,21 @@ def test_a_huge_folio_moves_in_pieces_where_no_block_is_free(policy: OraclePolic
     assert len(after) == left
     assert all(frame >= 2 * GIGA and order == 0 for frame, order in after)
     model.check()
+
+
+@pytest.mark.parametrize("cpus", [0, 1])
+def test_zeros_that_a_split_frees_are_no_targets(cpus: int) -> None:
+    """The lower half of an anonymous folio is zeros, freed by its split; the upper half goes elsewhere all the same."""
+    model, file, behind = host_with(ANON_THP, BLOCK_PAGES)
+    model.access(file, 256, 256, HOST)
+    empty_the_rest(model, behind, 1)
+    if cpus:
+        model.set_cpus(1, 15, 4000, 4000)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    model.check()
+    after = backing(model, file)
+    assert len(after) == 256
+    assert all(frame >= 2 * GIGA and order == 0 for frame, order in after)
 
 
 def test_a_folio_between_the_sizes_is_split_too() -> None:

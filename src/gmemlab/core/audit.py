@@ -7,13 +7,14 @@ from typing import Final
 
 from gmemlab.core import layout
 from gmemlab.core.audit_files import audit_daemons, audit_files, audit_promises
-from gmemlab.core.audit_pcp import audit_cpus, is_kept_chunk
+from gmemlab.core.audit_pcp import audit_cpus
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     FRAME_FREE,
+    FRAME_ISOLATED,
     FRAME_PCP,
     FRAME_TAIL,
     FRAME_USED,
@@ -30,6 +31,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import list_index, pfn_of
 from gmemlab.core.mapping import frame_of
+from gmemlab.core.pcp import is_kept_chunk
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
 
@@ -186,7 +188,7 @@ def audit_split_block(state: State, block: int) -> int:
         if frame.kind == FRAME_FREE:
             code = audit_free_chunk(state, block, offset)
             free += pages
-        elif frame.kind == FRAME_TAIL:
+        elif frame.kind == FRAME_TAIL or frame.kind == FRAME_ISOLATED:  # nothing is isolated while nobody compacts
             code = 8
         elif frame.kind == FRAME_PCP:
             code = 0 if is_kept_chunk(state, (block << BLOCK_ORDER) + offset, int(frame.order)) else 16

@@ -1,27 +1,10 @@
 """The invariants of the per-CPU lists."""
 
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_PCP, FRAME_TAIL, NR_PCP_LISTS, PCP, SPLIT
+from gmemlab.core.layout import BLOCK_ORDER, NR_PCP_LISTS
 from gmemlab.core.lists import pfn_of
-from gmemlab.core.pcp import pcp_list, pcp_order, pcp_row
+from gmemlab.core.pcp import is_kept_chunk, kept_in_block, pcp_list, pcp_order, pcp_row
 from gmemlab.core.state import State
-
-
-@jit
-def is_kept_chunk(state: State, pfn: int, order: int) -> bool:
-    """Whether a chunk of this order, on a CPU's list, starts at a frame: aligned, its other frames tails."""
-    block = state.blocks[pfn >> BLOCK_ORDER]
-    if order == BLOCK_ORDER:
-        return bool(block.kind == PCP and block.order == BLOCK_ORDER)
-    if block.kind != SPLIT or pfn & ((1 << order) - 1):
-        return False
-    slot = int(block.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
-    if state.frames[slot].kind != FRAME_PCP or state.frames[slot].order != order:
-        return False
-    for tail in range(slot + 1, slot + (1 << order)):
-        if state.frames[tail].kind != FRAME_TAIL:
-            return False
-    return True
 
 
 @jit
@@ -43,20 +26,6 @@ def audit_kept_list(state: State, zone: int, row: int, index: int) -> tuple[int,
         if chunks > free_list.count:
             break
     return (16, before) if chunks != free_list.count or before != free_list.tail else (0, chunks)
-
-
-@jit
-def kept_in_block(state: State, block: int) -> int:
-    """Pages of a block that lie on CPUs' lists."""
-    if state.blocks[block].kind == PCP:
-        return BLOCK_PAGES
-    kept = 0
-    if state.blocks[block].kind == SPLIT:
-        base = int(state.blocks[block].detail) * BLOCK_PAGES
-        for slot in range(base, base + BLOCK_PAGES):
-            if state.frames[slot].kind == FRAME_PCP:
-                kept += 1 << int(state.frames[slot].order)
-    return kept
 
 
 @jit

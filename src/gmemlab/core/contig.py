@@ -1,26 +1,27 @@
 """A run of 512 blocks for a 1 GiB page: one that is free, or from which all that is there can be moved (`alloc_contig_pages`).
 
-One frame that cannot move anywhere in it defeats a run (K21): unmovable, pinned, of a folio that is mapped in part, or a huge
-page of a pool. While a run is emptied, nobody gets what is free in it: its frames are reserved.
+As in 6.18: one frame that cannot move anywhere in it defeats a run (K21): unmovable, pinned, of a folio that is mapped in
+part, or a huge page of a pool (7.3 tries a second time, and moves those of 2 MiB). While a run is emptied, nobody gets what is
+free in it, or becomes so: its frames are reserved, where Linux isolates its blocks.
 """
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_block, free_chunk
-from gmemlab.core.daemons.compaction import move_backing, move_frames, split_source
 from gmemlab.core.frames import clear_frames, open_block, own_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    FRAME_DEFERRED,
     FRAME_FREE,
     FRAME_RESERVED,
-    FRAME_TAIL,
     FRAME_USED,
     FREE,
     GIGA_BLOCKS,
     GIGA_ORDER,
     KIND_ANON,
     MOVABLE,
+    PCP,
     RESERVED,
     SPLIT,
     UNIFORM,
@@ -28,11 +29,12 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import drop_frame_slab, list_index, remove_block, remove_frame, slot_of
 from gmemlab.core.mapping import block_row
+from gmemlab.core.migrate import move_backing, move_frames, split_source
 from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.operations.split import split_block
 from gmemlab.core.page_alloc import alloc, is_open
 from gmemlab.core.parts import part
-from gmemlab.core.pcp import drain_all
+from gmemlab.core.pcp import drain_zone, kept_in_block
 from gmemlab.core.state import State
 
 
@@ -54,12 +56,21 @@ def is_emptiable(state: State, block: int) -> bool:
     if record.kind == UNIFORM or record.kind == WHOLE:
         idle = record.kind == UNIFORM or (record.busy == 0 and record.deferred == 0)
         return bool(idle and state.policies[state.files[record.owner].policy].movable)
-    if record.kind != SPLIT or record.nr_free + record.nr_movable != BLOCK_PAGES:
+    if record.kind == PCP:
+        return True
+    if record.kind != SPLIT:
         return False
-    base = int(record.detail) * BLOCK_PAGES
+    clean = int(record.nr_free) + int(record.nr_movable)
+    if clean < BLOCK_PAGES and state.host[0].nr_cpus:
+        clean += kept_in_block(state, block)
+    return clean == BLOCK_PAGES and is_idle(state, int(record.detail) * BLOCK_PAGES)
+
+
+@jit
+def is_idle(state: State, base: int) -> bool:
+    """Whether no frame of a split block is pinned, and none belongs to a folio that is mapped in part."""
     for slot in range(base, base + BLOCK_PAGES):
-        frame = state.frames[slot]
-        if frame.busy or (frame.kind != FRAME_USED and frame.kind != FRAME_FREE and frame.kind != FRAME_TAIL):
+        if state.frames[slot].busy or state.frames[slot].kind == FRAME_DEFERRED:
             return False
     return True
 
@@ -102,6 +113,14 @@ def reserve_free(state: State, zone: int, block: int) -> None:
 
 
 @jit
+def reserve_freed(state: State, block: int) -> None:
+    """Reserve what a split freed in a block that is emptied: zeros of anonymous memory. No CPU keeps it, either."""
+    zone = int(state.blocks[block].zone)
+    drain_zone(state, zone)
+    reserve_free(state, zone, block)
+
+
+@jit
 def move_whole(state: State, block: int) -> None:
     """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here."""
     record = state.blocks[block]
@@ -110,6 +129,7 @@ def move_whole(state: State, block: int) -> None:
     if target == 0:
         if state.files[owner].kind == KIND_ANON:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
+            reserve_freed(state, block)
         else:
             split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
         return
@@ -138,13 +158,14 @@ def move_small(state: State, block: int) -> bool:
             offset += 1 << order
         elif order:
             split_source(state, pfn, order)
+            reserve_freed(state, block)
         else:
             return False
     return True
 
 
 @jit
-def empty_block(state: State, zone: int, block: int) -> bool:
+def empty_block(state: State, block: int) -> bool:
     """Move everything out of a block, and reserve all of it."""
     if state.blocks[block].kind == WHOLE:
         move_whole(state, block)
@@ -152,9 +173,6 @@ def empty_block(state: State, zone: int, block: int) -> bool:
         open_block(state, block)
     if state.blocks[block].kind == SPLIT and not move_small(state, block):
         return False
-    if state.host[0].nr_cpus:
-        drain_all(state)
-    reserve_free(state, zone, block)  # zeros of anonymous folios that were split
     if state.blocks[block].kind == SPLIT:
         clear_frames(state, int(state.blocks[block].detail) * BLOCK_PAGES, BLOCK_ORDER)
         drop_frame_slab(state, block)
@@ -179,11 +197,15 @@ def undo_run(state: State, first: int) -> None:
 
 @part
 def take_run(state: State, zone: int, first: int) -> bool:
-    """Empty a run that can be emptied, and take it off the free lists; False, and all free again, where memory is short."""
+    """Empty a run that can be emptied, and take it off the free lists; False, and all free again, where memory is short.
+
+    The CPUs give back what they keep of the zone before.
+    """
+    drain_zone(state, zone)
     for block in range(first, first + GIGA_BLOCKS):
         reserve_free(state, zone, block)
     for block in range(first, first + GIGA_BLOCKS):
-        if state.blocks[block].kind != RESERVED and not empty_block(state, zone, block):
+        if state.blocks[block].kind != RESERVED and not empty_block(state, block):
             undo_run(state, first)
             return False
     return True
@@ -193,9 +215,8 @@ def take_run(state: State, zone: int, first: int) -> bool:
 def alloc_giga(state: State, migratetype: int) -> int:
     """The lowest aligned run of 512 blocks that is free or can be emptied. Returns its first block, or 0.
 
-    The CPUs give back what they keep before.
+    A zone that would fall below its reserve gives none, which Linux does not ask for what is free already.
     """
-    drain_all(state)
     for zone in range(int(state.host[0].nr_zones)):
         record = state.zones[zone]
         if not is_open(state, zone, migratetype) or record.free - (1 << GIGA_ORDER) < record.reserve:

@@ -29,8 +29,8 @@ NR_MIGRATETYPES: Final = 3
 
 # -- per-CPU lists (include/linux/mmzone.h) ---------------------------------------------------------------------------------
 COSTLY_ORDER: Final = 3  # PAGE_ALLOC_COSTLY_ORDER: chunks up to here have lists, one for each migratetype and order
-NR_LOWORDER_PCP_LISTS: Final = 12
-NR_PCP_LISTS: Final = 14  # and chunks of order 9: one for movable memory, one for all other
+NR_LOWORDER_PCP_LISTS: Final = NR_MIGRATETYPES * (COSTLY_ORDER + 1)
+NR_PCP_LISTS: Final = NR_LOWORDER_PCP_LISTS + 2  # and chunks of order 9: one for movable memory, one for all other
 PCP_BATCH_SCALE_MAX: Final = 5  # CONFIG_PCP_BATCH_SCALE_MAX
 MAX_CPUS: Final = 512
 
@@ -48,17 +48,17 @@ UNIFORM: Final = 3  # 512 base pages of one file, ascending
 SPLIT: Final = 4  # frame details say
 GIGA: Final = 5  # one 512th of a 1 GiB folio of one file
 POOL: Final = 6  # (part of) an idle huge page of a hugetlb pool
-RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator
+RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator; or of a run that is emptied
 ORPHAN: Final = 8  # an order-9 or 1 GiB folio that left its file while pinned; free as soon as the last pin goes
 PCP: Final = 9  # an order-9 chunk on a CPU's list
 
 # -- frames of a split block ----------------------------------------------------------------------------------------------
-FRAME_TAIL: Final = 0  # inside a free chunk that starts at a lower frame
+FRAME_TAIL: Final = 0  # inside a chunk that starts at a lower frame: free, isolated, or on a CPU's list
 FRAME_FREE: Final = 1  # head of a free chunk
 FRAME_USED: Final = 2  # page of a file's folio
 FRAME_ORPHAN: Final = 3  # left its file while pinned; free as soon as the last pin goes
 FRAME_VMEMMAP: Final = 4  # holds page structs that HVO had given back
-FRAME_RESERVED: Final = 5  # taken at boot
+FRAME_RESERVED: Final = 5  # taken at boot, or of a run that is emptied
 FRAME_DEFERRED: Final = 6  # unmapped part of an anonymous folio that is freed only as a whole (L16)
 FRAME_ISOLATED: Final = 7  # head of a chunk that compaction took off the free lists, while it runs
 FRAME_PCP: Final = 8  # head of a chunk on a CPU's list

@@ -18,13 +18,14 @@ from gmemlab.core.layout import (
     GIGA_BLOCKS,
     HUGE_MAPPED,
     KIND_GUEST_MEMFD,
+    PCP,
     SPLIT,
     UNIFORM,
     WHOLE,
     ZONE_MOVABLE,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
-from gmemlab.core.pcp import pcp_row
+from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
 Listing: TypeAlias = NDArray[np.int64]  # pages x 5
@@ -74,10 +75,13 @@ def measure_guest(state: State, file: int, out: Records) -> None:
 def is_clean(state: State, block: int) -> bool:
     """Whether a block holds only free and movable frames."""
     record = state.blocks[block]
-    if record.kind == FREE:
+    if record.kind == FREE or record.kind == PCP:
         return True
     if record.kind == SPLIT:
-        return bool(record.nr_free + record.nr_movable == BLOCK_PAGES)
+        clean = int(record.nr_free) + int(record.nr_movable)
+        if clean < BLOCK_PAGES and state.host[0].nr_cpus:
+            clean += kept_in_block(state, block)
+        return clean == BLOCK_PAGES
     if record.kind == WHOLE or record.kind == UNIFORM:
         return bool(state.policies[state.files[record.owner].policy].movable)
     return False

@@ -25,11 +25,10 @@ def is_open(state: State, zone: int, migratetype: int) -> bool:
 
 
 @jit
-def may_give(state: State, zone: int, order: int, effort: int) -> bool:
-    """Whether a zone may give a chunk without falling below the watermark (`zone_watermark_fast`)."""
+def is_above(state: State, zone: int, order: int, mark: int) -> bool:
+    """Whether a zone has a chunk to give, and `mark` pages above its reserve then (`zone_watermark_fast`)."""
     record = state.zones[zone]
-    mark = int(record.reserve) + (0 if effort == HARD else int(record.low))
-    if record.free - (1 << order) < mark:
+    if record.free - (1 << order) < record.reserve + mark:
         return False
     return order == 0 or state.host[0].nr_cpus == 0 or has_chunk(state, zone, order)
 
@@ -54,9 +53,9 @@ def alloc(state: State, order: int, migratetype: int) -> int:
             if not is_open(state, zone, migratetype):
                 continue
             record = state.zones[zone]
-            if host.nr_cpus and record.free - (1 << order) < record.reserve + record.high:
+            if host.nr_cpus and not is_above(state, zone, order, int(record.high)):
                 record.below_high = 1
-            if not may_give(state, zone, order, effort):
+            if not is_above(state, zone, order, 0 if effort == HARD else int(record.low)):
                 continue
             pfn = alloc_from_cpu(state, zone, order, migratetype, least) if has_lists(state, order) else 0
             if pfn == 0:
@@ -78,16 +77,17 @@ def alloc_base_block(state: State, migratetype: int) -> int:
         return 0
     for effort in range(EASY, NR_EFFORTS if host.watermarks else HARD):
         for zone in range(int(host.nr_zones)):
-            if is_open(state, zone, migratetype) and may_give(state, zone, 0, effort):
-                return alloc_block_of(state, zone, migratetype, effort)
+            mark = 0 if effort == HARD else int(state.zones[zone].low)
+            if is_open(state, zone, migratetype) and is_above(state, zone, 0, mark):
+                return alloc_block_of(state, zone, migratetype, mark)
     return 0
 
 
 @jit
-def alloc_block_of(state: State, zone: int, migratetype: int, effort: int) -> int:
-    """The same, of one zone."""
+def alloc_block_of(state: State, zone: int, migratetype: int, mark: int) -> int:
+    """The same, of one zone, above a watermark."""
     record = state.zones[zone]
-    if record.free - BLOCK_PAGES < record.reserve + (0 if effort == HARD else record.low):
+    if record.free - BLOCK_PAGES < record.reserve + mark:
         return 0
     row = list_index(zone, migratetype, 0)
     for order in range(BLOCK_ORDER):

@@ -3,6 +3,9 @@
 There is one list for each migratetype and order up to 3, and two for order 9. What lies on them is free, though on no free
 list: it merges with nothing, and watermarks do not count it. A CPU refills in batches, which grow while it only allocates, and
 gives back in batches, which grow while it only frees. Where the host has no CPUs of its own, there are no lists.
+
+An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: Linux has them given back
+once reclaim made progress (`__alloc_pages_direct_reclaim`), and here is no reclaim.
 """
 
 from gmemlab.core import layout
@@ -10,8 +13,10 @@ from gmemlab.core.buddy import claim, free_block, free_chunk, note_taken, steal,
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
+    BLOCK_PAGES,
     COSTLY_ORDER,
     FRAME_PCP,
+    FRAME_TAIL,
     MOVABLE,
     NR_LOWORDER_PCP_LISTS,
     NR_MIGRATETYPES,
@@ -19,6 +24,7 @@ from gmemlab.core.layout import (
     NR_PCP_LISTS,
     PCP,
     PCP_BATCH_SCALE_MAX,
+    SPLIT,
 )
 from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, remove_frame, slot_of
 from gmemlab.core.parts import part
@@ -59,7 +65,7 @@ def pcp_list(state: State, row: int, index: int) -> int:
 
 @jit
 def keep(state: State, row: int, index: int, pfn: int, to_tail: bool) -> None:
-    """Put a chunk on a CPU's list."""
+    """Put a chunk on a CPU's list (`list_add` of its page's `pcp_list`)."""
     order = pcp_order(index)
     if order == BLOCK_ORDER:
         push_block(state, pcp_list(state, row, index), pfn >> BLOCK_ORDER, order, to_tail)
@@ -85,6 +91,37 @@ def unkeep(state: State, row: int, index: int, from_tail: bool) -> int:
     return pfn_of(state, node)
 
 
+@jit
+def is_kept_chunk(state: State, pfn: int, order: int) -> bool:
+    """Whether a chunk of this order, on a CPU's list, starts at a frame: aligned, its other frames tails."""
+    block = state.blocks[pfn >> BLOCK_ORDER]
+    if order == BLOCK_ORDER:
+        return bool(block.kind == PCP and block.order == BLOCK_ORDER)
+    if block.kind != SPLIT or pfn & ((1 << order) - 1):
+        return False
+    slot = int(block.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
+    if state.frames[slot].kind != FRAME_PCP or state.frames[slot].order != order:
+        return False
+    for tail in range(slot + 1, slot + (1 << order)):
+        if state.frames[tail].kind != FRAME_TAIL:
+            return False
+    return True
+
+
+@jit
+def kept_in_block(state: State, block: int) -> int:
+    """Pages of a block that lie on CPUs' lists."""
+    if state.blocks[block].kind == PCP:
+        return BLOCK_PAGES
+    kept = 0
+    if state.blocks[block].kind == SPLIT:
+        base = int(state.blocks[block].detail) * BLOCK_PAGES
+        for slot in range(base, base + BLOCK_PAGES):
+            if state.frames[slot].kind == FRAME_PCP:
+                kept += 1 << int(state.frames[slot].order)
+    return kept
+
+
 # -- giving back ------------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +144,7 @@ def free_bulk(state: State, row: int, pages: int, index: int) -> None:
 
 
 @jit
-def drain_zone(state: State, zone: int, cpu: int) -> None:
+def drain_cpu(state: State, zone: int, cpu: int) -> None:
     """Give back all that a CPU keeps of a zone (`drain_pages_zone`)."""
     row = pcp_row(state, zone, cpu)
     while state.pcps[row].count:
@@ -115,11 +152,17 @@ def drain_zone(state: State, zone: int, cpu: int) -> None:
 
 
 @part
-def drain_all(state: State) -> None:
-    """All CPUs give back all that they keep (`drain_all_pages`)."""
+def drain_zone(state: State, zone: int) -> None:
+    """All CPUs give back what they keep of a zone (`drain_all_pages`)."""
     for cpu in range(int(state.host[0].nr_cpus)):
-        for zone in range(int(state.host[0].nr_zones)):
-            drain_zone(state, zone, cpu)
+        drain_cpu(state, zone, cpu)
+
+
+@jit
+def drain_all(state: State) -> None:
+    """The same of all zones."""
+    for zone in range(int(state.host[0].nr_zones)):
+        drain_zone(state, zone)
 
 
 @part
@@ -198,6 +241,7 @@ def free_to_cpu(state: State, pfn: int, order: int) -> None:
     keep(state, row, index, pfn, False)
     free_high = False
     if order and order <= COSTLY_ORDER:
+        # PCPF_FREE_HIGH_BATCH is taken to be set: the CPU's slice of the cache is larger than three batches.
         free_high = bool(pcp.freed_high and pcp.free_count >= pcp.batch + pcp.high_min // 2 and pcp.count >= pcp.batch)
         pcp.freed_high = 1
     else:

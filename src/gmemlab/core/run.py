@@ -154,6 +154,7 @@ def run(
         event = events[place.event]
         if event.op == OP_SAMPLE:
             return True
+        choose_cpu(state, int(event.time), int(event.vm))
         if is_tick(int(event.op)):
             budget -= EVENT_COST + int(event.count)
             execute(state, int(event.op), 0, 0, int(event.count), 0)
@@ -162,7 +163,6 @@ def run(
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)
-        choose_cpu(state, int(event.time), int(event.vm))
         file = prepare(state, event, vms, guests, background, policy)
         if file:
             first = int(event.first + place.done)

@@ -80,6 +80,7 @@ class Simulation:
         self._events = records(trace.events)
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
+        host.state.host[0].decayed = 0  # the stream's time starts
 
     @property
     def event(self) -> int:

@@ -9,7 +9,7 @@ from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.state import State
 from gmemlab.errors import UsageError
 
-LARGEST_BATCH: Final = 64  # 256 KiB
+MOST_AT_ONCE: Final = 64  # pages: 256 KiB
 LEAST_HIGH: Final = 4  # batches
 HIGH_FRACTION: Final = 8  # MIN_PERCPU_PAGELIST_HIGH_FRACTION: of a zone, shared by its CPUs
 
@@ -26,7 +26,7 @@ def check_cpus(cpus: int) -> None:
 
 def batch_size(managed: int) -> int:
     """Pages that a CPU takes or gives back at once (`zone_batchsize`): 63, less in zones below 256 MiB."""
-    batch = min(managed >> 12, LARGEST_BATCH)
+    batch = min(managed >> 12, MOST_AT_ONCE)
     return 1 if batch <= 1 else (1 << (batch + batch // 2).bit_length() - 1) - 1
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from gmemlab.core import execute, layout
 from gmemlab.core.daemons import khugepaged
-from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
+from gmemlab.core.daemons.record import DEFAULTS, KCOMPACTD_INTERVAL
 from gmemlab.core.state import State
 from gmemlab.errors import UsageError
 
@@ -33,11 +33,11 @@ class DaemonSettings:
         compaction_proactiveness: of kcompactd, 0 to 100; 0 leaves it to what failed allocations ask for.
     """
 
-    pages_to_scan: int = 4096
-    scan_sleep_millisecs: int = 10_000
-    alloc_sleep_millisecs: int = 60_000
-    max_ptes_none: int = 511
-    compaction_proactiveness: int = 20
+    pages_to_scan: int = DEFAULTS["pages_to_scan"]
+    scan_sleep_millisecs: int = DEFAULTS["scan_sleep"]
+    alloc_sleep_millisecs: int = DEFAULTS["alloc_sleep"]
+    max_ptes_none: int = DEFAULTS["max_ptes_none"]
+    compaction_proactiveness: int = DEFAULTS["proactiveness"]
 
     def __post_init__(self) -> None:
         """Refuse what the kernel refuses, with what it takes."""

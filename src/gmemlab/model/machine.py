@@ -71,7 +71,7 @@ def from_snapshot(snapshot: Snapshot) -> tuple[State, tuple[str, ...]]:
         state.zones[row].low = zone.low_pages - zone.min_pages
         state.zones[row].high = zone.high_pages - zone.min_pages
     kinds = {zone.kind for zone in zones}
-    state.host[0].watermarks = 1
+    state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
     notes = []
     held = {name for zone in zones for name, chunks in zone.free.items() if name not in (*_TYPES, UNKNOWN) and chunks.pages}

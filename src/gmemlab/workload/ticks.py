@@ -4,12 +4,12 @@ from typing import Final
 
 import numpy as np
 
+from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.layout import OP_KCOMPACTD, OP_KHUGEPAGED
 from gmemlab.units import MILLISECOND
 from gmemlab.workload.schema import Daemons
 from gmemlab.workload.stream import NO_VM, Events, join, rows
 
-KCOMPACTD_INTERVAL: Final = 500 * MILLISECOND  # HPAGE_FRAG_CHECK_INTERVAL_MSEC
 MOST_TICKS: Final = 200_000  # of one daemon in one stream: a day of kcompactd's has 172,800
 
 
@@ -18,7 +18,7 @@ def ticks(settings: Daemons, duration: int) -> Events:
 
     Of several at once, each is done as if nothing happened between them.
     """
-    intervals = ((OP_KHUGEPAGED, settings.scan_sleep), (OP_KCOMPACTD, KCOMPACTD_INTERVAL))
+    intervals = ((OP_KHUGEPAGED, settings.scan_sleep), (OP_KCOMPACTD, KCOMPACTD_INTERVAL * MILLISECOND))
     return join([_ticks_of(op, interval, duration) for op, interval in intervals])
 
 

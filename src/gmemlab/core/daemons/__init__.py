@@ -1,1 +1,1 @@
-"""What the kernel does beside the operations, by itself or on demand: compaction."""
+"""What the kernel does by itself: compaction, kcompactd, khugepaged."""

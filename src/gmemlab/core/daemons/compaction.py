@@ -9,29 +9,27 @@ huge pages stay.
 from gmemlab.core import layout
 from gmemlab.core.buddy import has_chunk
 from gmemlab.core.daemons.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
-from gmemlab.core.frames import clear_frames, open_block, recut, write_frames
+from gmemlab.core.frames import open_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    COSTLY_ORDER,
     FRAME_FREE,
     FRAME_ISOLATED,
     FRAME_TAIL,
     FRAME_USED,
-    KIND_ANON,
-    KIND_GUEST_MEMFD,
     MOVABLE,
     NR_MIGRATETYPES,
     NR_ORDERS,
     SPLIT,
     UNIFORM,
 )
-from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame, slot_of
-from gmemlab.core.mapping import block_row, is_shared, open_details
-from gmemlab.core.operations.deferred import split_to_pages
-from gmemlab.core.page_alloc import free_pages
+from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame
+from gmemlab.core.migrate import move_frames, split_source
+from gmemlab.core.page_alloc import free_pages, is_open
 from gmemlab.core.parts import part
-from gmemlab.core.pcp import drain_zone
+from gmemlab.core.pcp import drain_cpu
 from gmemlab.core.state import State
 
 CLUSTER = 32  # COMPACT_CLUSTER_MAX: pages that are isolated before they are moved
@@ -146,47 +144,6 @@ def may_move(state: State, slot: int, most: int) -> bool:
 
 
 @jit
-def note_moved(state: State, owner: int, row: int, index: int) -> None:
-    """Count a page that was given another frame."""
-    state.tally[layout.TALLY_COMPACT_MOVED] += 1
-    if state.files[owner].kind == KIND_GUEST_MEMFD and not is_shared(state, row, index):
-        state.tally[layout.TALLY_FIRMWARE_COPIES] += 1
-
-
-@jit
-def move_backing(state: State, row: int, target: int) -> None:
-    """Let a file block whose pages lie in one host block, in order, lie in another."""
-    block = state.file_blocks[row]
-    owner = int(state.blocks[target].owner)
-    index = int(state.blocks[target].index) << BLOCK_ORDER
-    if block.block:
-        block.block = target
-    for offset in range(BLOCK_PAGES):
-        note_moved(state, owner, row, index + offset)
-        if block.detail:
-            state.pages[int(block.detail) * BLOCK_PAGES + offset].frame = (target << BLOCK_ORDER) + offset
-
-
-@part
-def move_frames(state: State, pfn: int, target: int) -> None:
-    """Give a folio below order 9 the frames from slot `target` on; its own are nobody's then."""
-    source = slot_of(state, pfn)
-    frame = state.frames[source]
-    order, owner, index = int(frame.order), int(frame.owner), int(frame.index)
-    row = block_row(state, owner, index)
-    details = open_details(state, row) + (index & (BLOCK_PAGES - 1))
-    new = pfn_of(state, target)
-    for offset in range(1 << order):
-        state.pages[details + offset].frame = new + offset
-        note_moved(state, owner, row, index + offset)
-    state.file_blocks[row].block = 0
-    write_frames(state, target, order, FRAME_USED, owner, index)
-    state.blocks[new >> BLOCK_ORDER].nr_movable += 1 << order
-    state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order
-    clear_frames(state, source, order)
-
-
-@jit
 def is_source(state: State, block: int) -> bool:
     """Whether a block holds anything movable in folios below order 9."""
     record = state.blocks[block]
@@ -216,16 +173,6 @@ def find_target(state: State, zone: int, order: int, pages: int) -> int:
         isolate_free(state, zone, pages)
         target = take_isolated(state, order)
     return target
-
-
-@jit
-def split_source(state: State, pfn: int, order: int) -> None:
-    """Split an idle folio for which there is no target of its size, so that its pages move one by one (`try_split_folio`)."""
-    frame = state.frames[slot_of(state, pfn)]
-    if state.files[frame.owner].kind == KIND_ANON:
-        split_to_pages(state, int(frame.owner), int(frame.index), pfn)
-    else:
-        recut(state, pfn, order, pfn, pfn + (1 << order), False)
 
 
 @jit
@@ -296,19 +243,21 @@ def compact_zone(state: State, zone: int, order: int) -> int:
         reset_scanners(state, zone)
     most = BLOCK_ORDER - 1 if order < 0 else min(order, BLOCK_ORDER) - 1
     result = COMPLETE
-    moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
+    last = 0  # the block in which folios moved since the CPU gave back what it keeps
     while record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
-        at_border = record.compact_migrate & (BLOCK_PAGES - 1) == 0
-        if order >= 0 and at_border and state.host[0].nr_cpus and state.tally[layout.TALLY_COMPACT_MOVED] > moved:
-            drain_zone(state, zone, int(state.host[0].cpu))  # so that what was moved away can merge
-            moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
         if is_enough(state, zone, order):
             result = SUCCESS
             break
+        moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
         if not move_cluster(state, zone, most):
             if record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
                 result = CONTENDED
             break
+        if state.tally[layout.TALLY_COMPACT_MOVED] > moved:
+            last = (int(record.compact_migrate) - 1) & ~(BLOCK_PAGES - 1)
+        if order > 0 and state.host[0].nr_cpus and 0 < last < record.compact_migrate & ~((1 << order) - 1):
+            drain_cpu(state, zone, int(state.host[0].cpu))  # so that what was moved away can merge
+            last = 0
     release_isolated(state)
     if result == COMPLETE:
         reset_scanners(state, zone)
@@ -324,6 +273,17 @@ def compact(state: State) -> int:
     for zone in range(int(state.host[0].nr_zones)):
         compact_zone(state, zone, WHOLE_ZONE)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
+
+
+@jit
+def is_suitable(state: State, zone: int, order: int) -> bool:
+    """Whether there are base pages for the targets: twice the size of what is wanted (`compaction_suitable`, `compact_gap`).
+
+    Above the low watermark for orders above 3, above the min watermark for others.
+    """
+    record = state.zones[zone]
+    mark = record.reserve + (record.low if order > COSTLY_ORDER else 0)
+    return bool(record.free - (2 << order) >= mark)
 
 
 @jit
@@ -358,11 +318,7 @@ def compact_for(state: State, order: int, migratetype: int) -> bool:
     than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`).
     """
     for zone in range(int(state.host[0].nr_zones)):
-        record = state.zones[zone]
-        if record.kind == layout.ZONE_MOVABLE and migratetype != MOVABLE:
-            continue
-        # compaction_suitable(): base pages for the targets, twice the size of what is wanted (compact_gap).
-        if record.free - (2 << order) < record.reserve or is_deferred(state, zone, order):
+        if not is_open(state, zone, migratetype) or not is_suitable(state, zone, order) or is_deferred(state, zone, order):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
         result = compact_zone(state, zone, order)

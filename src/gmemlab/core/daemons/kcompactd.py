@@ -12,6 +12,7 @@ from gmemlab.core.daemons.compaction import (
     SUCCESS,
     compact_zone,
     is_deferred,
+    is_suitable,
     note_result,
 )
 from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
@@ -19,6 +20,7 @@ from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import ZONE_MOVABLE
 from gmemlab.core.parts import part
+from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
 
 
@@ -34,13 +36,14 @@ def do_work(state: State) -> None:
         record = state.zones[zone]
         if record.kind > daemons.highest_zone or is_deferred(state, zone, order):
             continue
-        if has_chunk(state, zone, order) or record.free - (2 << order) < record.reserve:
+        if has_chunk(state, zone, order) or not is_suitable(state, zone, order):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
         result = compact_zone(state, zone, order)
         if result == SUCCESS:
             record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
         elif result == COMPLETE:
+            drain_zone(state, zone)  # before it is said to have failed
             note_result(state, zone, order, COMPLETE)
     daemons.max_order = 0
     daemons.highest_zone = ZONE_MOVABLE

@@ -1,0 +1,62 @@
+"""Folios that are given other frames (mm/migrate.c, 6.18): for compaction, and for runs that are emptied."""
+
+from gmemlab.core import layout
+from gmemlab.core.frames import clear_frames, recut, write_frames
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON, KIND_GUEST_MEMFD
+from gmemlab.core.lists import pfn_of, slot_of
+from gmemlab.core.mapping import block_row, is_shared, open_details
+from gmemlab.core.operations.deferred import split_to_pages
+from gmemlab.core.parts import part
+from gmemlab.core.state import State
+
+
+@jit
+def note_moved(state: State, owner: int, row: int, index: int) -> None:
+    """Count a page that was given another frame."""
+    state.tally[layout.TALLY_COMPACT_MOVED] += 1
+    if state.files[owner].kind == KIND_GUEST_MEMFD and not is_shared(state, row, index):
+        state.tally[layout.TALLY_FIRMWARE_COPIES] += 1
+
+
+@jit
+def move_backing(state: State, row: int, target: int) -> None:
+    """Let a file block whose pages lie in one host block, in order, lie in another."""
+    block = state.file_blocks[row]
+    owner = int(state.blocks[target].owner)
+    index = int(state.blocks[target].index) << BLOCK_ORDER
+    if block.block:
+        block.block = target
+    for offset in range(BLOCK_PAGES):
+        note_moved(state, owner, row, index + offset)
+        if block.detail:
+            state.pages[int(block.detail) * BLOCK_PAGES + offset].frame = (target << BLOCK_ORDER) + offset
+
+
+@part
+def move_frames(state: State, pfn: int, target: int) -> None:
+    """Give a folio below order 9 the frames from slot `target` on; its own are nobody's then."""
+    source = slot_of(state, pfn)
+    frame = state.frames[source]
+    order, owner, index = int(frame.order), int(frame.owner), int(frame.index)
+    row = block_row(state, owner, index)
+    details = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    new = pfn_of(state, target)
+    for offset in range(1 << order):
+        state.pages[details + offset].frame = new + offset
+        note_moved(state, owner, row, index + offset)
+    state.file_blocks[row].block = 0
+    write_frames(state, target, order, FRAME_USED, owner, index)
+    state.blocks[new >> BLOCK_ORDER].nr_movable += 1 << order
+    state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order
+    clear_frames(state, source, order)
+
+
+@jit
+def split_source(state: State, pfn: int, order: int) -> None:
+    """Split an idle folio for which there is no target of its size, so that its pages move one by one (`try_split_folio`)."""
+    frame = state.frames[slot_of(state, pfn)]
+    if state.files[frame.owner].kind == KIND_ANON:
+        split_to_pages(state, int(frame.owner), int(frame.index), pfn)
+    else:
+        recut(state, pfn, order, pfn, pfn + (1 << order), False)
