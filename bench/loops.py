@@ -74,20 +74,11 @@ def free_all(state: State, pfns: Pfns) -> None:
 
 
 @entry
-def churn(state: State, queue: Pfns, picks: Pfns, order: int, ahead: int) -> int:
-    """Free random chunks, `ahead` of them before the first allocation; then one free and one allocation in turn.
-
-    `queue` holds used chunks; a picked one is freed and its place later filled with the chunk allocated `ahead` frees on.
-    """
-    live = len(queue) - ahead
-    for step in range(ahead):
-        give(state, int(queue[live + step]), order)
-    pairs = len(picks) - ahead
-    for step in range(pairs):
-        place = picks[step]
-        give(state, int(queue[place]), order)
-        queue[place] = take(state, order)
-    return pairs
+def free_and_allocate(state: State, pfns: Pfns, order: int) -> None:
+    """Free each chunk of `pfns` and allocate one in its place, in turn."""
+    for row in range(len(pfns)):
+        give(state, int(pfns[row]), order)
+        pfns[row] = take(state, order)
 
 
 @entry
@@ -109,6 +100,6 @@ def compile_all() -> None:
     state = machine.empty(64)
     one = np.zeros(1, dtype=np.int64)
     allocate_order(state, one, 0)
+    free_and_allocate(state, one, 0)
     free_order(state, one, 0)
-    churn(state, one, np.zeros(0, dtype=np.int64), 0, 0)
     touch(np.zeros(1, tables.FRAME).view(np.recarray))
