@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from gmemlab.core import boot, execute, layout
+import numpy as np
+from numpy.typing import NDArray
+
+from gmemlab.core import boot, execute, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -26,7 +29,7 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.state import State, reserve_state
-from gmemlab.model.observe import file_pages, free_list, kept_list
+from gmemlab.model.observe import free_list, kept_list
 from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
 
 Result = tuple[int, int]
@@ -229,11 +232,15 @@ class CoreWorld:
         return {key: pfns for key, pfns in lists.items() if pfns}
 
     def observe_file(self, file: int) -> dict[int, tuple[int, int, int, int, int]]:
-        return {
-            page.page: (page.pfn, page.order, page.shared, page.content, page.mapped)
-            for page in file_pages(self.state, file)
-            if page.pfn or page.shared or page.mapped
-        }
+        table = self.pages_of(file)
+        seen = table[:, 0] | table[:, 2] | table[:, 4]
+        indexes = np.flatnonzero(seen)
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+
+    def pages_of(self, file: int) -> NDArray[np.int64]:
+        table = np.zeros((int(self.state.files[file].pages), 5), dtype=np.int64)
+        measure.list_pages(self.state, file, 0, table)
+        return table
 
     def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
         record = self.state.files[file]
@@ -280,7 +287,7 @@ class CoreWorld:
         ]
         if not partly:
             return self.frames_of_kind(FRAME_DEFERRED)
-        used = {page.pfn for file in self.files.values() for page in file_pages(self.state, file)}
+        used = {pfn for file in self.files.values() for pfn in self.pages_of(file)[:, 0].tolist()}
         large = [b * BLOCK_PAGES + o for b in partly for o in range(BLOCK_PAGES) if b * BLOCK_PAGES + o not in used]
         return sorted(large + self.frames_of_kind(FRAME_DEFERRED))
 
