@@ -11,6 +11,7 @@ from gmemlab.cli.options import (
     FRAGMENTATION_HELP,
     HOST_HELP,
     LIVE,
+    NODES_HELP,
     SET_HELP,
     Ticker,
     chosen_policies,
@@ -34,6 +35,7 @@ def run(
     host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
+    nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
     policies: Annotated[str | None, typer.Option(help="Policies with commas between; by default the scenario's.")] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
@@ -48,6 +50,7 @@ def run(
         host: live, a size or a file.
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
+        nodes: NUMA nodes of a host that is given by its size.
         policies: names with commas between.
         set: choices to set, for all of the policies.
         seeds: how many.
@@ -68,7 +71,7 @@ def run(
         wanted = load(scenario)
         profile = None if costs is None else Profile.load(costs)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
-        make_host = host_factory(host, fragmentation, cpus)
+        make_host = host_factory(host, fragmentation, cpus, nodes)
         screen = console()
         table = HeadlineTable(screen, chosen)
 

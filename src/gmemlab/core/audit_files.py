@@ -24,6 +24,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import slot_of
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
+from gmemlab.core.subpools import kept_by_subpools
 
 
 @jit
@@ -162,6 +163,7 @@ def audit_promises(state: State, order: int) -> tuple[int, int]:
                 return 15, file
             promised += int(record.reserved)
     pool = state.pools[pool_of(order)]
+    promised += kept_by_subpools(state, order)
     return (15, order) if promised != pool.reserved or promised > pool.free else (0, 0)
 
 

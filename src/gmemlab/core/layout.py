@@ -40,6 +40,16 @@ ZONE_DMA32: Final = 1
 ZONE_NORMAL: Final = 2
 ZONE_MOVABLE: Final = 3
 
+# -- NUMA nodes: which of them a file's memory comes from (include/uapi/linux/mempolicy.h) ----------------------------------
+MAX_NODES: Final = 32
+NODES_LOCAL: Final = 0  # MPOL_DEFAULT, MPOL_LOCAL: that of the task that allocates first
+NODES_BIND: Final = 1  # MPOL_BIND: no others than these
+NODES_PREFERRED: Final = 2  # MPOL_PREFERRED: this one first
+NODES_INTERLEAVE: Final = 3  # MPOL_INTERLEAVE: one after the other first
+NODES_SPREAD: Final = 4  # not Linux's: local to the tasks of the host, the next node's for each 2 MiB of the file
+
+MAX_SUBPOOLS: Final = 64
+
 # -- host blocks: what the 512 frames of a 2 MiB block are --------------------------------------------------------------
 HOLE: Final = 0  # not memory, or not managed by the host
 FREE: Final = 1  # free as a whole: head of a free order-9 or order-10 chunk, or (order -1) the second half of an order-10
@@ -229,7 +239,10 @@ NR_SCAN_RESULTS: Final = 7
 TALLY_COLLAPSE_COPIED: Final = TALLY_SCAN + NR_SCAN_RESULTS  # pages that a collapse copied
 TALLY_KCOMPACTD_RUNS: Final = TALLY_COLLAPSE_COPIED + 1  # zones that kcompactd compacted
 TALLY_FULL_SCANS: Final = TALLY_COLLAPSE_COPIED + 2  # khugepaged came to the end of its list
-NR_TALLIES: Final = TALLY_FULL_SCANS + 1
+TALLY_NUMA_HIT: Final = TALLY_COLLAPSE_COPIED + 3  # allocations that got their node; on hosts of several nodes
+TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
+TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
+NR_TALLIES: Final = TALLY_NUMA_MISS_PAGES + 1
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

@@ -25,6 +25,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
+from gmemlab.core.nodes import node_of
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
@@ -48,6 +49,22 @@ def count_twice(state: State, row: int, shared_row: int) -> int:
 
 
 @jit
+def count_remote(state: State, row: int, home: int) -> int:
+    """Frames behind 2 MiB of guest memory that are on other nodes than `home`."""
+    block = state.file_blocks[row]
+    if block.nr_present == 0:
+        return 0
+    if block.block:
+        return 0 if node_of(state, int(block.block)) == home else int(block.nr_present)
+    remote = 0
+    for offset in range(BLOCK_PAGES):
+        pfn = frame_of(state, row, offset)
+        if pfn and node_of(state, pfn >> BLOCK_ORDER) != home:
+            remote += 1
+    return remote
+
+
+@jit
 def measure_guest(state: State, file: int, out: Records) -> None:
     """Add one confidential guest to a sample."""
     record = state.files[file]
@@ -65,6 +82,8 @@ def measure_guest(state: State, file: int, out: Records) -> None:
         out.shared_pages += block.nr_shared
         out.charged += block.nr_present
         out.stranded += block.nr_stranded
+        if state.host[0].nr_nodes > 1:
+            out.remote += count_remote(state, row + step, int(record.home))
         if shared_row:
             out.charged_shared_side += state.file_blocks[shared_row + step].nr_present
             out.backed_twice += count_twice(state, row + step, shared_row + step)

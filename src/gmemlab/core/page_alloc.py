@@ -5,7 +5,7 @@ A frame number of 0 means that nothing could be had.
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import alloc_from_zone, claim, free_block, free_chunk, has_chunk, take_smallest
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE
 from gmemlab.core.lists import list_index
 from gmemlab.core.pcp import alloc_from_cpu, free_to_cpu, has_lists
@@ -43,31 +43,37 @@ def avoids_mixing(state: State, migratetype: int) -> bool:
     return False
 
 
+@inline
+def try_zone(state: State, zone: int, order: int, migratetype: int, effort: int) -> int:
+    """Take a chunk from one zone, if it may give one. Returns its first frame, or 0."""
+    record = state.zones[zone]
+    if state.host[0].nr_cpus and not is_above(state, zone, order, int(record.high)):
+        record.below_high = 1
+    if not is_above(state, zone, order, 0 if effort == HARD else int(record.low)):
+        return 0
+    least = BLOCK_ORDER if effort == UNMIXED and order < BLOCK_ORDER else 0
+    pfn = alloc_from_cpu(state, zone, order, migratetype, least) if has_lists(state, order) else 0
+    if pfn == 0:
+        pfn = alloc_from_zone(state, zone, order, migratetype, least)
+    return pfn
+
+
 @jit
 def alloc(state: State, order: int, migratetype: int) -> int:
-    """Take a chunk of 2**order frames, zones in order of preference. Returns its first frame, or 0."""
+    """Take a chunk of 2**order frames on a host of one node, zones in order of preference. Returns its first frame, or 0."""
     host = state.host[0]
     for effort in range(UNMIXED if avoids_mixing(state, migratetype) else EASY, NR_EFFORTS if host.watermarks else HARD):
-        least = BLOCK_ORDER if effort == UNMIXED and order < BLOCK_ORDER else 0
         for zone in range(int(host.nr_zones)):
-            if not is_open(state, zone, migratetype):
-                continue
-            record = state.zones[zone]
-            if host.nr_cpus and not is_above(state, zone, order, int(record.high)):
-                record.below_high = 1
-            if not is_above(state, zone, order, 0 if effort == HARD else int(record.low)):
-                continue
-            pfn = alloc_from_cpu(state, zone, order, migratetype, least) if has_lists(state, order) else 0
-            if pfn == 0:
-                pfn = alloc_from_zone(state, zone, order, migratetype, least)
-            if pfn:
-                return pfn
+            if is_open(state, zone, migratetype):
+                pfn = try_zone(state, zone, order, migratetype, effort)
+                if pfn:
+                    return pfn
     return 0
 
 
 @jit
 def alloc_base_block(state: State, migratetype: int) -> int:
-    """The 512 frames that 512 order-0 allocations would hand out, if these are one fresh block; else 0.
+    """The 512 frames that 512 order-0 allocations would hand out on a host of one node, if these are one fresh block; else 0.
 
     True as long as every smaller list of the type is empty in the zone that order-0 allocations would use, and no CPU keeps
     lists.

@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     KIND_GUEST_MEMFD,
     MAX_SLOTS,
+    NODES_INTERLEAVE,
     OP_ACCESS,
     OP_ALLOCATE,
     OP_CREATE,
@@ -28,6 +29,8 @@ from gmemlab.core.layout import (
     VM_LAUNCHING,
     VM_READY,
 )
+from gmemlab.core.mempolicy import set_nodes
+from gmemlab.core.nodes import all_nodes
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
 from gmemlab.core.pcp import let_decay
 from gmemlab.core.state import Records, State
@@ -35,6 +38,17 @@ from gmemlab.core.state import Records, State
 CHUNK = 1 << GIGA_ORDER  # pages of one event that are done before the budget is asked again
 SECOND = 1_000_000_000  # ns
 EVENT_COST = 64  # an event counts as this many pages of work, besides its pages
+
+
+@jit
+def place_guest(state: State, file: int, vm: int) -> None:
+    """Give a guest its home node, one after the other, and the policy that the scenario has for all of them."""
+    home = vm % int(state.host[0].nr_nodes)
+    mode = int(state.host[0].guest_nodes)
+    allowed = (1 << home) if mode != NODES_INTERLEAVE else all_nodes(state)
+    set_nodes(state, file, mode, allowed, home)
+    if state.files[file].shared_file:
+        set_nodes(state, int(state.files[file].shared_file), mode, allowed, home)
 
 
 @jit
@@ -52,6 +66,7 @@ def launch(state: State, vms: Records, guests: Records, vm: int, policy: int) ->
         return
     vms[vm].file = file
     vms[vm].status = VM_LAUNCHING
+    place_guest(state, file, vm)
     for k in range(MAX_SLOTS):
         set_slot(state, file, k, int(guest.slot_gfn[k]), int(guest.slot_count[k]), int(guest.slot_offset[k]))
 
@@ -108,10 +123,17 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
 
 @jit
 def choose_cpu(state: State, time: int, vm: int) -> None:
-    """The CPU that works for a guest, or (the first one) for the host itself, once the vmstat worker has had its seconds."""
+    """The CPU that works for a guest, or (the first one) for the host itself, once the vmstat worker has had its seconds.
+
+    A guest's is one of its home node, where that has any.
+    """
     host = state.host[0]
     if host.nr_cpus:
-        host.cpu = vm % host.nr_cpus if vm > 0 else 0
+        host.cpu = 0
+        if vm > 0:
+            node = state.nodes[vm % host.nr_nodes]
+            turn = vm // int(host.nr_nodes)
+            host.cpu = int(node.first_cpu) + turn % int(node.nr_cpus) if node.nr_cpus else vm % host.nr_cpus
         seconds = (time - int(host.decayed)) // SECOND
         if seconds > 0:
             let_decay(state, seconds)

@@ -22,6 +22,22 @@ ZONE: Final = np.dtype(
         ("low", "i8"),  # how far the low and the high watermark lie above `reserve`
         ("high", "i8"),
         ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
+        ("node", "i8"),
+    ],
+    align=True,
+)
+NODE: Final = np.dtype(
+    [
+        ("struct_frame", "i8"),  # page structs of its block b, at boot: 8 frames from this one + 8 * b on; 0: not modelled
+        ("first_cpu", "i8"),
+        ("nr_cpus", "i8"),
+        ("has_dma32", "i8"),
+        ("hit", "i8"),  # NUMA_HIT: allocations here that wanted this node
+        ("miss", "i8"),  # NUMA_MISS: here, though another was wanted
+        ("foreign", "i8"),  # NUMA_FOREIGN: elsewhere, though this one was wanted
+        ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of its kcompactd
+        ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
+        ("kcompactd_sleep", "i8"),  # ms until its kcompactd looks by itself
     ],
     align=True,
 )
@@ -93,6 +109,11 @@ FILE: Final = np.dtype(
         ("alive", "i2"),
         ("scan_next", "i4"),  # in the list of what khugepaged scans
         ("scan_prev", "i4"),
+        ("node_mode", "i2"),  # NODES_*
+        ("home", "i2"),  # the node on which its tasks run, where CPUs are not modelled
+        ("il_prev", "i2"),  # the node that a task interleaved to last (`current->il_prev`)
+        ("subpool", "i2"),  # of its mount; 0: none
+        ("allowed", "i8"),  # the nodes of its policy, as bits
     ],
     align=True,
 )
@@ -140,8 +161,24 @@ POOL_RECORD: Final = np.dtype(
         ("reserved", "i8"),
         ("surplus", "i8"),  # pages beyond the size that the pool was given, freed as soon as they are given back (L19)
         ("overcommit", "i8"),  # how many of them there may be
-        ("head", "i4"),
         ("hvo", "i4"),
+        ("next_to_alloc", "i2"),  # the node that it grows on next (`next_nid_to_alloc`)
+        ("next_to_free", "i2"),  # the node that gives a page back next (`next_nid_to_free`)
+    ],
+    align=True,
+)
+# A node's part of a pool. Reservations belong to no node.
+NODE_POOL: Final = np.dtype([("nr", "i8"), ("free", "i8"), ("surplus", "i8"), ("head", "i8")], align=True)
+# What one mount of hugetlbfs may use of a pool, or keeps of it (struct hugepage_subpool). Huge pages; -1: no such limit.
+SUBPOOL: Final = np.dtype(
+    [
+        ("max_hpages", "i8"),
+        ("min_hpages", "i8"),
+        ("used_hpages", "i8"),  # against the limit; not counted without one
+        ("rsv_hpages", "i8"),  # of the pages that are kept, how many no file has
+        ("order", "i4"),
+        ("alive", "i2"),
+        ("files", "i2"),
     ],
     align=True,
 )
@@ -162,6 +199,7 @@ HOST_RECORD: Final = np.dtype(
     [
         ("nr_blocks", "i8"),
         ("nr_zones", "i8"),
+        ("nr_nodes", "i8"),
         ("free_frame_slab", "i8"),
         ("next_frame_slab", "i8"),
         ("free_page_slab", "i8"),
@@ -174,7 +212,7 @@ HOST_RECORD: Final = np.dtype(
         ("pin_serial", "i8"),
         *((f"max_{name}", "i8") for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks")),  # rows of tables
         ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
-        ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
+        ("guest_nodes", "i8"),  # NODES_* of the guests that the event stream starts; bound ones to their home node
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists

@@ -1,8 +1,8 @@
 """One scenario under one policy on one host: events in, samples and counters out."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
 from gmemlab.model.daemons import DaemonSettings
 from gmemlab.model.host import Host
+from gmemlab.model.nodes import MODES, NodeUsage
 from gmemlab.policy import Policy
 from gmemlab.units import MILLISECOND, format_size, parse_size
 from gmemlab.workload.schema import Daemons
@@ -44,6 +45,7 @@ class Run:
         pool_wanted_bytes: what it was to hold.
         notes: what the reader must know.
         seconds: wall time.
+        nodes: what each NUMA node has, by moment: `start`, `filled`, `end` and `after`.
     """
 
     policy: Policy
@@ -59,6 +61,7 @@ class Run:
     pool_wanted_bytes: int
     notes: tuple[str, ...]
     seconds: float
+    nodes: Mapping[str, tuple[NodeUsage, ...]] = field(default_factory=dict)
 
 
 class Simulation:
@@ -81,6 +84,7 @@ class Simulation:
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
         host.state.host[0].decayed = 0  # the stream's time starts
+        host.state.host[0].guest_nodes = MODES[trace.nodes]
 
     @property
     def event(self) -> int:
@@ -138,8 +142,10 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
     """
     started = time.perf_counter()
     start = host.measure()
+    nodes = {"start": tuple(host.nodes())}
     simulation = Simulation(host, trace, policy)
     filled = host.measure()
+    nodes["filled"] = tuple(host.nodes())
     periodic: list[Any] = []
     times: list[int] = []
     ready: list[Any] = []
@@ -156,7 +162,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         if progress:
             progress(simulation.event / total)
     tally = host.state.tally.copy()
+    nodes["end"] = tuple(host.nodes())
     simulation.leave()
+    nodes["after"] = tuple(host.nodes())
     return Run(
         policy=policy,
         seed=trace.seed,
@@ -169,8 +177,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         filled=filled,
         pool_bytes=simulation.pool_bytes,
         pool_wanted_bytes=simulation.pool_wanted_bytes,
-        notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation),
+        notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation) + _node_notes(host, trace),
         seconds=time.perf_counter() - started,
+        nodes=nodes,
     )
 
 
@@ -222,6 +231,15 @@ def _daemon_notes(simulation: Simulation) -> tuple[str, ...]:
     if not policy.copies_private_memory or not copies:
         return ()
     return (f"{policy.name}: an upper bound: {copies:,} private 4K pages were copied by firmware, which no kernel does (K16)",)
+
+
+def _node_notes(host: Host, trace: Trace) -> tuple[str, ...]:
+    """Where guests are at home."""
+    if host.nr_nodes == 1:
+        return ()
+    where = {"local": "their home first", "bind": "their home alone", "interleave": "all nodes in turn"}[trace.nodes]
+    own = "the host's own memory is spread over the nodes, 2M by 2M"
+    return (f"assumption: guest k is at home on node k modulo {host.nr_nodes}, its memory comes from {where}; {own}",)
 
 
 def _pool_notes(simulation: Simulation) -> tuple[str, ...]:

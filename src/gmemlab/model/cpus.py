@@ -54,9 +54,10 @@ def give_cpus(state: State, cpus: int, low_pages: Sequence[int] | None = None) -
         record = state.zones[zone]
         managed = int(record.end - record.start) * BLOCK_PAGES
         batch = batch_size(managed)
+        sharing = int(state.nodes[int(record.node)].nr_cpus) or cpus  # `zone_highsize`: the node's CPUs, else all
         low = low_watermark(managed) if low_pages is None else low_pages[zone]
         for cpu in range(cpus):
             pcp = state.pcps[zone * layout.MAX_CPUS + cpu]
             pcp.batch = batch
-            pcp.high_min = max(low // cpus, LEAST_HIGH * batch)
-            pcp.high_max = max(managed // HIGH_FRACTION // cpus, LEAST_HIGH * batch)
+            pcp.high_min = max(low // sharing, LEAST_HIGH * batch)
+            pcp.high_max = max(managed // HIGH_FRACTION // sharing, LEAST_HIGH * batch)

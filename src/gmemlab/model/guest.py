@@ -11,6 +11,7 @@ from gmemlab.core import execute, layout, measure
 from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.errors import UsageError, operation_error
+from gmemlab.model.nodes import parse_nodes
 from gmemlab.model.observe import file_pages
 from gmemlab.policy import Policy
 from gmemlab.protocol import Extent, Usage
@@ -154,6 +155,25 @@ class GuestMemory:
     def unreference(self, offset: int | str, size: int | str) -> None:
         """Undo one `reference` of exactly this range."""
         self._run(layout.OP_UNREFERENCE, offset, size)
+
+    def set_nodes(self, nodes: str) -> None:
+        """Give all of the file another NUMA policy (mbind): what is allocated from now on obeys it, nothing moves (G53).
+
+        Raises:
+            UsageError: no such policy, or nodes that the host has not.
+        """
+        state = self._host.state
+        mode, allowed = parse_nodes(nodes, self._host.nr_nodes)
+        execute.bind_nodes(state, self.file, mode, allowed, int(state.files[self.file].home))
+
+    def nodes(self) -> list[int]:
+        """Bytes of this memory on each node, the ordinary memory beside a two-source guest not among them. Walks every page."""
+        state = self._host.state
+        found = [0] * self._host.nr_nodes
+        for page in file_pages(state, self.file):
+            if page.pfn:
+                found[int(state.zones[int(state.blocks[page.pfn // layout.BLOCK_PAGES].zone)].node)] += PAGE_SIZE
+        return found
 
     def usage(self) -> Usage:
         """Where the memory is."""

@@ -123,6 +123,8 @@ class Guests(Table):
         tail_mean: mean time, ns, that a guest lives beyond the last point of W2's column (exponential; P4).
         longest: lifetimes are conditioned on being at most this, ns (P4).
         fill_time: the guests that are there at the start boot evenly over this time, ns.
+        nodes: where a guest's memory comes from on a host of several NUMA nodes, guest k being at home on node k modulo their
+            number: its home first (``local``), its home alone (``bind``), or all in turn (``interleave``).
     """
 
     machine: Literal["q35", "flat"] = "q35"
@@ -139,6 +141,7 @@ class Guests(Table):
     tail_mean: Positive | None = None
     longest: Positive | None = None
     fill_time: Duration = 0
+    nodes: Literal["local", "bind", "interleave"] = "local"
     _file: str | None = PrivateAttr(None)
     _line: int | None = PrivateAttr(None)
 

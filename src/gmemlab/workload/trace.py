@@ -49,6 +49,7 @@ class Trace:
         seed: what the stream was drawn from.
         not_admitted: guests that found the host full by their sizes and were not started.
         daemons: how those of the host work.
+        nodes: where guests' memory comes from on a host of several NUMA nodes: local, bind or interleave.
     """
 
     events: Events
@@ -61,6 +62,7 @@ class Trace:
     seed: int
     not_admitted: int
     daemons: Daemons = field(default_factory=Daemons)
+    nodes: str = "local"
 
 
 def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
@@ -93,6 +95,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         seed=seed,
         not_admitted=fleet.not_admitted,
         daemons=scenario.daemons,
+        nodes=scenario.guests.nodes,
     )
 
 

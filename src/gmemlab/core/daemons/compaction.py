@@ -27,7 +27,8 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame
 from gmemlab.core.migrate import move_frames, split_source
-from gmemlab.core.page_alloc import free_pages, is_open
+from gmemlab.core.nodes import may_serve, zone_at
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_cpu
 from gmemlab.core.state import State
@@ -311,14 +312,20 @@ def note_result(state: State, zone: int, order: int, result: int) -> None:
 
 
 @part
-def compact_for(state: State, order: int, migratetype: int) -> bool:
+def compact_for(state: State, order: int, migratetype: int, node: int, allowed: int) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 
-    Unmovable memory may not come from ZONE_MOVABLE; a zone where it failed lately is passed over. Orders above 3 never get more
-    than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`).
+    Zones in the order in which the node asks them, of allowed nodes; unmovable memory may not come from ZONE_MOVABLE. A zone
+    where it failed lately is passed over. Orders above 3 never get more than this, however hard they try
+    (`MIN_COMPACT_COSTLY_PRIORITY`).
     """
-    for zone in range(int(state.host[0].nr_zones)):
-        if not is_open(state, zone, migratetype) or not is_suitable(state, zone, order) or is_deferred(state, zone, order):
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
+        if (
+            not may_serve(state, zone, migratetype, allowed)
+            or not is_suitable(state, zone, order)
+            or is_deferred(state, zone, order)
+        ):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
         result = compact_zone(state, zone, order)

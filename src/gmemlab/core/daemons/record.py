@@ -1,4 +1,4 @@
-"""What the daemons are told, and where they stand: one record of the state, for the host as one node.
+"""What the daemons are told, and where khugepaged stands: one record of the state. Each node's kcompactd is in its own record.
 
 Settings have the names and defaults of /sys/kernel/mm/transparent_hugepage/khugepaged and /proc/sys/vm in 6.18. There is no
 max_ptes_swap and no max_ptes_shared: nothing is swapped out here, and no page is mapped by two processes, so that neither
@@ -8,8 +8,6 @@ could ever be exceeded.
 from typing import Final
 
 import numpy as np
-
-from gmemlab.core.layout import ZONE_MOVABLE
 
 KCOMPACTD_INTERVAL: Final = 500  # HPAGE_FRAG_CHECK_INTERVAL_MSEC
 DAEMONS: Final = np.dtype(
@@ -29,9 +27,6 @@ DAEMONS: Final = np.dtype(
         ("waited", "i4"),  # this scan has slept for a huge page already
         ("khugepaged_sleep", "i8"),  # ms until it wakes
         ("nr_compacted", "i8"),  # files that kcompactd works for
-        ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of it
-        ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
-        ("kcompactd_sleep", "i8"),  # ms until it looks by itself
     ],
     align=True,
 )
@@ -41,6 +36,4 @@ DEFAULTS: Final[dict[str, int]] = {
     "alloc_sleep": 60_000,
     "max_ptes_none": 511,
     "proactiveness": 20,
-    "highest_zone": ZONE_MOVABLE,
-    "kcompactd_sleep": KCOMPACTD_INTERVAL,
 }

@@ -14,6 +14,7 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_HUGETLB,
     MOVABLE,
+    NODES_LOCAL,
     PAGE_TABLE,
     PROMISED,
     SOURCE_POOL,
@@ -24,13 +25,14 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
+from gmemlab.core.mempolicy import alloc_page, alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
-from gmemlab.core.page_alloc import alloc, alloc_base_block
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
-from gmemlab.core.pools import pool_of, put_page, take_page
+from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw
 from gmemlab.core.state import Records, State
+from gmemlab.core.subpools import get_pages, put_pages
 
 
 @jit
@@ -91,6 +93,10 @@ def is_promised(state: State, file: int, base: int) -> bool:
 def populate_from_pool(state: State, file: int, base: int, order: int, all_private: bool) -> int:
     """Take a huge page from the file's pool for an empty range: one that is promised to it, or (hugetlb memory) to nobody.
 
+    Or one that its mount keeps; what the mount grants beyond that, and the pool has not, stays counted as the mount's (so
+    `alloc_hugetlb_folio` in 7.3). The page is of the nodes that the file's policy allows, which no promise is about; where they
+    have none, hugetlb memory takes a surplus page of them (`hugetlb_alloc_folio`).
+
     Returns 0, ENOMEM or (hugetlb memory) ENOSPC. That is what fallocate says; an access says so too, where a process feels
     SIGBUS (L19).
     """
@@ -98,12 +104,21 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
     pool = state.pools[pool_of(order)]
     hugetlb = record.kind == KIND_HUGETLB
     short = errno.ENOSPC if hugetlb else errno.ENOMEM
-    promised = is_promised(state, file, base)
+    subpool = int(record.subpool)
+    granted = is_promised(state, file, base)
+    wanted = 0 if granted else get_pages(state, subpool, 1)
+    if wanted < 0:
+        return short
+    promised = wanted == 0
+    node, allowed = wanted_nodes(state, file, base, order)
+    block = 0
     if promised or (hugetlb and pool.free > pool.reserved):
-        block = take_page(state, order)
-    else:
-        block = alloc_surplus(state, order) if hugetlb else 0
+        block = dequeue(state, order, node, allowed)
+    if block == 0:
+        block = alloc_surplus(state, order, node, allowed) if hugetlb else 0
         if block == 0:
+            if promised and not granted:
+                withdraw(state, order, put_pages(state, subpool, 1))
             return short
     insert_whole_blocks(state, file, base, block, order)
     end = base + (1 << order)
@@ -114,7 +129,7 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
         return short
     state.tally[TALLY_ALLOCATED + order] += 1
     if promised:
-        record.reserved -= 1
+        record.reserved -= 1 if granted else 0
         pool.reserved -= 1
     if hugetlb:
         state.file_blocks[block_row(state, file, base)].marks |= PROMISED
@@ -192,7 +207,7 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     row = block_row(state, file, index)
     if state.file_blocks[row].nr_present:
         return False
-    pfn = alloc_base_block(state, decisions.migratetype(policy))
+    pfn = alloc_page_block(state, decisions.migratetype(policy), file, index)
     if pfn == 0:
         return False
     own_block(state, pfn >> BLOCK_ORDER, UNIFORM, 0, file, index >> BLOCK_ORDER)
@@ -207,7 +222,7 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
-    pfn = alloc(state, 0, migratetype)
+    pfn = alloc_page(state, migratetype, file, index)
     if pfn == 0:
         return errno.ENOMEM
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
@@ -265,6 +280,9 @@ def allocate(state: State, file: int, first: int, count: int) -> tuple[int, int]
         unit = 1 << int(policy.unit)
         end = (end + unit - 1) // unit * unit
         begin = first // unit * unit
+        mode = int(record.node_mode)
+        record.node_mode = NODES_LOCAL  # `hugetlbfs_fallocate` has no mapping whose policy it could ask
         error, done = populate(state, file, begin, end, True)
+        record.node_mode = mode
         return error, max(0, min(count, begin + done - first))
     return populate(state, file, first, end, True)
