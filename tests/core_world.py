@@ -29,6 +29,7 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.state import State, reserve_state
+from gmemlab.model.nodes import LOCAL, set_nodes
 from gmemlab.model.observe import free_list, kept_list
 from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
 
@@ -60,7 +61,8 @@ class CoreWorld:
                 if last > first:
                     boot.free_range(self.state, first, last)
                 first = last + 1
-        self.state.host[0].struct_frame = BLOCK_PAGES
+        self.state.nodes.struct_frame = BLOCK_PAGES  # all of them lie in the first blocks
+        self.distances = [[LOCAL]]
 
     def policy(self, policy: OraclePolicy) -> int:
         if policy not in self.policies:
@@ -141,18 +143,39 @@ class CoreWorld:
     def unreference(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_UNREFERENCE, file, first, count)
 
-    def grow_pool(self, order: int, count: int, hvo: bool) -> Result:
-        error, done = execute.fill_pool(self.state, order, count, int(hvo))
+    def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> Result:
+        error, done = execute.fill_pool(self.state, order, count, int(hvo), nodes)
         return int(error), int(done)
 
-    def set_pool(self, order: int, count: int, overcommit: int) -> int:
-        return int(execute.set_pool(self.state, order, count, overcommit))
+    def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
+        return int(execute.set_pool(self.state, order, count, overcommit, node))
 
-    def demote(self, count: int) -> Result:
-        error, done = execute.demote_pages(self.state, count)
+    def demote(self, count: int, nodes: int = 0) -> Result:
+        error, done = execute.demote_pages(self.state, count, nodes)
         return int(error), int(done)
+
+    def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
+        self.distances = distances
+        self.state.zones.node = of_zone
+        set_nodes(self.state, distances, 0)
+
+    def bind(self, file: int, mode: int, allowed: int, home: int) -> Result:
+        execute.bind_nodes(self.state, self.files[file], mode, allowed, home)
+        return 0, 0
+
+    def mount(self, order: int, most: int, least: int) -> Result:
+        error, subpool = execute.open_mount(self.state, order, most, least)
+        return int(error), int(subpool)
+
+    def unmount(self, mount: int) -> Result:
+        return int(execute.close_mount(self.state, mount)), 0
+
+    def join(self, mount: int, file: int) -> Result:
+        execute.join_mount(self.state, mount, self.files[file])
+        return 0, 0
 
     def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+        set_nodes(self.state, self.distances, count)
         self.state.host[0].nr_cpus = count
         for zone in range(len(self.zones)):
             for pcp in self.state.pcps[zone * layout.MAX_CPUS :][:count]:
@@ -211,6 +234,8 @@ class CoreWorld:
             "orphans": self.observe_orphans(),
             "deferred": deferred,
             "counters": self.observe_counters(),
+            "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
+            "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
         }
 
     def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
@@ -251,14 +276,18 @@ class CoreWorld:
                 found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
         return found
 
-    def observe_pool(self, order: int) -> tuple[int, int, int, list[int]]:
-        pool = self.state.pools[1 if order == GIGA_ORDER else 0]
+    def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
+        number = 1 if order == GIGA_ORDER else 0
+        pool = self.state.pools[number]
+        parts = self.state.node_pools[number * layout.MAX_NODES :][: len(self.distances)]
         idle = []
-        block = int(pool.head)
-        while block:
-            idle.append(block * BLOCK_PAGES)
-            block = int(self.state.blocks[block].next)
-        return int(pool.nr), int(pool.free), int(pool.reserved), idle
+        for part in parts:
+            block = int(part.head)
+            while block:
+                idle.append(block * BLOCK_PAGES)
+                block = int(self.state.blocks[block].next)
+        of_nodes = [(int(part.nr), int(part.surplus)) for part in parts]
+        return int(pool.nr), int(pool.free), int(pool.reserved), idle, of_nodes
 
     def observe_promised(self, file: int) -> list[int]:
         record = self.state.files[file]
@@ -317,5 +346,6 @@ class CoreWorld:
             "kcompactd": tally[layout.TALLY_KCOMPACTD_RUNS],
             "copied": tally[layout.TALLY_COLLAPSE_COPIED],
             "firmware_copies": tally[layout.TALLY_FIRMWARE_COPIES],
+            "missed_pages": tally[layout.TALLY_NUMA_MISS_PAGES],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

@@ -1,5 +1,6 @@
 """The oracle's compaction: two scanners, a dictionary of isolated chunks, and folios that are given other frames."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from gmemlab.core.layout import (
@@ -7,6 +8,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     EFFORT_ONCE,
     EFFORT_RETRY,
+    KIND_ANON,
     MOVABLE,
     NR_MIGRATETYPES,
     NR_ORDERS,
@@ -15,6 +17,7 @@ from gmemlab.core.layout import (
 from oracle_contig import move, split
 from oracle_files import File, Folio
 from oracle_memory import Memory
+from oracle_nodes import is_sought_near, wanted
 from oracle_page_alloc import LISTS
 
 CLUSTER = 32
@@ -195,10 +198,10 @@ def compact(memory: Memory) -> int:
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int) -> bool:
+def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None) -> bool:
     """Direct compaction, zone by zone; failures are remembered."""
-    for number, zone in enumerate(memory.buddy.zones):
-        if not memory.buddy.may_use(zone, mt) or not memory.buddy.suits_compaction(number, order):
+    for number in memory.buddy.asked(mt, node, allowed):
+        if not memory.buddy.suits_compaction(number, order):
             continue
         scanners = memory.scanners.setdefault(number, Scanners())
         if scanners.passes_over(order):
@@ -214,18 +217,41 @@ def compact_for(memory: Memory, order: int, mt: int) -> bool:
     return False
 
 
-def alloc_trying(memory: Memory, order: int, mt: int, times: int, file: File | None = None) -> int | None:
-    """A chunk, after up to so many compactions; of what the free lists lack for a file, kcompactd is told."""
-    pfn = memory.buddy.alloc(order, mt)
+def alloc_trying(
+    memory: Memory, order: int, mt: int, times: int, node: int, allowed: set[int] | None, file: File | None = None
+) -> int | None:
+    """A chunk, after up to so many compactions; of what the free lists lack for a file, kcompactd of its nodes is told."""
+    pfn = memory.buddy.alloc(order, mt, node, allowed)
     if pfn is None and file is not None:
-        memory.short_of(file, order)
+        memory.short_of(file, order, memory.all_nodes() if allowed is None else allowed)
     for _ in range(times):
-        if pfn is None and compact_for(memory, order, mt):
-            pfn = memory.buddy.alloc(order, mt)
+        if pfn is None and compact_for(memory, order, mt, node, allowed):
+            pfn = memory.buddy.alloc(order, mt, node, allowed)
     return pfn
 
 
-def alloc(memory: Memory, file: File, order: int) -> int | None:
-    """A chunk for a file, with the effort of its policy (K14)."""
-    times = 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
-    return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times, file)
+def compactions(file: File, order: int) -> int:
+    """How often memory is compacted for a chunk (K14)."""
+    return 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
+
+
+def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
+    """A chunk for a file, with the effort of its policy, from the nodes of its policy."""
+    times, mt = compactions(file, order), MOVABLE if file.policy.movable else UNMOVABLE
+    node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
+    if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
+        pfn = alloc_trying(memory, order, mt, min(times, 1), node, {node}, file)
+        if pfn is not None or times == 0:
+            return pfn
+    return alloc_trying(memory, order, mt, times, node, allowed, file)
+
+
+def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:
+    """The first node that has the most of a 2 MiB of a file, and all that have as much: folios, or anonymous pages."""
+    pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
+    if file.policy.kind != KIND_ANON:
+        pages = list({page.folio: page for page in pages}.values())
+    counts = Counter(memory.buddy.node_of(page.frame) for page in pages)
+    most = max(counts.values(), default=0)
+    alike = {node for node in memory.all_nodes() if counts[node] == most}
+    return min(alike), alike

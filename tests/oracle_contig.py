@@ -7,10 +7,11 @@ from oracle_page_alloc import LISTS
 from oracle_split import split_to_pages
 
 
-def alloc_giga(memory: Memory) -> int | None:
+def alloc_giga(memory: Memory, node: int = 0, allowed: set[int] | None = None) -> int | None:
     """The lowest aligned GiB in the first zone that has one; migratetypes do not change."""
     buddy = memory.buddy
-    for number, zone in enumerate(buddy.zones):
+    for number in buddy.asked(MOVABLE, node, allowed):
+        zone = buddy.zones[number]
         if buddy.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
             continue
         first = max(-(-zone.start // GIGA_BLOCKS), 1) * GIGA_BLOCKS
@@ -63,7 +64,7 @@ def empty(memory: Memory, frames: range) -> bool:
             folio = memory.users.get(places.pop(0))
             if folio is None:
                 continue
-            target = memory.buddy.alloc(folio.order, MOVABLE)
+            target = memory.buddy.alloc(folio.order, MOVABLE, memory.buddy.nodes.of_zone[zone])
             if target is not None:
                 held.update(folio.frames())
                 move(memory, folio, target)

@@ -3,6 +3,7 @@
 One object per folio, one dictionary entry per page. Counts are in 4 KiB pages unless a name says otherwise.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -48,6 +49,7 @@ COUNTERS = (
     "kcompactd",
     "copied",
     "firmware_copies",
+    "missed_pages",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 
@@ -87,11 +89,13 @@ class Observation(TypedDict):
     blocktypes: list[int]
     files: dict[int, dict[int, tuple[int, int, int, int, int]]]
     blocks: dict[int, dict[int, tuple[int, int, int]]]
-    pools: dict[int, tuple[int, int, int, list[int]]]
+    pools: dict[int, tuple[int, int, int, list[int], list[tuple[int, int]]]]
     promised: dict[int, list[int]]
     orphans: list[int]
     deferred: list[int]
     counters: dict[str, int]
+    nodes: list[tuple[int, int, int]]
+    mounts: list[tuple[int, int]]
 
 
 @dataclass(eq=False)
@@ -169,6 +173,11 @@ class File:
     unseen: set[int] = field(default_factory=set)  # anonymous: blocks with a huge page that the shrinker has not seen (L17)
     tables: set[int] = field(default_factory=set)  # anonymous: blocks that a table of 4 KiB entries maps (L16)
     promised: set[int] = field(default_factory=set)  # hugetlb: numbers of the huge pages in its reservation map (L19)
+    node_mode: int = 0  # NODES_*
+    allowed: frozenset[int] = frozenset()  # the nodes that its policy names
+    home: int = 0
+    il_prev: int = 0
+    mount: "Mount | None" = None  # hugetlb
     other: "File | None" = None  # the ordinary memory of a two-source guest
 
     def from_pool(self) -> bool:
@@ -203,12 +212,51 @@ class File:
 
 @dataclass
 class Pool:
-    """Huge pages of one order; `idle` holds first frames, top of the stack first."""
+    """Huge pages of one order; `idle` holds first frames, the newest first: each node's are a stack. Counts are by node."""
 
     order: int
-    nr: int = 0
+    nr_on: Counter[int] = field(default_factory=Counter)
+    surplus_on: Counter[int] = field(default_factory=Counter)
     reserved: int = 0
     hvo: bool = False
-    surplus: int = 0
     overcommit: int = 0
+    grows_next: int = 0
+    shrinks_next: int = 0
     idle: list[int] = field(default_factory=list)
+
+    @property
+    def nr(self) -> int:
+        return sum(self.nr_on.values())
+
+    @property
+    def surplus(self) -> int:
+        return sum(self.surplus_on.values())
+
+
+@dataclass(eq=False)
+class Mount:
+    """A mount of hugetlbfs: at most so many huge pages are used, so many are kept for it; None for no limit."""
+
+    pool: Pool
+    most: int | None
+    least: int | None
+    kept: int = 0  # of `least`, how many no file has
+    used: int = 0
+
+    def get(self, pages: int) -> int | None:
+        """How many the pool has yet to promise; None above the limit."""
+        if self.most is not None and self.used + pages > self.most:
+            return None
+        self.used += pages if self.most is not None else 0
+        from_kept = min(pages, self.kept)
+        self.kept -= from_kept
+        return pages - from_kept
+
+    def put(self, pages: int) -> int:
+        """How many promises the pool may forget."""
+        self.used -= pages if self.most is not None else 0
+        if self.least is None or self.used >= self.least:
+            return pages
+        into_kept = min(pages, self.least - self.kept)
+        self.kept += into_kept
+        return pages - into_kept

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS, ZONE_NORMAL
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS, ZONE_DMA32, ZONE_NORMAL
 from oracle_buddy import Buddy
+from oracle_nodes import Nodes
 
 # A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
 LISTS = [(order, mt) for order in range(4) for mt in range(3)] + [(BLOCK_ORDER, 0), (BLOCK_ORDER, MOVABLE)]
@@ -45,27 +46,46 @@ class PageAllocator(Buddy):
         self.nofragment = False
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
+        self.nodes = Nodes([0] * len(zones), [[0]])
 
     # -- taking -------------------------------------------------------------------------------------------------------
-    def alloc(self, order: int, mt: int) -> int | None:
-        """First frame of 2^order contiguous ones; None where no zone may give them."""
-        preferred = next((zone.kind for zone in self.zones if self.may_use(zone, mt)), None)
-        efforts = [(self.low, BLOCK_ORDER)] if self.nofragment and preferred == ZONE_NORMAL else []
+    def asked(self, mt: int, node: int, allowed: set[int] | None) -> list[int]:
+        """The zones for memory that wants a node: its own first, high ones before low ones, then those of the next node."""
+        near = self.nodes.nearest[node]
+        place = {number: (near.index(of), -self.zones[number].kind) for number, of in enumerate(self.nodes.of_zone)}
+        numbers = sorted(place, key=lambda number: place[number]) if self.nodes.several() else list(place)
+        mine = [number for number in numbers if allowed is None or self.nodes.of_zone[number] in allowed]
+        return [number for number in mine if self.may_use(self.zones[number], mt)]
+
+    def alloc(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """First frame of 2^order contiguous ones, of an allowed node, the nearest first; None where no zone may give them."""
+        numbers = self.asked(mt, node, allowed)
+        if not numbers:
+            return None
+        first = self.nodes.of_zone[numbers[0]]
+        mine = {zone.kind for zone, of in zip(self.zones, self.nodes.of_zone, strict=True) if of == first}
+        careful = self.nofragment and self.zones[numbers[0]].kind == ZONE_NORMAL
+        efforts = [(self.low, BLOCK_ORDER)] if careful and (not self.nodes.several() or ZONE_DMA32 in mine) else []
         efforts += [(self.low, 0), ([0] * len(self.zones), 0)]
         for marks, least in efforts:
-            for number, zone in enumerate(self.zones):
-                if not self.may_use(zone, mt):
+            for number in numbers:
+                zone = self.zones[number]
+                if least and self.nodes.of_zone[number] != first:
                     continue
                 short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order)
                 rest = self.zone_free(number) - (1 << order) - zone.reserve
-                if short or rest < self.high[number]:
+                if self.cpus and (short or rest < self.high[number]):
                     self.below_high[number] = True
                 if short or rest < marks[number]:
                     continue
                 pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
                 if pfn is not None:
+                    self.nodes.note(first, self.nodes.of_zone[number], order)
                     return pfn
         return None
+
+    def node_of(self, pfn: int) -> int:
+        return self.nodes.of_zone[self.zone_of(pfn)]
 
     def has_chunk(self, zone: int, order: int) -> bool:
         return any(by_order[large] for by_order in self.lists[zone] for large in range(order, NR_ORDERS))

@@ -2,8 +2,8 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED, ZEROED
-from oracle_compaction import alloc
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
+from oracle_compaction import alloc_trying, compactions, most_on
 from oracle_files import File
 from oracle_memory import Memory
 from oracle_split import split_to_pages
@@ -30,7 +30,8 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
-    pfn = alloc(memory, file, BLOCK_ORDER)
+    mt = MOVABLE if file.policy.movable else UNMOVABLE
+    pfn = alloc_trying(memory, BLOCK_ORDER, mt, compactions(file, BLOCK_ORDER), *most_on(memory, file, base), file)
     if pfn is None:
         return errno.ENOMEM
     exchange(memory, file, base, pfn)

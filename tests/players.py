@@ -121,6 +121,8 @@ class Setting:
     nr_blocks: int
     guest_pages: tuple[int, ...]
     pool: tuple[int, int]
+    nodes: list[int] = field(default_factory=list)  # of each zone
+    distances: list[list[int]] = field(default_factory=lambda: [[10]])
 
 
 def setting_for(policy: Policy) -> Setting:
@@ -147,11 +149,14 @@ class Players:
     guests: dict[int, int] = field(default_factory=dict)  # file: pages
     holds: list[tuple[str, int, int, int]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    where: Setting | None = None  # by default what suits the policy
 
     def __post_init__(self) -> None:
-        self.setting = setting_for(self.policy)
+        self.setting = self.where or setting_for(self.policy)
         self.core = CoreWorld(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
         self.oracle = OracleHost(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
+        for world in (self.oracle, self.core) if len(self.setting.distances) > 1 else ():
+            world.set_nodes(self.setting.distances, self.setting.nodes)
         order, count = self.setting.pool
         if count:
             self.both("grow_pool", order, count, self.policy.hvo == "on")
