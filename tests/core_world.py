@@ -16,6 +16,7 @@ from gmemlab.core.layout import (
     FRAME_DEFERRED,
     FRAME_ORPHAN,
     GIGA_ORDER,
+    GUEST_GENERIC,
     HISTORY,
     HUGE_MAPPED,
     INHIBIT,
@@ -34,7 +35,10 @@ from gmemlab.model.observe import free_list, kept_list
 from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
 
 Result = tuple[int, int]
-CHOICES = ("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair", "zero_scan")
+CHOICES = (
+    *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
+    *("zero_scan", "truncation"),
+)
 
 
 @dataclass
@@ -78,8 +82,10 @@ class CoreWorld:
                 record.shared_policy = self.policy(policy.beside())
         return self.policies[policy]
 
-    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> Result:
-        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy), 0)
+    def create(
+        self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
+    ) -> Result:
+        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy), 0, guest)
         if error:
             return error, 0
         self.created += 1
@@ -100,6 +106,9 @@ class CoreWorld:
     def run(self, op: int, file: int, first: int, count: int, arg: int = 0) -> Result:
         error, done = execute.execute(self.state, op, self.files[file], first, count, arg)
         return int(error), int(done)
+
+    def ready(self, file: int) -> Result:
+        return self.run(layout.OP_READY, file, 0, 0)
 
     def destroy(self, file: int) -> Result:
         result = self.run(layout.OP_DESTROY, file, 0, 0)
@@ -236,6 +245,11 @@ class CoreWorld:
             "counters": self.observe_counters(),
             "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
             "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
+            "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
+            "entries": {name: self.observe_entries(file) for name, file in self.files.items()},
+            "kept_entries": self.count_kept_entries(),
+            "operations": self.observe_operations(),
+            "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 
     def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
@@ -260,10 +274,10 @@ class CoreWorld:
         table = self.pages_of(file)
         seen = table[:, 0] | table[:, 2] | table[:, 4]
         indexes = np.flatnonzero(seen)
-        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes, :5].tolist()), strict=True))
 
     def pages_of(self, file: int) -> NDArray[np.int64]:
-        table = np.zeros((int(self.state.files[file].pages), 5), dtype=np.int64)
+        table = np.zeros((int(self.state.files[file].pages), measure.NR_LISTED), dtype=np.int64)
         measure.list_pages(self.state, file, 0, table)
         return table
 
@@ -275,6 +289,37 @@ class CoreWorld:
             if marks & (HUGE_MAPPED | HISTORY | INHIBIT):
                 found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
         return found
+
+    def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
+        table = self.pages_of(file)[:, 5:]
+        indexes = np.flatnonzero(table.any(axis=1))
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+
+    def observe_entries(self, file: int) -> dict[int, tuple[int, int]]:
+        """(one RMP entry, one-way mark) of every 2 MiB of file for which one of them is set."""
+        record = self.state.files[file]
+        marks = self.state.hardware.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
+        assert not any(mark & layout.ZAPPED for mark in marks)
+        seen = ((mark & layout.RMP_WHOLE, mark // layout.ONE_WAY & 1) for mark in marks)
+        return {block: pair for block, pair in enumerate(seen) if any(pair)}
+
+    def count_kept_entries(self) -> int:
+        """Frames of orphans that the RMP still gives to a guest."""
+        found = 0
+        for block in range(1, self.nr_blocks + 1):
+            record = self.state.blocks[block]
+            if record.kind == ORPHAN:
+                found += BLOCK_PAGES if record.assigned < 0 else int(record.assigned)
+            elif record.kind == SPLIT:
+                base = int(record.detail) * BLOCK_PAGES
+                frames = self.state.frames[base : base + BLOCK_PAGES]
+                found += int(frames["index"][frames["kind"] == FRAME_ORPHAN].sum())
+        assert found == self.state.host[0].kept_entries
+        return found
+
+    def observe_operations(self) -> dict[tuple[int, int], int]:
+        counts = self.state.tally[layout.TALLY_HARDWARE :].tolist()
+        return {divmod(place, layout.NR_PHASES): count for place, count in enumerate(counts) if count}
 
     def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
         number = 1 if order == GIGA_ORDER else 0

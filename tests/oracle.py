@@ -6,16 +6,26 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 
 import errno
 
+import oracle_snp as snp
+import oracle_tdx as tdx
 from gmemlab.core.layout import (
+    ACCEPT_2M,
+    ACCEPT_4K,
     BLOCK_ORDER,
+    BLOCK_PAGES,
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
     GIGA_ORDER,
+    GUEST_GENERIC,
+    GUEST_SNP,
+    GUEST_TDX,
     HOST,
     KIND_ANON,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     NODES_LOCAL,
+    PHASE_RUNNING,
+    PHASE_TEAR_DOWN,
     PRIVATE,
     PUNCH_DEFER,
     SHARED,
@@ -30,7 +40,7 @@ from oracle_files import File, Hold, Mount, Observation, OraclePolicy, Pool
 from oracle_mapping import map_private
 from oracle_memory import Memory
 from oracle_nodes import Nodes, nearest_first
-from oracle_observe import observe_blocks, observe_pages
+from oracle_observe import kept_entries, observe_blocks, observe_entries, observe_pages, observe_states
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
 from oracle_page_alloc import Cpu
 from oracle_repair import collapse, free_lazily, split_deferred
@@ -55,13 +65,17 @@ class OracleHost:
         self.mounts: list[Mount | None] = []
 
     # -- files --------------------------------------------------------------------------------------------------------
-    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]:
+    def create(
+        self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
+    ) -> tuple[int, int]:
         """A new file; (errno, file id). Slots are (gfn, pages, first page in the file)."""
         if pages <= 0 or not policy_is_possible(policy) or pages % (1 << min(policy.sizes)) != 0:
             return errno.EINVAL, 0
         if policy.conversion == CONVERT_TWO_SOURCES and pages % (1 << min(policy.shared_sizes or (0,))) != 0:
             return errno.EINVAL, 0
-        file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)])
+        file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)], guest=guest)
+        file.operations = self.memory.operations
+        file.rmp = self.memory.rmp if guest == GUEST_SNP else None
         if file.from_pool() and file.confidential():
             pool = self.memory.pools[policy.sizes[0]]
             wanted = pages // file.unit()
@@ -94,8 +108,14 @@ class OracleHost:
             self.empty(self.files.pop(-file))
         return 0, target.size
 
+    def ready(self, file: int) -> tuple[int, int]:
+        """The guest runs."""
+        self.files[file].phase = PHASE_RUNNING
+        return 0, 0
+
     def empty(self, file: File) -> None:
         self.daemons.leave(file)
+        file.phase = PHASE_TEAR_DOWN
         newest_first = list(reversed(file.holds))
         for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):
             self.memory.drop(hold)
@@ -238,8 +258,17 @@ class OracleHost:
         size = self.files[file].size
         if first + count > size and kind != HOST:
             return errno.EINVAL, 0
+        target = self.files[file]
+        if kind == PRIVATE and target.confidential():
+            ask_for_accepts(target, first, first + count, accept)
+        reached: list[int] = []  # of one block
         for index in range(first, first + count):
-            error = self.touch(self.files[file], index, kind, accept) if index < size else errno.EACCES  # SIGBUS (G26)
+            error = self.touch(target, index, kind, accept) if index < size else errno.EACCES  # SIGBUS (G26)
+            reached += [] if error else [index]
+            if error or (index + 1) % BLOCK_PAGES == 0 or index + 1 == first + count:
+                if reached and kind == PRIVATE and target.confidential():
+                    touch_block(target, reached, accept, self.memory.counters)
+                reached = []
             if error:
                 return error, index - first
         return 0, count
@@ -262,7 +291,7 @@ class OracleHost:
             return error
         if written or backing.policy.kind != KIND_ANON:
             use(backing, index)
-        if kind == PRIVATE and file.confidential():
+        if kind == PRIVATE and file.confidential() and file.guest not in (GUEST_SNP, GUEST_TDX):
             map_private(file, index, accept, self.memory.counters)
         return 0
 
@@ -435,6 +464,11 @@ class OracleHost:
             "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
             "nodes": memory.buddy.nodes.observe(),
             "mounts": [(mount.used, mount.kept) for mount in self.mounts if mount is not None],
+            "page_states": {file.id: observe_states(file) for file in self.files.values()},
+            "entries": {file.id: observe_entries(file) for file in self.files.values()},
+            "kept_entries": kept_entries(memory.rmp, memory.orphans),
+            "operations": {key: count for key, count in memory.operations.items() if count},
+            "direct": sorted(memory.rmp.direct),
         }
 
     def observe_pool(self, pool: Pool) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
@@ -446,6 +480,21 @@ class OracleHost:
     def check(self) -> None:
         """Assert the oracle's own invariants."""
         check(self.memory, self.files, [mount for mount in self.mounts if mount is not None])
+
+
+def touch_block(file: File, pages: list[int], accept: int, counters: dict[str, int]) -> None:
+    """What the hardware makes of an access to pages of one block."""
+    if file.guest == GUEST_SNP:
+        snp.access(file, pages, accept, counters)
+    elif file.guest == GUEST_TDX:
+        tdx.access(file, pages, accept, counters)
+
+
+def ask_for_accepts(file: File, first: int, end: int, accept: int) -> None:
+    """Before it accepts pages, an SNP guest asks for their state; those in front of the first shared one."""
+    stop = min([index for index in range(first, end) if index in file.shared], default=end)
+    if file.guest == GUEST_SNP and accept in (ACCEPT_4K, ACCEPT_2M):
+        snp.request_accepts(file, first, stop, accept)
 
 
 def policy_is_possible(policy: OraclePolicy) -> bool:

@@ -4,6 +4,7 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDE
 from oracle_files import Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
+from oracle_snp import move_entry
 from oracle_split import split_to_pages
 
 
@@ -106,6 +107,7 @@ def move(memory: Memory, folio: Folio, target: int) -> None:
     folio.pfn = target
     for offset, pfn in enumerate(folio.frames()):
         memory.users[pfn] = folio
+        move_entry(folio.file, folio.file.pages[folio.index + offset].frame, pfn)
         folio.file.pages[folio.index + offset].frame = pfn
         copied_by_firmware = folio.file.confidential() and folio.index + offset not in folio.file.shared
         memory.counters["firmware_copies"] += copied_by_firmware

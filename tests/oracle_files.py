@@ -15,9 +15,11 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     EFFORT_NONE,
     FRESH,
+    GUEST_GENERIC,
     KIND_ANON,
     KIND_GUEST_MEMFD,
     MERGE_NEVER,
+    PHASE_BOOT,
     PUNCH_DEFER,
     PUNCH_SPLIT,
     REPAIR_COLLAPSE,
@@ -25,6 +27,7 @@ from gmemlab.core.layout import (
     SOURCE_POOL,
     SPLIT_UNIFORM,
     STALE,
+    UNSPECIFIED,
     USED,
 )
 
@@ -73,6 +76,7 @@ class OraclePolicy:
     fallocate_sizes: tuple[int, ...] = ()  # where they differ from those that faults try
     repair: int = 0
     zero_scan: int = 0
+    truncation: int = 0
 
     def beside(self) -> "OraclePolicy":
         """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""
@@ -96,6 +100,20 @@ class Observation(TypedDict):
     counters: dict[str, int]
     nodes: list[tuple[int, int, int]]
     mounts: list[tuple[int, int]]
+    page_states: dict[int, dict[int, tuple[int, int]]]
+    entries: dict[int, dict[int, tuple[int, int]]]
+    kept_entries: int
+    operations: dict[tuple[int, int], int]
+    direct: list[int]
+
+
+@dataclass
+class Rmp:
+    """The RMP of a host: frames assigned to guests, host blocks with one entry, and how the kernel's own mapping was split."""
+
+    assigned: set[int] = field(default_factory=set)
+    whole: set[int] = field(default_factory=set)
+    direct: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -131,7 +149,7 @@ class Folio:
         return range(self.pfn, self.pfn + (1 << self.order))
 
     def dirty(self) -> bool:
-        return any(self.file.pages[index].content in (USED, STALE) for index in self.members)
+        return any(self.file.pages[index].content in (USED, STALE, UNSPECIFIED) for index in self.members)
 
 
 @dataclass(eq=False)
@@ -178,7 +196,19 @@ class File:
     home: int = 0
     il_prev: int = 0
     mount: "Mount | None" = None  # hugetlb
+    guest: int = GUEST_GENERIC
+    phase: int = PHASE_BOOT
+    accepted: set[int] = field(default_factory=set)
+    one_way: set[int] = field(default_factory=set)  # TDX: blocks that a 4 KiB accept forbade to be mapped at 2 MiB (G79)
+    zapped: set[int] = field(default_factory=set)  # blocks whose pages in use fault back when the operation is over
+    rmp: "Rmp | None" = None  # of its host, for an SNP guest
+    operations: Counter[tuple[int, int]] = field(default_factory=Counter)  # of its host
     other: "File | None" = None  # the ordinary memory of a two-source guest
+
+    def note(self, operation: int, count: int = 1) -> None:
+        """Count what the hardware did for this guest."""
+        if count:
+            self.operations[operation, self.phase] += count
 
     def from_pool(self) -> bool:
         return self.policy.source == SOURCE_POOL

@@ -1,13 +1,15 @@
 """What the oracle knows of host memory: free lists, pools, orphans, and who uses each frame."""
 
 import errno
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
-from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool
+from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
 from oracle_nodes import wanted
 from oracle_page_alloc import PageAllocator
+from oracle_snp import give_up, make_shared
 
 
 class Memory:
@@ -20,6 +22,8 @@ class Memory:
         self.orphans: list[Folio] = []
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
+        self.rmp = Rmp()
+        self.operations: Counter[tuple[int, int]] = Counter()
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
         self.short_of: Callable[[File, int, set[int]], None] = lambda file, order, nodes: None  # whom to tell
 
@@ -54,6 +58,9 @@ class Memory:
 
     def leave(self, folio: Folio) -> None:
         """All pages of a folio leave the file: free, or orphans until the last pin or reference goes."""
+        if folio.file.rmp is not None:
+            for base in range(min(folio.members), max(folio.members) + 1, BLOCK_PAGES):
+                give_up(folio.file, [index for index in folio.members if base <= index < base + BLOCK_PAGES])
         for index in folio.members:
             del folio.file.pages[index]
         folio.members = set()
@@ -65,6 +72,8 @@ class Memory:
 
     def release(self, folio: Folio) -> None:
         """The frames of a folio without pages and without holds go back to where they came from."""
+        if folio.file.rmp is not None:
+            make_shared(folio.file, folio.frames())
         for pfn in folio.frames():
             del self.users[pfn]
         if folio.huge is None:

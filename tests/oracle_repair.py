@@ -6,6 +6,7 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND
 from oracle_compaction import alloc_trying, compactions, most_on
 from oracle_files import File
 from oracle_memory import Memory
+from oracle_snp import move_entry
 from oracle_split import split_to_pages
 
 
@@ -52,9 +53,15 @@ def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
     """
     before = {index: file.pages[index].content for index in range(base, base + BLOCK_PAGES) if index in file.pages}
     memory.counters["copied"] += len(before)
+    accepted = set(file.accepted)
+    for index in before:
+        move_entry(file, file.pages[index].frame, -index)  # for as long as the old frames are freed and the new ones inserted
     for folio in file.folios(base, base + BLOCK_PAGES):
         memory.leave(folio)
     folio = memory.insert(file, base, pfn, BLOCK_ORDER)
+    file.accepted = accepted
+    for index in before:
+        move_entry(file, -index, file.pages[index].frame)
     if file.policy.kind == KIND_ANON:
         file.unseen.add(base // BLOCK_PAGES)
         file.tables.discard(base // BLOCK_PAGES)

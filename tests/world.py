@@ -15,6 +15,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CONVERT_IN_PLACE,
     CONVERT_TWO_SOURCES,
+    GUEST_GENERIC,
     KIND_ANON,
     KIND_HUGETLB,
     KIND_SHMEM,
@@ -36,7 +37,10 @@ Policy = OraclePolicy
 class World(Protocol):
     """A host of blocks 1 .. n and its files. Units: 4 KiB pages; every operation returns (errno or 0, pages done)."""
 
-    def create(self, pages: int, policy: Policy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]: ...
+    def create(
+        self, pages: int, policy: Policy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
+    ) -> tuple[int, int]: ...
+    def ready(self, file: int) -> tuple[int, int]: ...
     def shared_side(self, file: int) -> int: ...
     def destroy(self, file: int) -> tuple[int, int]: ...
     def allocate(self, file: int, first: int, count: int) -> tuple[int, int]: ...

@@ -88,11 +88,11 @@ def test_events_choose_the_cpu_and_let_lists_decay() -> None:
     vms = np.zeros(2, layout.VM).view(np.recarray)
     cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
     nobody = np.zeros(2, dtype=np.int64)
-    run(host.state, events[:-1].view(np.recarray), vms, guests, nobody, row, cursor, 1 << 40)
+    run(host.state, events[:-1].view(np.recarray), vms, guests, nobody, row, 0, cursor, 1 << 40)
     assert host.state.pcps[0].count == 0
     kept = int(host.state.pcps[1].count)
     assert kept > host.state.pcps[1].high_min
-    run(host.state, events, vms, guests, nobody, row, cursor, 1 << 40)
+    run(host.state, events, vms, guests, nobody, row, 0, cursor, 1 << 40)
     assert host.state.pcps[1].count == host.state.pcps[1].high_min < kept
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LIVE: Final = "live"
 HOST_HELP: Final = "live (this machine's free memory), the size of an empty machine, or a file of `gmemlab host --save`."
 FRAGMENTATION_HELP: Final = "Fragment a host that is given by its size: share of free memory outside 2M pages, 0 to 0.95."
+GUESTS_HELP: Final = "What hardware the guests have: generic, plain, sw-protected, pkvm, snp or tdx; by default the scenario's."
 CPUS_HELP: Final = "CPUs that keep lists of free pages of their own; 0: none does, which is faster."
 NODES_HELP: Final = "NUMA nodes of a host that is given by its size. Guests are at home on one after the other."
 SET_HELP: Final = "Set one choice of the policies: choice=value (see `gmemlab policies thp`). May be repeated."

@@ -66,6 +66,7 @@ RULES: Final = {
     30: "allocations that missed their node are not as many as were wanted elsewhere, or as the counters say",
     31: "a file's policy names no node, or one that the host has not",
     32: "what a mount of hugetlbfs uses or keeps differs from its files, or exceeds its limits",
+    33: "page states contradict who owns a page, how the guest maps it, or each other",
 }
 
 

@@ -1,6 +1,7 @@
 """The invariants of files: counts, attributes, mappings, who owns the frames of present pages, which daemons work for them."""
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.audit_hardware import audit_states
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -128,6 +129,8 @@ def audit_file(state: State, file: int) -> int:
         block = state.file_blocks[row]
         first = step << BLOCK_ORDER
         code = audit_details(state, file, first, row) if block.detail else audit_uniform(state, file, first, row)
+        if code == 0:
+            code = audit_states(state, file, row)
         if code:
             return code
         if block.marks & HUGE_MAPPED:

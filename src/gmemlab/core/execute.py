@@ -60,6 +60,9 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return 0, khugepaged(state, count)
     if op == layout.OP_KCOMPACTD:
         return 0, kcompactd(state, count)
+    if op == layout.OP_READY:
+        state.files[file].phase = layout.PHASE_RUNNING
+        return 0, 0
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:
@@ -68,9 +71,14 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
 
 
 @entry
-def open_guest(state: State, pages: int, kind: int, policy: int, shared: int) -> tuple[int, int]:
-    """`create`, for callers in Python; with `shared`, all pages start with that attribute (G14). Returns (errno, file)."""
+def open_guest(state: State, pages: int, kind: int, policy: int, shared: int, guest: int) -> tuple[int, int]:
+    """`create`, for callers in Python, for a guest of some hardware (GUEST_*). Returns (errno, file).
+
+    With `shared`, all pages start with that attribute (G14).
+    """
     error, file = create(state, pages, kind, policy)
+    if error == 0:
+        state.files[file].guest = guest
     if error == 0 and shared:
         set_attributes(state, file, 0, pages, 1)
     return error, file

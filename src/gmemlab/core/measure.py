@@ -1,6 +1,6 @@
 """Measuring the state: what a sample reports. Reads only; the cost is per 2 MiB, and per page where that was split."""
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from gmemlab.core.nodes import node_of
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
-Listing: TypeAlias = NDArray[np.int64]  # pages x 5
+NR_LISTED: Final = 7
+Listing: TypeAlias = NDArray[np.int64]  # pages x NR_LISTED
 
 
 @jit
@@ -154,7 +155,10 @@ def limit(state: State, file: int, index: int) -> int:
 
 @entry
 def list_pages(state: State, file: int, first: int, out: Listing) -> None:
-    """Fill rows for the pages of a file from `first` on: frame or 0, order of its folio or -1, shared, content, mapped."""
+    """Fill rows for the pages of a file from `first` on.
+
+    Columns: frame or 0, order of its folio or -1, shared, content, mapped, assigned by the RMP, accepted.
+    """
     for place in range(len(out)):
         index = first + place
         row = block_row(state, file, index)
@@ -165,9 +169,13 @@ def list_pages(state: State, file: int, first: int, out: Listing) -> None:
         out[place, 2] = 1 if is_shared(state, row, index) else 0
         out[place, 3] = 0
         out[place, 4] = 1 if block.nr_mapped else 0
+        out[place, 5] = 1 if state.hardware[row].nr_assigned else 0
+        out[place, 6] = 1 if state.hardware[row].nr_accepted else 0
         if block.detail:
             page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
             out[place, 3] = page.content
             out[place, 4] = page.mapped
+            out[place, 5] = page.assigned
+            out[place, 6] = page.accepted
         elif pfn:
             out[place, 3] = block.content

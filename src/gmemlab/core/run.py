@@ -24,6 +24,7 @@ from gmemlab.core.layout import (
     OP_PUNCH,
     OP_READY,
     OP_SAMPLE,
+    PHASE_RUNNING,
     VM_FAILED,
     VM_GONE,
     VM_LAUNCHING,
@@ -52,8 +53,8 @@ def place_guest(state: State, file: int, vm: int) -> None:
 
 
 @jit
-def launch(state: State, vms: Records, guests: Records, vm: int, policy: int) -> None:
-    """Create a guest with its memslots."""
+def launch(state: State, vms: Records, guests: Records, vm: int, policy: int, hardware: int) -> None:
+    """Create a guest of some hardware (GUEST_*) with its memslots."""
     guest = guests[vm]
     pages = int(guest.pages)
     state.tally[layout.TALLY_LAUNCHED] += 1
@@ -67,6 +68,7 @@ def launch(state: State, vms: Records, guests: Records, vm: int, policy: int) ->
     vms[vm].file = file
     vms[vm].status = VM_LAUNCHING
     place_guest(state, file, vm)
+    state.files[file].guest = hardware
     for k in range(MAX_SLOTS):
         set_slot(state, file, k, int(guest.slot_gfn[k]), int(guest.slot_count[k]), int(guest.slot_offset[k]))
 
@@ -99,7 +101,15 @@ def in_chunks(op: int) -> bool:
 
 
 @jit
-def prepare(state: State, event: Records, vms: Records, guests: Records, background: NDArray[np.int64], policy: int) -> int:
+def prepare(
+    state: State,
+    event: Records,
+    vms: Records,
+    guests: Records,
+    background: NDArray[np.int64],
+    policy: int,
+    hardware: int,
+) -> int:
     """The file that an event's operation is on; 0 where there is none, or where all of the event is done here."""
     op = int(event.op)
     vm = int(event.vm)
@@ -107,12 +117,13 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
         return int(background[-1 - vm])
     status = int(vms[vm].status)
     if op == OP_CREATE:
-        launch(state, vms, guests, vm, policy)
+        launch(state, vms, guests, vm, policy, hardware)
         return 0
     if status != VM_LAUNCHING and status != VM_READY:
         return 0
     if op == OP_READY:
         vms[vm].status = VM_READY
+        state.files[vms[vm].file].phase = PHASE_RUNNING
         return 0
     if op == OP_DESTROY:
         destroy(state, int(vms[vm].file))
@@ -164,6 +175,7 @@ def run(
     guests: Records,
     background: NDArray[np.int64],
     policy: int,
+    hardware: int,
     cursor: Records,
     budget: int,
 ) -> bool:
@@ -185,7 +197,7 @@ def run(
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)
-        file = prepare(state, event, vms, guests, background, policy)
+        file = prepare(state, event, vms, guests, background, policy, hardware)
         if file:
             first = int(event.first + place.done)
             count = int(event.count - place.done)

@@ -38,6 +38,7 @@ class State(NamedTuple):
     frame_slabs: Records
     files: Records
     file_blocks: Records  # every 2 MiB of every file
+    hardware: Records  # beside each row of file_blocks: what SNP or TDX says of it
     pages: Records  # slab * 512 + offset: every page of a file block that is not uniform
     page_slabs: Records
     extents: NDArray[np.int64]  # heads of free runs of file_blocks, by log2 of their length
@@ -91,6 +92,7 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
         "files": reserve(MAX_FILES, tables.FILE),
         "file_blocks": reserve(file_rows, tables.FILE_BLOCK),
+        "hardware": reserve(file_rows, tables.HARDWARE),
         "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE),
         "page_slabs": reserve(page_slabs, tables.SLAB),
         "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
@@ -141,6 +143,7 @@ def used_rows(state: State) -> dict[str, int]:
         "frame_slabs": frame_slabs,
         "files": files,
         "file_blocks": int(host.next_extent),
+        "hardware": int(host.next_extent),
         "pages": page_slabs * layout.BLOCK_PAGES,
         "page_slabs": page_slabs,
         "slots": files * layout.MAX_SLOTS,

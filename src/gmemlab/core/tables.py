@@ -59,7 +59,9 @@ PCP_RECORD: Final = np.dtype(
 )
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
-# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios.
+# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred`
+# counts unmapped pages of anonymous folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one
+# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split.
 BLOCK: Final = np.dtype(
     {
         "names": [
@@ -77,9 +79,11 @@ BLOCK: Final = np.dtype(
             "order",
             "zone",
             "deferred",
+            "assigned",
+            "direct",
         ],
-        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2"],
-        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30],
         "itemsize": 32,
     }
 )
@@ -114,6 +118,8 @@ FILE: Final = np.dtype(
         ("il_prev", "i2"),  # the node that a task interleaved to last (`current->il_prev`)
         ("subpool", "i2"),  # of its mount; 0: none
         ("allowed", "i8"),  # the nodes of its policy, as bits
+        ("guest", "i2"),  # GUEST_*
+        ("phase", "i2"),  # PHASE_*
     ],
     align=True,
 )
@@ -132,7 +138,19 @@ FILE_BLOCK: Final = np.dtype(
     ],
     align=True,
 )
-PAGE: Final = np.dtype([("frame", "i8"), ("content", "i1"), ("shared", "i1"), ("mapped", "i1")], align=True)
+PAGE: Final = np.dtype(
+    [
+        ("frame", "i8"),
+        ("content", "i1"),
+        ("shared", "i1"),
+        ("mapped", "i1"),
+        ("assigned", "i1"),  # by the RMP to its guest (SNP)
+        ("accepted", "i1"),  # by the guest: validated (SNP), accepted (TDX)
+    ],
+    align=True,
+)
+# 6 bytes beside each row of file_blocks, written for guests with such hardware only.
+HARDWARE: Final = np.dtype([("nr_assigned", "i2"), ("nr_accepted", "i2"), ("marks", "i2")], align=True)
 SLOT: Final = np.dtype([("gfn", "i8"), ("count", "i8"), ("offset", "i8")], align=True)
 POLICY: Final = np.dtype(
     [
@@ -150,6 +168,7 @@ POLICY: Final = np.dtype(
         ("hvo", "i2"),
         ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
         ("repair", "i2"),  # REPAIR_*: which daemons work for it
+        ("truncation", "i2"),
         ("zero_scan", "i2"),  # the shrinker looks for zeros in shmem, too (T4)
     ],
     align=True,
@@ -217,6 +236,7 @@ HOST_RECORD: Final = np.dtype(
         ("cpu", "i8"),  # the one that works now
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
+        ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
     ],
     align=True,

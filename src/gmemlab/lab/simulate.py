@@ -13,6 +13,7 @@ from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
 from gmemlab.model.daemons import DaemonSettings
+from gmemlab.model.guests import Places, guest_code
 from gmemlab.model.host import Host
 from gmemlab.model.nodes import MODES, NodeUsage
 from gmemlab.policy import Policy
@@ -38,6 +39,8 @@ class Run:
         samples: MEASURE records, one per periodic sample; the last one is the end of the scenario.
         ready: MEASURE records taken when a guest became ready.
         tally: TALLY_* counters at the end, before the guests that are left are torn down.
+        operations: what the guests' hardware did, with the tear-down of those that were left (`Host.operations`).
+        places: where page states lie, at the end.
         after: the host when all guests have left.
         start: the host before its pool has grown.
         filled: the host after that, before the first event.
@@ -54,6 +57,8 @@ class Run:
     samples: Records
     ready: Records
     tally: NDArray[np.int64]
+    operations: Mapping[str, Mapping[str, int]]
+    places: Places
     after: Any
     start: Any
     filled: Any
@@ -74,6 +79,7 @@ class Simulation:
         self.policy = policy
         self.pool_bytes, self.pool_wanted_bytes = _grow_pool(host, trace, policy)
         self.row = host.policy_row(policy)
+        self._hardware = guest_code(trace.hardware)
         host.set_daemons(_settings(trace.daemons))
         self.vms = np.zeros(max(1, len(trace.guests)), layout.VM).view(np.recarray)
         self.cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
@@ -101,6 +107,7 @@ class Simulation:
             self._guests,
             self._background,
             self.row,
+            self._hardware,
             self.cursor,
             self._budget,
         )
@@ -161,7 +168,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
             simulation.skip()
         if progress:
             progress(simulation.event / total)
-    tally = host.state.tally.copy()
+    tally, places = host.state.tally.copy(), host.places()
     nodes["end"] = tuple(host.nodes())
     simulation.leave()
     nodes["after"] = tuple(host.nodes())
@@ -172,6 +179,8 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         samples=_stack(periodic),
         ready=_stack(ready),
         tally=tally,
+        operations=host.operations(),
+        places=places,
         after=host.measure(),
         start=start,
         filled=filled,

@@ -8,7 +8,8 @@ import numpy as np
 
 from gmemlab.core import execute, jit, layout, measure
 from gmemlab.core.audit import audit, describe
-from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
+from gmemlab.core.hardware import places
+from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GUEST_GENERIC, PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
@@ -16,6 +17,7 @@ from gmemlab.model import machine, pools
 from gmemlab.model.cpus import check_cpus, give_cpus
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
+from gmemlab.model.guests import OPERATIONS, PHASES, Places, guest_code
 from gmemlab.model.nodes import Distances, NodeUsage, check_node, check_nodes, parse_nodes, usage_of_nodes
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
@@ -23,6 +25,7 @@ from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
+GIB: Final = 1 << 30
 LARGEST: Final = 64 << 40
 LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
@@ -142,6 +145,7 @@ class Host:
         flags: int | None = None,
         nodes: str = "local",
         home: int = 0,
+        guest: str = "generic",
     ) -> GuestMemory:
         """A guest_memfd, empty, bound at guest address 0.
 
@@ -154,19 +158,22 @@ class Host:
                 `bind:0-1,3`), `preferred:0` or `interleave:0-1`; `GuestMemory.set_nodes` changes it.
             home: the node on which the guest runs, where the host has no CPUs; where it has, memory is local to the one that
                 works.
+            guest: what hardware the guest has: snp or tdx, whose page states are kept then; plain, sw-protected or pkvm, whose
+                huge mappings come back; or generic: confidential, by the rules that SNP and TDX share (K6, G79).
 
         Raises:
             OperationError: InvalidArgument for flags that do not exist (asked first, G11), or a size that is not positive
                 or no multiple of the policy's pages; OutOfMemory where the pool cannot promise them; TooBig or ENFILE where
                 the model's own tables have no room for so large a file, ever or now.
-            UsageError: no such policy, or one for ordinary memory; something that is no size or flags; nodes that are no
+            UsageError: no such policy, or one for ordinary memory; something that is no size, flags or guest; nodes that are no
                 policy, or that the host has not.
         """
         if flags is not None and not isinstance(flags, int):
             raise UsageError("not flags", key="flags", value=flags, allowed="None, MMAP (1), INIT_SHARED (2), or both (3)")
         if flags is not None and flags & ~ALL_FLAGS:
             raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
-        memory = self._open(size, for_guest(_policy(policy)), nodes, home, shared=bool((flags or 0) & INIT_SHARED))
+        shared = bool((flags or 0) & INIT_SHARED)
+        memory = self._open(size, for_guest(_policy(policy)), nodes, home, shared, guest_code(guest))
         memory.mappable = flags is None or bool(flags & MMAP)
         return memory
 
@@ -286,6 +293,19 @@ class Host:
         measure.measure(self.state, out)
         return out[0]
 
+    def places(self) -> Places:
+        """Where page states of SNP and TDX guests lie; walks every page of memory that is not contiguous."""
+        regions = -(-len(self.state.blocks) // GIGA_BLOCKS)
+        marks = np.zeros(regions * GIGA_BLOCKS, dtype=np.int64)
+        places.mark_places(self.state, marks)
+        snp = (marks & places.SNP).reshape(-1, GIGA_BLOCKS).any(axis=1)
+        return Places(-(-self.total_bytes // GIB), int(snp.sum()), int(np.count_nonzero(marks & places.TDX_SMALL)))
+
+    def operations(self) -> dict[str, dict[str, int]]:
+        """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""
+        counts = self.state.tally[layout.TALLY_HARDWARE :].reshape(-1, layout.NR_PHASES)
+        return {name: dict(zip(PHASES, counts[code].tolist(), strict=True)) for name, code in OPERATIONS.items()}
+
     def audit(self) -> None:
         """Check every invariant of the state. AssertionError with what is broken and where."""
         code, place = audit(self.state)
@@ -347,7 +367,15 @@ class Host:
         self.notes = notes
         self._policies = PolicyTable(state)
 
-    def _open(self, size: int | str, policy: Policy, nodes: str, home: int, shared: bool = False) -> GuestMemory:
+    def _open(
+        self,
+        size: int | str,
+        policy: Policy,
+        nodes: str,
+        home: int,
+        shared: bool = False,
+        guest: int = GUEST_GENERIC,
+    ) -> GuestMemory:
         mode, allowed = parse_nodes(nodes, self.nr_nodes)
         check_node(home, self.nr_nodes, "home")
         total = size if isinstance(size, int) else parse_size(size)
@@ -357,7 +385,7 @@ class Host:
             raise operation_error(errno.EINVAL, 0, f"create {size} ({policy.name})")
         self._check_room(size, total, policy)
         row = self.policy_row(policy)
-        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared))
+        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared), guest)
         self.check_capacity()
         if error:
             raise operation_error(error, 0, f"create {size} ({policy.name})")

@@ -109,6 +109,7 @@ class Guests(Table):
     """Which guests there are: how large, how many, how long they live (W1 to W4; P3, P4).
 
     Attributes:
+        hardware: what it has, for the states of its pages; ``generic``: confidential, and nothing is counted.
         machine: memory layout (K10): ``q35`` has the legacy hole and the PCI hole, ``flat`` has none.
         sizes: column of W4 (``fixed``: the list in `fixed`; ``share``: the list in `shares`).
         inside: where in a bucket of W4 a size lies: at its powers of two, or log-uniform in whole GiB (P4).
@@ -127,6 +128,7 @@ class Guests(Table):
             number: its home first (``local``), its home alone (``bind``), or all in turn (``interleave``).
     """
 
+    hardware: Literal["generic", "plain", "sw-protected", "pkvm", "snp", "tdx"] = "generic"
     machine: Literal["q35", "flat"] = "q35"
     sizes: Literal["v1-public", "v2-public", "azure-2019", "fixed", "share"]
     inside: Literal["points", "log-uniform"] = "points"

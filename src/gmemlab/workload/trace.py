@@ -50,6 +50,7 @@ class Trace:
         not_admitted: guests that found the host full by their sizes and were not started.
         daemons: how those of the host work.
         nodes: where guests' memory comes from on a host of several NUMA nodes: local, bind or interleave.
+        hardware: what all guests have (`model.guests.GUESTS`).
     """
 
     events: Events
@@ -63,6 +64,7 @@ class Trace:
     not_admitted: int
     daemons: Daemons = field(default_factory=Daemons)
     nodes: str = "local"
+    hardware: str = "generic"
 
 
 def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
@@ -96,6 +98,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         not_admitted=fleet.not_admitted,
         daemons=scenario.daemons,
         nodes=scenario.guests.nodes,
+        hardware=scenario.guests.hardware,
     )
 
 

@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     MAX_SLOTS,
+    PHASE_TEAR_DOWN,
     SOURCE_POOL,
 )
 from gmemlab.core.mapping import drop_details
@@ -101,6 +102,8 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
     record.alive = 1
     record.subpool = 0
     forget_nodes(state, file)
+    record.guest = 0
+    record.phase = 0
     for slot_row in range(file * MAX_SLOTS, (file + 1) * MAX_SLOTS):
         slot = state.slots[slot_row]
         slot.gfn = 0
@@ -177,6 +180,7 @@ def close_file(state: State, file: int) -> None:
         block.nr_stranded = 0
         block.marks = 0
         block.content = 0
+        state.hardware[row].marks = 0
     state.file_blocks[first].block = state.extents[record.extent]
     state.extents[record.extent] = first
     record.alive = 0
@@ -190,6 +194,7 @@ def destroy(state: State, file: int) -> tuple[int, int]:
     """The VMM exits: its pins go, then its memory, then the ordinary memory beside it."""
     shared = int(state.files[file].shared_file)
     pages = int(state.files[file].pages)
+    state.files[file].phase = PHASE_TEAR_DOWN
     drop_all_holds(state, file)
     if shared:
         drop_all_holds(state, shared)
