@@ -19,6 +19,7 @@ from gmemlab.lab.experiments.catalogue import (
     judge_part,
 )
 from gmemlab.lab.times import Interval
+from gmemlab.policy import find
 
 PAGES = 262_144  # of 4K in a GiB
 
@@ -53,7 +54,7 @@ def test_verdicts() -> None:
 
 
 def test_boot_slope(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: each GiB more has so many pages touched, each of which faults, is augmented and accepted; swiotlb no longer grows."""
+    """By hand: of each GiB more so many pages fault, are augmented and accepted; swiotlb no longer grows."""
     monkeypatch.setattr(boot_slope, "SIZES", (32, 34))
     outcome = boot_slope.run(quiet)
     checks = {check.what: check for check in outcome.checks}
@@ -96,4 +97,4 @@ def test_tdx_boot() -> None:
 def test_a_boot_that_touches_what_fits_has_as_many_mappings_as_were_counted() -> None:
     (sentence,) = (text for text in tdx_boot.run(quiet).sentences if "come out if boot touches" in text)
     share = float(sentence.partition("touches ")[2].partition("%")[0]) / 100
-    assert tdx_boot.Boot(tdx_boot.find("thp"), touched=share).mapped_2m() == pytest.approx(tdx_boot.MAPPED[0], abs=1)
+    assert tdx_boot.Boot(find("thp"), touched=share).mapped_2m() == pytest.approx(tdx_boot.MAPPED[0], abs=1)

@@ -31,6 +31,8 @@ def write_interval(interval: Interval | None) -> str:
 def print_host_time(console: Console, rows: Sequence[Row], costs: Costs) -> None:
     """Print what the host's work took: each part as most likely, all together from least to most; and what is left out.
 
+    Nothing, if the profiles that were named price none of it.
+
     Args:
         console: where to.
         rows: of a comparison.
@@ -38,6 +40,8 @@ def print_host_time(console: Console, rows: Sequence[Row], costs: Costs) -> None
     """
     times = host_times(rows, costs)
     shown = [operation for operation in HOST_OPERATIONS if any(operation.figure in time.parts for time in times)]
+    if not shown:
+        return
     table = _table((*(operation.title for operation in shown), "all:\nlow – high"))
     for row, time in zip(rows, times, strict=True):
         cells = (_likely(time.parts.get(operation.figure)) for operation in shown)
