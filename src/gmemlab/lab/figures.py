@@ -79,7 +79,6 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "snp_regions_end": Figure(
         "count", "of these, with a page that the RMP gives to a guest, at the end: RMPOPT is off there (G84)"
     ),
-    "snp_regions_after": Figure("count", "the same after all guests have left: pages that somebody holds"),
     "tdx_small_2m_end": Figure(
         "count", "2M of the host with a page that a TD maps at 4K, at the end: they need 4K entries of a dynamic PAMT (C22)"
     ),
@@ -246,6 +245,9 @@ def _free(run: Run) -> Figures:
     figures["snp_regions_end"] = int(run.samples[-1].snp_regions)
     figures["snp_regions_after"] = int(run.after.snp_regions)
     figures["tdx_small_2m_end"] = int(run.samples[-1].tdx_small_2m)
+    figures["regions"] = run.places.regions
+    figures["snp_regions_end"] = run.places.snp_regions
+    figures["tdx_small_2m_end"] = run.places.tdx_small_2m
     figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
     figures["pool_wanted"] = run.pool_wanted_bytes
     figures["pool_missing"] = run.pool_wanted_bytes - run.pool_bytes

@@ -64,10 +64,9 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
-        "Where page states lie: 1G of the host with SNP pages, at the end and after all; 2M that TDs map at 4K",
+        "Where page states lie at the end: 1G of the host with SNP pages (RMPOPT), 2M that TDs map at 4K (PAMT)",
         (
             Detail("1G with\nSNP", write_count, ("snp_regions_end",)),
-            Detail("\nafter", write_count, ("snp_regions_after",)),
             Detail("2M with\nTDs' 4K", write_count, ("tdx_small_2m_end",)),
         ),
     ),
