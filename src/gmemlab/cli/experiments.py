@@ -12,7 +12,7 @@ RUN: Final = "run"
 
 
 def run(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[run [NAME...]]", help="Which to run; by default all.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="run NAME", help="Which to run; by default all.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: stable keys, nanoseconds.")] = False,
 ) -> int:
     """List the experiments, or run them and print a verdict for each.
