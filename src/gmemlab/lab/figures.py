@@ -241,10 +241,6 @@ def _free(run: Run) -> Figures:
         figures[f"free_1g_{moment}"] = int(sample.free_1g)
         figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
     figures["remote_end"] = int(run.samples[-1].remote) * PAGE_SIZE
-    figures["regions"] = int(run.after.regions)
-    figures["snp_regions_end"] = int(run.samples[-1].snp_regions)
-    figures["snp_regions_after"] = int(run.after.snp_regions)
-    figures["tdx_small_2m_end"] = int(run.samples[-1].tdx_small_2m)
     figures["regions"] = run.places.regions
     figures["snp_regions_end"] = run.places.snp_regions
     figures["tdx_small_2m_end"] = run.places.tdx_small_2m
