@@ -153,7 +153,7 @@ def unmap(file: File, indexes: Iterable[int], cause: str, counters: dict[str, in
         elif block in file.huge_mapped:
             if pages <= doomed:
                 file.huge_mapped.remove(block)
-            elif file.guest == GUEST_GENERIC:
+            elif file.guest == GUEST_GENERIC or (cause == "shattered_convert" and file.in_place()):
                 shatter(file, block, cause, counters)
             else:
                 zap_huge(file, block, cause, counters)

@@ -7,7 +7,6 @@ from gmemlab.core.layout import (
     ACCEPT_LAUNCH,
     BLOCK_ORDER,
     BLOCK_PAGES,
-    PHASE_TEAR_DOWN,
     TERM_NONE,
     TOUCH,
 )
@@ -40,7 +39,7 @@ def access(file: File, pages: list[int], accept: int, counters: dict[str, int]) 
             map_huge(file, block, counters)
             file.note(counts.AUG_2M)
         else:
-            if accept == ACCEPT_4K and file.pages[pages[0]].folio.order >= BLOCK_ORDER:
+            if accept == ACCEPT_4K and unmapped and file.pages[pages[0]].folio.order >= BLOCK_ORDER:
                 file.one_way.add(block)
             for index in pages:
                 map_small(file, index)
@@ -79,9 +78,6 @@ def unmap_block(file: File, block: int, doomed: set[int], cause: str, counters: 
 
 
 def remove(file: File, number: int, huge: bool) -> None:
-    if file.phase == PHASE_TEAR_DOWN:
-        file.note(counts.RECLAIM_2M if huge else counts.RECLAIM_4K, number)
-        return
     file.note(counts.RANGE_BLOCK, number)
-    file.note(counts.TRACK)
+    file.note(counts.TRACK, number)
     file.note(counts.REMOVE_2M if huge else counts.REMOVE_4K, number)

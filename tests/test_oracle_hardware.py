@@ -252,7 +252,7 @@ def test_tdx_zap_is_exact(world: MakeWorld) -> None:
 
 
 def test_tdx_build_and_tear_down(world: MakeWorld) -> None:
-    """G76: 4 KiB pages before it runs. K17: reclaimed one by one."""
+    """G76: 4 KiB pages before it runs. K17: taken out one by one, as it was mapped."""
     model = world(8)
     file = new(model, GUEST_TDX, HUGE_IN_PLACE, 1024)
     model.access(file, 0, 6, PRIVATE, ACCEPT_LAUNCH)
@@ -263,8 +263,10 @@ def test_tdx_build_and_tear_down(world: MakeWorld) -> None:
         (counts.AUG_2M, PHASE_BOOT): 1,
         (counts.ACCEPT_2M, PHASE_BOOT): 1,
         (counts.FAULT_2M, PHASE_BOOT): 1,
-        (counts.RECLAIM_4K, PHASE_TEAR_DOWN): 6,
-        (counts.RECLAIM_2M, PHASE_TEAR_DOWN): 1,
+        (counts.RANGE_BLOCK, PHASE_TEAR_DOWN): 7,
+        (counts.TRACK, PHASE_TEAR_DOWN): 7,
+        (counts.REMOVE_4K, PHASE_TEAR_DOWN): 6,
+        (counts.REMOVE_2M, PHASE_TEAR_DOWN): 1,
     }
 
 
@@ -426,3 +428,26 @@ def test_snp_small_part_of_a_huge_page_leaves(world: MakeWorld) -> None:
         counts.RMPUPDATE_SHARED_4K: 1,
         counts.REFAULT: 511,
     }
+
+
+def test_tdx_accept_of_what_is_mapped_leaves_no_mark(world: MakeWorld) -> None:
+    """G79: KVM sets the mark when it handles the fault that an accept took, and mapped pages take none."""
+    model = world(8)
+    file = new(model, GUEST_TDX, THP)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_LAUNCH)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_4K)
+    model.punch(file, 0, 512)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert mapped(model, file) == (512, 0)
+
+
+def test_conversion_in_place_zaps_exactly_for_every_guest(world: MakeWorld) -> None:
+    """G72: leaves that cross the boundary are split, and only the converted range is zapped; a punch takes all of the leaf."""
+    model = world(8)
+    file = new(model, GUEST_PLAIN, HUGE_IN_PLACE, 1024)
+    model.access(file, 0, 1024, PRIVATE)
+    before = model.observe()["operations"]
+    model.convert(file, 7, 1, True)
+    assert (mapped(model, file), done(model, before)) == ((512, 511), {})
+    model.punch(file, 519, 1)
+    assert (mapped(model, file), done(model, before)) == ((0, 1022), {counts.REFAULT: 511})

@@ -54,7 +54,16 @@ def change(table: str, row: Callable[[CoreWorld], int], **values: int) -> Callab
     return break_it
 
 
+def forget_orphan(world: CoreWorld) -> None:
+    """An orphan's entry that nobody counts."""
+    world.reference(2, 5, 1)
+    world.punch(2, 5, 1)
+    assert world.state.host[0].kept_entries == 1
+    world.state.host[0].kept_entries = 0
+
+
 BREAKS = {
+    "entry-of-an-orphan": forget_orphan,
     "validated-but-not-assigned": change("pages", lambda world: details_of(world, 2) + 5, assigned=0),
     "shared-and-assigned": change("pages", lambda world: details_of(world, 2) + 188, assigned=1),
     "assigned-and-absent": change("pages", lambda world: details_of(world, 2) + 400, assigned=1),

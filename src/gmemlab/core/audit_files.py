@@ -1,7 +1,7 @@
 """The invariants of files: counts, attributes, mappings, who owns the frames of present pages, which daemons work for them."""
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.audit_hardware import audit_states
+from gmemlab.core.audit_hardware import audit_orphans, audit_states
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -203,6 +203,9 @@ def audit_files(state: State) -> tuple[int, int]:
             code = audit_file(state, file)
             if code:
                 return code, file
+    code, place = audit_orphans(state)
+    if code:
+        return code, place
     charged = int(state.tally[layout.TALLY_DEFERRED])
     for order in range(NR_FOLIO_ORDERS):
         present = 0

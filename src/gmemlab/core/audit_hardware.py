@@ -49,6 +49,30 @@ def audit_counts(state: State, file: int, row: int) -> bool:
 
 
 @jit
+def count_kept(state: State, block: int) -> int:
+    """Frames of orphans in a host block that the RMP gives to a guest."""
+    record = state.blocks[block]
+    if record.kind == layout.ORPHAN:
+        return BLOCK_PAGES if record.assigned < 0 else int(record.assigned)
+    if record.kind != layout.SPLIT:
+        return 0
+    base = int(record.detail) * BLOCK_PAGES
+    found = 0
+    for slot in range(base, base + BLOCK_PAGES):
+        found += int(state.frames[slot].index) if state.frames[slot].kind == layout.FRAME_ORPHAN else 0
+    return found
+
+
+@jit
+def audit_orphans(state: State) -> tuple[int, int]:
+    """Hold the number of orphans' frames that are assigned against the orphans."""
+    kept = 0
+    for block in range(1, int(state.host[0].nr_blocks) + 1):
+        kept += count_kept(state, block)
+    return (0, 0) if kept == state.host[0].kept_entries else (BROKEN, 0)
+
+
+@jit
 def audit_states(state: State, file: int, row: int) -> int:
     """Check the page states of one file block. Returns the rule that is broken, or 0."""
     hardware = state.hardware[row]

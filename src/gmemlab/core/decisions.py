@@ -212,9 +212,12 @@ def accept_limits(guest: int) -> bool:
 
 
 @jit
-def zaps_exactly(guest: int) -> bool:
-    """Whether a zap takes away the pages in its range only, for a page once zapped must be accepted again (G78)."""
-    return guest == layout.GUEST_GENERIC or guest == layout.GUEST_TDX
+def zaps_exactly(guest: int, converts_in_place: bool) -> bool:
+    """Whether a zap takes away the pages in its range only.
+
+    Under TDX a page once zapped must be accepted again (G78); a conversion in place splits the leaves that it cuts (G72).
+    """
+    return guest == layout.GUEST_GENERIC or guest == layout.GUEST_TDX or converts_in_place
 
 
 @jit

@@ -25,7 +25,6 @@ from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
-GIB: Final = 1 << 30
 LARGEST: Final = 64 << 40
 LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
@@ -295,11 +294,12 @@ class Host:
 
     def places(self) -> Places:
         """Where page states of SNP and TDX guests lie; walks every page of memory that is not contiguous."""
-        regions = -(-len(self.state.blocks) // GIGA_BLOCKS)
-        marks = np.zeros(regions * GIGA_BLOCKS, dtype=np.int64)
+        marks = np.zeros(-(-len(self.state.blocks) // GIGA_BLOCKS) * GIGA_BLOCKS, dtype=np.int64)
         places.mark_places(self.state, marks)
-        snp = (marks & places.SNP).reshape(-1, GIGA_BLOCKS).any(axis=1)
-        return Places(-(-self.total_bytes // GIB), int(snp.sum()), int(np.count_nonzero(marks & places.TDX_SMALL)))
+        memory = np.zeros_like(marks)
+        memory[: len(self.state.blocks)] = self.state.blocks.kind != layout.HOLE
+        regions, snp = (found.reshape(-1, GIGA_BLOCKS).any(axis=1).sum() for found in (memory, marks & places.SNP))
+        return Places(int(regions), int(snp), int(np.count_nonzero(marks & places.TDX_SMALL)))
 
     def operations(self) -> dict[str, dict[str, int]]:
         """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""

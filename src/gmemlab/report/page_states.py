@@ -58,8 +58,6 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("track-\ned", "track"),
             ("remo-\nved 4K", "remove-4k"),
             ("remo-\nved 2M", "remove-2m"),
-            ("reclaim\n4K", "reclaim-4k"),
-            ("reclaim\n2M", "reclaim-2m"),
         ),
     ),
     (

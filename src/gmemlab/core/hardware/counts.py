@@ -31,20 +31,18 @@ ACCEPT_MISMATCH: Final = 19  # an accept of 2 MiB that the S-EPT maps at 4 KiB: 
 RANGE_BLOCK: Final = 20
 TRACK: Final = 21
 DEMOTE: Final = 22
-REMOVE_4K: Final = 23
+REMOVE_4K: Final = 23  # and cleared (K17)
 REMOVE_2M: Final = 24
-RECLAIM_4K: Final = 25  # at tear-down: reclaimed and cleared (K17)
-RECLAIM_2M: Final = 26
-MAP_GPA: Final = 27  # conversions that the guest asks for
+MAP_GPA: Final = 25  # conversions that the guest asks for
 # both, and guests of no such hardware
-FAULT_4K: Final = 28  # private faults of the guest
-FAULT_2M: Final = 29
-REFAULT: Final = 30  # pages in use that lost their mapping beside what was punched or converted, and fault back
-DIRECT_MAP_2M: Final = 31  # 2 MiB of the kernel's own mapping that a 4 KiB RMPUPDATE split, for good (K11)
-DIRECT_MAP_1G: Final = 32
+FAULT_4K: Final = 26  # private faults of the guest
+FAULT_2M: Final = 27
+REFAULT: Final = 28  # pages in use that lost their mapping beside what was punched or converted, and fault back
+DIRECT_MAP_2M: Final = 29  # 2 MiB of the kernel's own mapping that a 4 KiB RMPUPDATE split, for good (K11)
+DIRECT_MAP_1G: Final = 30
 # what must not happen
-UNACCEPTED: Final = 33  # pages that the guest touched without accepting them: #VC or #VE
-HOST_WRITE: Final = 34  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory
+UNACCEPTED: Final = 31  # pages that the guest touched without accepting them: #VC or #VE
+HOST_WRITE: Final = 32  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory
 
 
 @jit

@@ -18,8 +18,6 @@ from gmemlab.core.hardware.counts import (
     FAULT_4K,
     PAGE_ADD,
     RANGE_BLOCK,
-    RECLAIM_2M,
-    RECLAIM_4K,
     REMOVE_2M,
     REMOVE_4K,
     TRACK,
@@ -34,7 +32,6 @@ from gmemlab.core.layout import (
     CAUSE_ACCEPT,
     HUGE_MAPPED,
     ONE_WAY,
-    PHASE_TEAR_DOWN,
     TOUCH,
 )
 from gmemlab.core.mapping import block_row, block_span, frame_of, open_details
@@ -67,9 +64,9 @@ def augment(state: State, file: int, index: int, begin: int, end: int, accept: i
         map_huge(state, file, row)
         note(state, file, AUG_2M, 1)
         return
-    if accept == layout.ACCEPT_4K and folio_order(state, frame_of(state, row, index + begin)) >= BLOCK_ORDER:
-        state.hardware[row].marks |= ONE_WAY
     mapped = map_base_pages(state, row, begin, end)
+    if mapped and accept == layout.ACCEPT_4K and folio_order(state, frame_of(state, row, index + begin)) >= BLOCK_ORDER:
+        state.hardware[row].marks |= ONE_WAY  # with the fault that the accept took (`tdx_handle_ept_violation`)
     note(state, file, FAULT_4K, mapped)
     note(state, file, AUG_4K, mapped)
 
@@ -108,13 +105,13 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
 
 @jit
 def remove(state: State, file: int, pages: int, huge: bool) -> None:
-    """Take so many mapped pages, or one of 2 MiB, out of the S-EPT; at tear-down they are reclaimed and cleared (K17)."""
+    """Take so many mapped pages, or one of 2 MiB, out of the S-EPT: each blocked, tracked, removed and cleared.
+
+    So at tear-down, too (K17): closing the file zaps all of it, before the TD's key is given back (vmx/tdx.c, 6.16).
+    """
     number = 1 if huge else pages
-    if state.files[file].phase == PHASE_TEAR_DOWN:
-        note(state, file, RECLAIM_2M if huge else RECLAIM_4K, number)
-        return
     note(state, file, RANGE_BLOCK, number)
-    note(state, file, TRACK, 1)
+    note(state, file, TRACK, number)
     note(state, file, REMOVE_2M if huge else REMOVE_4K, number)
 
 

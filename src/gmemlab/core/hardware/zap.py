@@ -34,7 +34,8 @@ def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> 
         forget_mapping(state, row)
         return
     if block.marks & HUGE_MAPPED:
-        if not decisions.zaps_exactly(guest):
+        in_place = decisions.shares_in_place(state.policies[state.files[file].policy])
+        if not decisions.zaps_exactly(guest, in_place and cause == layout.CAUSE_CONVERT):
             zap_huge(state, row, cause)
             return
         shatter(state, row, cause)
