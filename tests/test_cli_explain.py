@@ -45,6 +45,13 @@ def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["assumptions"]
 
 
+def test_guests_of_other_hardware(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words(scenario, "--gfn", "16", "--guests", "snp", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["present"]
+    assert cli.main(words(scenario, "--gfn", "16", "--guests", "sev")) == 2
+    assert capsys.readouterr().err.startswith("gmemlab: --guests: no such guests (value 'sev'; allowed: generic, plain,")
+
+
 def test_single_choices_can_be_set(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*words(scenario, "--gfn", "0"), "--set", "sizes=4K", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

@@ -77,7 +77,7 @@ def test_boot_slope(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tdx_boot() -> None:
     outcome = tdx_boot.run(quiet)
     checks = {check.what: check for check in outcome.checks}
-    assert outcome.verdict == AGREES
+    assert outcome.verdict == NO_TEST
     counts = {what.removeprefix("small accepts at "): check.model for what, check in checks.items() if "accepts at" in what}
     assert counts == {
         "0x806 to 0x9ff": "506",

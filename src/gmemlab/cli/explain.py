@@ -11,6 +11,7 @@ from rich.text import Text
 from gmemlab.cli.options import (
     CPUS_HELP,
     FRAGMENTATION_HELP,
+    GUESTS_HELP,
     HOST_HELP,
     LIVE,
     NODES_HELP,
@@ -38,6 +39,7 @@ def run(
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
     nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
+    guests: Annotated[str | None, typer.Option(help=GUESTS_HELP)] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the host and of the events.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: stable keys, nanoseconds.")] = False,
@@ -53,22 +55,23 @@ def run(
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
         nodes: NUMA nodes of a host that is given by its size.
+        guests: their hardware.
         set: choices to set.
         seed: of host and events.
         json: whether to print JSON instead.
 
     Raises:
-        UsageError: an unknown scenario, host, policy, guest or guest frame, or a scenario that is larger than the host.
+        UsageError: an unknown scenario, host, policy, hardware, guest or guest frame, or a scenario that is larger than the host.
         UnsupportedError: this machine's free memory cannot be read.
     """
     frame = _frame(gfn)
     with Ticker() as ticker:
         from gmemlab.lab.explain import explain
         from gmemlab.report.table import print_notes
-        from gmemlab.workload.scenario import load
+        from gmemlab.workload.scenario import load, with_hardware
         from gmemlab.workload.trace import generate
 
-        wanted = load(scenario)
+        wanted = with_hardware(load(scenario), guests)
         (chosen,) = chosen_policies([policy], set or ())
         ticker.show("preparing the host", 0.0)
         machine = host_factory(host, fragmentation, cpus, nodes)(seed)
