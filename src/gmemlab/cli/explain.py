@@ -61,7 +61,7 @@ def run(
         json: whether to print JSON instead.
 
     Raises:
-        UsageError: an unknown scenario, host, policy, hardware, guest or guest frame, or a scenario that is larger than the host.
+        UsageError: an unknown scenario, host, policy, hardware, guest or guest frame, or a scenario larger than the host.
         UnsupportedError: this machine's free memory cannot be read.
     """
     frame = _frame(gfn)
