@@ -1,5 +1,6 @@
 """The compiled core behind the same interface as the oracle."""
 
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +30,7 @@ from gmemlab.core.layout import (
     TOUCH,
     WHOLE,
 )
-from gmemlab.core.state import State, reserve_state
+from gmemlab.core.state import State, copy_state, reserve_state
 from gmemlab.model.nodes import LOCAL, set_nodes
 from gmemlab.model.observe import free_list, kept_list
 from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
@@ -52,6 +53,13 @@ class CoreWorld:
     sizes: dict[int, int] = field(default_factory=dict)
     created: int = 0
     policies: dict[OraclePolicy, int] = field(default_factory=dict)
+
+    def copy(self) -> "CoreWorld":
+        """The same host once more, with a state of its own."""
+        other = copy(self)
+        other.state = copy_state(self.state)
+        other.files, other.sizes, other.policies = dict(self.files), dict(self.sizes), dict(self.policies)
+        return other
 
     def __post_init__(self) -> None:
         self.state: State = reserve_state(self.nr_blocks, len(self.zones))

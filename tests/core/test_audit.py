@@ -15,7 +15,13 @@ from world import HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
 
 
 @pytest.fixture
-def sound() -> CoreWorld:
+def sound(built: CoreWorld) -> CoreWorld:
+    """A copy to break."""
+    return built.copy()
+
+
+@pytest.fixture(scope="module", name="built")
+def built_fixture() -> CoreWorld:
     """A host with a split file, a whole one, a uniform one, a pool, a pin, an orphan of each size, deferred pages."""
     world = CoreWorld(*synthetic(40))
     world.grow_pool(9, 3, True)

@@ -21,7 +21,13 @@ from world import SMALL_IN_PLACE, THP_IN_PLACE, synthetic
 
 
 @pytest.fixture
-def sound() -> CoreWorld:
+def sound(built: CoreWorld) -> CoreWorld:
+    """A copy to break."""
+    return built.copy()
+
+
+@pytest.fixture(scope="module", name="built")
+def built_fixture() -> CoreWorld:
     """An SNP guest with a whole block, a uniform one and one with details; a TDX guest with the same; a generic one."""
     world = CoreWorld(*synthetic(40))
     for guest in (GUEST_SNP, GUEST_TDX, 0):
