@@ -97,7 +97,7 @@ def test_a_folio_between_the_sizes_is_split_too() -> None:
     model.check()
 
 
-def test_what_could_not_be_moved_stays_and_the_rest_is_free_again() -> None:
+def test_giga_run_is_given_back_but_for_what_could_not_be_moved() -> None:
     """A CPU takes the last frames for its list, and may not have them then: the run is given back."""
     model, file, behind = host_with(MOVABLE_4K, BLOCK_PAGES)
     empty_the_rest(model, behind, 1)
