@@ -20,9 +20,10 @@ import numpy as np
 from gmemlab.core import execute, layout, tables
 from gmemlab.core.layout import BLOCK_ORDER
 from gmemlab.model import machine
-from gmemlab.model.host import BLOCK_SIZE, Host
+from gmemlab.model.host import Host
 from gmemlab.model.policies import KINDS
-from gmemlab.policy import find
+from gmemlab.model.room import BLOCK_SIZE
+from gmemlab.presets import find
 
 GIB: Final = 1 << 30
 PAGES_8G: Final = 8 * GIB // 4096

@@ -27,7 +27,7 @@ from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.timing import PUNCH, fallocate_ns, null_call_ns
 from gmemlab.model.host import Host
 from gmemlab.model.policies import KINDS
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.units import GIB, format_size
 
 ROUNDS: Final = 5

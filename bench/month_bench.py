@@ -15,7 +15,7 @@ import core_bench
 from gmemlab.core import layout
 from gmemlab.lab.simulate import simulate
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.scenario import load
 from gmemlab.workload.schema import Scenario
 from gmemlab.workload.trace import Trace, generate

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from core_page_states import count_kept_entries, observe_entries, observe_operations
 from gmemlab.core import boot, execute, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import (
@@ -254,9 +255,9 @@ class CoreWorld:
             "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
             "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
             "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
-            "entries": {name: self.observe_entries(file) for name, file in self.files.items()},
-            "kept_entries": self.count_kept_entries(),
-            "operations": self.observe_operations(),
+            "entries": {name: observe_entries(self.state, file) for name, file in self.files.items()},
+            "kept_entries": count_kept_entries(self.state),
+            "operations": observe_operations(self.state),
             "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 
@@ -302,32 +303,6 @@ class CoreWorld:
         table = self.pages_of(file)[:, 5:]
         indexes = np.flatnonzero(table.any(axis=1))
         return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
-
-    def observe_entries(self, file: int) -> dict[int, tuple[int, int]]:
-        """(one RMP entry, one-way mark) of every 2 MiB of file for which one of them is set."""
-        record = self.state.files[file]
-        marks = self.state.hardware.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
-        assert not any(mark & layout.ZAPPED for mark in marks)
-        seen = ((mark & layout.RMP_WHOLE, mark // layout.ONE_WAY & 1) for mark in marks)
-        return {block: pair for block, pair in enumerate(seen) if any(pair)}
-
-    def count_kept_entries(self) -> int:
-        """Frames of orphans that the RMP still gives to a guest."""
-        found = 0
-        for block in range(1, self.nr_blocks + 1):
-            record = self.state.blocks[block]
-            if record.kind == ORPHAN:
-                found += BLOCK_PAGES if record.assigned < 0 else int(record.assigned)
-            elif record.kind == SPLIT:
-                base = int(record.detail) * BLOCK_PAGES
-                frames = self.state.frames[base : base + BLOCK_PAGES]
-                found += int(frames["index"][frames["kind"] == FRAME_ORPHAN].sum())
-        assert found == self.state.host[0].kept_entries
-        return found
-
-    def observe_operations(self) -> dict[tuple[int, int], int]:
-        counts = self.state.tally[layout.TALLY_HARDWARE :].tolist()
-        return {divmod(place, layout.NR_PHASES): count for place, count in enumerate(counts) if count}
 
     def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
         number = 1 if order == GIGA_ORDER else 0

@@ -12,7 +12,7 @@ from gmemlab.lab.compare import Row, Spread
 from gmemlab.lab.figures import FIGURES
 from gmemlab.lab.null_model import NULL_FIGURES
 from gmemlab.model.guests import OPERATIONS, PHASES
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.trace import Trace
 
 # Two guests of 128 MiB on a host of 1 GiB, with run-time conversions that are pinned and referenced now and then.

@@ -6,11 +6,7 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 
 import errno
 
-import oracle_snp as snp
-import oracle_tdx as tdx
 from gmemlab.core.layout import (
-    ACCEPT_2M,
-    ACCEPT_4K,
     BLOCK_ORDER,
     BLOCK_PAGES,
     CONVERT_NONE,
@@ -34,15 +30,15 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from oracle_audit import check
-from oracle_compaction import compact
-from oracle_daemons import Daemons, Kcompactd
-from oracle_files import File, Hold, Mount, Observation, OraclePolicy, Pool
+from oracle_conversion import convert
+from oracle_daemons import Daemons
+from oracle_files import File, Hold, Mount, Observation, OraclePolicy
+from oracle_guests import ask_for_accepts, touch_block
+from oracle_machine import OracleMachine
 from oracle_mapping import map_private
 from oracle_memory import Memory
-from oracle_nodes import Nodes, nearest_first
-from oracle_observe import kept_entries, observe_blocks, observe_entries, observe_pages, observe_states
-from oracle_operations import convert, populate, punch, punch_is_aligned, use
-from oracle_page_alloc import Cpu
+from oracle_observe import observe
+from oracle_operations import populate, punch, punch_is_aligned, use
 from oracle_repair import collapse, free_lazily, split_deferred
 
 __all__ = ["OracleHost", "OraclePolicy"]
@@ -50,7 +46,7 @@ __all__ = ["OracleHost", "OraclePolicy"]
 MAX_PAGES = 1 << 51  # a byte offset of 2^63 does not fit a file offset (L2)
 
 
-class OracleHost:
+class OracleHost(OracleMachine):
     """A host with blocks 1 .. nr_blocks, its zones (start block, end block, kind, reserve) and its files.
 
     The shared side of a two-source file `f` is the file `-f`.
@@ -360,141 +356,14 @@ class OracleHost:
                 return 0, count
         return errno.EINVAL, 0
 
-    # -- pools --------------------------------------------------------------------------------------------------------
-    def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> tuple[int, int]:
-        """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
-        if order not in self.memory.pools or count <= 0:
-            return errno.EINVAL, 0
-        for done in range(count):
-            if not self.memory.grow(self.memory.pools[order], hvo, self.bits(nodes) or self.memory.all_nodes()):
-                return errno.ENOMEM, done
-        return 0, count
-
-    def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
-        """Give a pool its size, and how many surplus pages it may have (L19)."""
-        if count < 0 or overcommit < 0:
-            return errno.EINVAL
-        if self.memory.pools[order].hvo:
-            return errno.EOPNOTSUPP
-        self.memory.resize(self.memory.pools[order], count, overcommit, None if node < 0 else node)
-        return 0
-
-    def demote(self, count: int, nodes: int = 0) -> tuple[int, int]:
-        """Turn up to `count` idle 1 GiB pages, promised to nobody, into 2 MiB pages (L20); (errno, 1 GiB pages)."""
-        return self.memory.demote(count, self.bits(nodes) or self.memory.all_nodes())
-
-    def bits(self, nodes: int) -> set[int]:
-        return {node for node in range(32) if nodes >> node & 1}
-
-    def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
-        """The host has several nodes."""
-        self.memory.buddy.nodes = Nodes(of_zone, nearest_first(distances))
-        self.daemons.kcompactds = [Kcompactd(node) for node in range(len(distances))]
-
-    def bind(self, file: int, mode: int, allowed: int, home: int) -> tuple[int, int]:
-        """A file's policy, and of the ordinary memory beside it."""
-        target = self.files[file]
-        for one in (target, target.other) if target.other else (target,):
-            one.node_mode, one.allowed, one.home = mode, frozenset(self.bits(allowed)), home
-        return 0, 0
-
-    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
-        """So many CPUs keep lists of their own."""
-        buddy = self.memory.buddy
-        buddy.nodes.cpus = count
-        buddy.cpus = [[Cpu(batch, high_min, high_max) for _ in range(count)] for _ in buddy.zones]
-
-    def run_on(self, cpu: int) -> None:
-        """From here on this CPU works."""
-        self.memory.buddy.cpu = cpu
-
-    def set_watermarks(self, low: int, high: int, nofragment: bool) -> None:
-        """Of all zones, above their reserves."""
-        buddy = self.memory.buddy
-        buddy.low, buddy.high, buddy.nofragment = [low] * len(buddy.zones), [high] * len(buddy.zones), nofragment
-
-    def drain(self) -> tuple[int, int]:
-        """All CPUs give back what they keep."""
-        self.memory.buddy.drain_all()
-        return 0, 0
-
-    def decay(self) -> tuple[int, int]:
-        """The vmstat worker's second."""
-        self.memory.buddy.decay()
-        return 0, 0
-
-    def compact(self) -> tuple[int, int]:
-        """Compact all zones; pages moved."""
-        return 0, compact(self.memory)
-
-    def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> tuple[int, int]:
-        """Time passes for khugepaged; pages collapsed."""
-        daemon = self.daemons.khugepaged
-        daemon.pages_to_scan, daemon.max_ptes_none = pages_to_scan, max_ptes_none
-        return 0, daemon.tick(self.memory, milliseconds)
-
-    def kcompactd(self, milliseconds: int, proactiveness: int = 20) -> tuple[int, int]:
-        """Time passes for kcompactd; pages moved."""
-        return 0, self.daemons.kcompactd(self.memory, milliseconds, proactiveness)
-
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def observe(self) -> Observation:
         """Everything that two implementations must agree on."""
-        memory = self.memory
-        free = {
-            (zone, mt, order): list(pfns)
-            for zone, by_type in enumerate(memory.buddy.lists)
-            for mt, by_order in enumerate(by_type)
-            for order, pfns in enumerate(by_order)
-            if pfns
-        }
-        deferred = {pfn for pfn, folio in memory.users.items() if folio.members} - {
-            page.frame for file in self.files.values() for page in file.pages.values()
-        }
-        return {
-            "free": free,
-            "kept": memory.buddy.kept(),
-            "blocktypes": list(memory.buddy.blocktype),
-            "files": {file.id: observe_pages(file) for file in self.files.values()},
-            "blocks": {file.id: observe_blocks(file) for file in self.files.values()},
-            "pools": {order: self.observe_pool(pool) for order, pool in memory.pools.items()},
-            "promised": {file.id: sorted(file.promised) for file in self.files.values()},
-            "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
-            "deferred": sorted(deferred),
-            "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
-            "nodes": memory.buddy.nodes.observe(),
-            "mounts": [(mount.used, mount.kept) for mount in self.mounts if mount is not None],
-            "page_states": {file.id: observe_states(file) for file in self.files.values()},
-            "entries": {file.id: observe_entries(file) for file in self.files.values()},
-            "kept_entries": kept_entries(memory.rmp, memory.orphans),
-            "operations": {key: count for key, count in memory.operations.items() if count},
-            "direct": sorted(memory.rmp.direct),
-        }
-
-    def observe_pool(self, pool: Pool) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
-        """Pages in all, idle, promised; the idle ones by node; pages and surplus ones of each node."""
-        idle = sorted(pool.idle, key=self.memory.buddy.node_of)
-        parts = [(pool.nr_on[node], pool.surplus_on[node]) for node in range(self.memory.buddy.nodes.count())]
-        return pool.nr, len(idle), pool.reserved, idle, parts
+        return observe(self.memory, self.files, self.mounts)
 
     def check(self) -> None:
         """Assert the oracle's own invariants."""
         check(self.memory, self.files, [mount for mount in self.mounts if mount is not None])
-
-
-def touch_block(file: File, pages: list[int], accept: int, counters: dict[str, int]) -> None:
-    """What the hardware makes of an access to pages of one block."""
-    if file.guest == GUEST_SNP:
-        snp.access(file, pages, accept, counters)
-    elif file.guest == GUEST_TDX:
-        tdx.access(file, pages, accept, counters)
-
-
-def ask_for_accepts(file: File, first: int, end: int, accept: int) -> None:
-    """Before it accepts pages, an SNP guest asks for their state; those in front of the first shared one."""
-    stop = min([index for index in range(first, end) if index in file.shared], default=end)
-    if file.guest == GUEST_SNP and accept in (ACCEPT_4K, ACCEPT_2M):
-        snp.request_accepts(file, first, stop, accept)
 
 
 def policy_is_possible(policy: OraclePolicy) -> bool:

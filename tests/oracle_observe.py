@@ -1,7 +1,8 @@
-"""What can be seen of the oracle's files."""
+"""What can be seen of the oracle."""
 
 from gmemlab.core.layout import BLOCK_PAGES
-from oracle_files import File, Folio, Rmp
+from oracle_files import File, Folio, Mount, Observation, Pool, Rmp
+from oracle_memory import Memory
 
 
 def observe_pages(file: File) -> dict[int, tuple[int, int, int, int, int]]:
@@ -38,3 +39,43 @@ def observe_entries(file: File) -> dict[int, tuple[int, int]]:
 def kept_entries(rmp: Rmp, orphans: list[Folio]) -> int:
     """Frames of orphans that the RMP still gives to a guest."""
     return len(rmp.assigned & {frame for folio in orphans for frame in folio.frames()})
+
+
+def observe(memory: Memory, files: dict[int, File], mounts: list[Mount | None]) -> Observation:
+    """Everything that two implementations must agree on."""
+    free = {
+        (zone, mt, order): list(pfns)
+        for zone, by_type in enumerate(memory.buddy.lists)
+        for mt, by_order in enumerate(by_type)
+        for order, pfns in enumerate(by_order)
+        if pfns
+    }
+    deferred = {pfn for pfn, folio in memory.users.items() if folio.members} - {
+        page.frame for file in files.values() for page in file.pages.values()
+    }
+    return {
+        "free": free,
+        "kept": memory.buddy.kept(),
+        "blocktypes": list(memory.buddy.blocktype),
+        "files": {file.id: observe_pages(file) for file in files.values()},
+        "blocks": {file.id: observe_blocks(file) for file in files.values()},
+        "pools": {order: observe_pool(memory, pool) for order, pool in memory.pools.items()},
+        "promised": {file.id: sorted(file.promised) for file in files.values()},
+        "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
+        "deferred": sorted(deferred),
+        "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
+        "nodes": memory.buddy.nodes.observe(),
+        "mounts": [(mount.used, mount.kept) for mount in mounts if mount is not None],
+        "page_states": {file.id: observe_states(file) for file in files.values()},
+        "entries": {file.id: observe_entries(file) for file in files.values()},
+        "kept_entries": kept_entries(memory.rmp, memory.orphans),
+        "operations": {key: count for key, count in memory.operations.items() if count},
+        "direct": sorted(memory.rmp.direct),
+    }
+
+
+def observe_pool(memory: Memory, pool: Pool) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
+    """Pages in all, idle, promised; the idle ones by node; pages and surplus ones of each node."""
+    idle = sorted(pool.idle, key=memory.buddy.node_of)
+    parts = [(pool.nr_on[node], pool.surplus_on[node]) for node in range(memory.buddy.nodes.count())]
+    return pool.nr, len(idle), pool.reserved, idle, parts

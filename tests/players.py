@@ -25,7 +25,8 @@ from gmemlab.core.layout import (
     ZONE_NORMAL,
 )
 from gmemlab.model.policies import CODES, KINDS
-from gmemlab.policy import PRESETS, Policy
+from gmemlab.policy import Policy
+from gmemlab.presets import PRESETS
 from oracle import OracleHost
 from oracle_files import OraclePolicy
 

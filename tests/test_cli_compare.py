@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from gmemlab import snapshot
+from gmemlab.capture import capture
 from gmemlab.cli import main as cli
 from gmemlab.cli import options
 from gmemlab.lab.figures import FIGURES
 from gmemlab.model.guests import OPERATIONS
-from gmemlab.policy import find
-from gmemlab.snapshot import capture
+from gmemlab.presets import find
 from gmemlab.workload.scenario import load
 from hosts import LAZY, TWO_NODES, changed
 from lab_world import write_scenario
@@ -130,7 +129,7 @@ def test_choices_are_set_for_all_policies(scenario: str, capsys: pytest.CaptureF
 def test_hosts(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "host.json"
     capture(TWO_NODES).save(path)
-    monkeypatch.setattr(snapshot, "capture", lambda: capture(LAZY))
+    monkeypatch.setattr("gmemlab.capture.capture", lambda: capture(LAZY))
     for words, description in (
         (["--host", str(path)], "host.json, Linux 6.18.2, 2 NUMA nodes"),
         (["--host", "1G", "--fragmentation", "0.3"], "1G, fragmented to 0.3"),
@@ -210,7 +209,7 @@ def test_unreadable_proc(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = changed(TWO_NODES, tmp_path / "host", zoneinfo=None)
-    monkeypatch.setattr(snapshot, "capture", lambda: capture(root))
+    monkeypatch.setattr("gmemlab.capture.capture", lambda: capture(root))
     assert cli.main(["compare", scenario]) == 3
     assert capsys.readouterr() == ("", "gmemlab: /proc/zoneinfo: cannot be read: No such file or directory\n")
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gmemlab import snapshot
+from gmemlab.capture import capture
 from gmemlab.cli import main as cli
-from gmemlab.snapshot import capture
 from hosts import TWO_NODES, changed
 from lab_world import write_scenario
 
@@ -84,6 +83,6 @@ def test_unreadable_proc(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = changed(TWO_NODES, tmp_path / "host", buddyinfo=None)
-    monkeypatch.setattr(snapshot, "capture", lambda: capture(root))
+    monkeypatch.setattr("gmemlab.capture.capture", lambda: capture(root))
     assert cli.main(["explain", scenario, "--policy", "thp", "--gfn", "0"]) == 3
     assert capsys.readouterr() == ("", "gmemlab: /proc/buddyinfo: cannot be read: No such file or directory\n")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.cli import host as host_command
 from gmemlab.cli import main as cli
 from gmemlab.errors import operation_error
-from gmemlab.snapshot import Snapshot, capture
+from gmemlab.snapshot import Snapshot
 from hosts import LAZY, TWO_NODES, changed
 
 COMMAND = [sys.executable, "-m", "gmemlab.cli.entry"]

@@ -6,7 +6,8 @@ import pytest
 
 from gmemlab.cli import main as cli
 from gmemlab.cli.policies import FORMS, MEANINGS
-from gmemlab.policy import ALLOWED, CHOICES, PRESETS
+from gmemlab.policy import ALLOWED, CHOICES
+from gmemlab.presets import PRESETS
 
 
 @pytest.mark.parametrize("width", [80, 120])

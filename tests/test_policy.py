@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gmemlab.errors import UsageError
-from gmemlab.policy import ALLOWED, CHOICES, PRESETS, Policy, find, for_guest, for_ordinary_memory, shared_side
+from gmemlab.policy import ALLOWED, CHOICES, Policy
+from gmemlab.presets import PRESETS, find, for_guest, for_ordinary_memory, shared_side
 
 
 def test_presets_are_those_of_the_design() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.errors import UnsupportedError, UsageError
 from gmemlab.json_lines import json_line
 from gmemlab.kernel.procfs import parse_zoneinfo
 from gmemlab.records import decode
-from gmemlab.snapshot import UNKNOWN, FreeChunks, Snapshot, ZoneSnapshot, capture
+from gmemlab.snapshot import UNKNOWN, FreeChunks, Snapshot, ZoneSnapshot
 from hosts import LAZY, TWO_NODES, changed
 
 

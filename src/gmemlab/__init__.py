@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gmemlab.model.daemons import DaemonSettings
     from gmemlab.model.host import Host
-    from gmemlab.policy import PRESETS, Policy
+    from gmemlab.policy import Policy
+    from gmemlab.presets import PRESETS
 
 __version__ = "0.1.0"
 __all__ = ["PRESETS", "DaemonSettings", "Host", "Policy", "__version__"]
@@ -24,7 +25,7 @@ _HOMES = {
     "DaemonSettings": "gmemlab.model.daemons",
     "Host": "gmemlab.model.host",
     "Policy": "gmemlab.policy",
-    "PRESETS": "gmemlab.policy",
+    "PRESETS": "gmemlab.presets",
 }
 
 

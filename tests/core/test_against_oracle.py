@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gmemlab.core.layout import GIGA_ORDER
-from gmemlab.policy import PRESETS, Policy
+from gmemlab.policy import Policy
+from gmemlab.presets import PRESETS
 from players import GIGA, IMPOSSIBLE, OPERATIONS, POLICIES, SMALL, Players
 
 INTERPRETED = bool(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.kernel.budget import Budget
 from gmemlab.kernel.observe.free_memory import free_by_order, unmovable_blocks
 from gmemlab.kernel.quiet import on_one_cpu
@@ -16,7 +17,6 @@ from gmemlab.kernel.suites.table import SUITES, find
 from gmemlab.lab.conform import fragmentation, mix
 from gmemlab.lab.conform.run import AGREES, DIFFERS, SKIPPED, check_recording, conform_suite
 from gmemlab.model.host import Host
-from gmemlab.snapshot import capture
 from hosts import LAZY, TWO_NODES
 
 FEW = {"fragmentation": 1 << 16, "mix": 1000}  # half a GiB each

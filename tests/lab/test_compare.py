@@ -11,7 +11,7 @@ from gmemlab.lab.compare import Comparison, Row, Setting, compare, spread
 from gmemlab.lab.figures import FIGURES
 from gmemlab.lab.null_model import NULL_FIGURES
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.scenario import load
 from gmemlab.workload.schema import Scenario
 from lab_world import make_row, write_scenario

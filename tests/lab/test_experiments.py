@@ -19,7 +19,7 @@ from gmemlab.lab.experiments.catalogue import (
     judge_part,
 )
 from gmemlab.lab.times import Interval
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 PAGES = 262_144  # of 4K in a GiB
 

@@ -21,7 +21,7 @@ from gmemlab.core.layout import (
 from gmemlab.errors import UsageError
 from gmemlab.lab.explain import TERMS, Explanation, explain, gfn_of_page, operation_name
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, ARG_TOUCH, NO_VM
 from gmemlab.workload.trace import Trace
 from lab_world import make_trace

@@ -12,7 +12,7 @@ from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.guests import Places
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.schema import Daemons
 from gmemlab.workload.stream import NO_VM
 from lab_world import make_trace

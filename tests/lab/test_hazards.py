@@ -4,7 +4,7 @@ import pytest
 
 from gmemlab.lab.compare import Row
 from gmemlab.lab.hazards import Hazard, hazards
-from gmemlab.policy import find
+from gmemlab.presets import find
 from lab_world import make_row, with_operations
 
 

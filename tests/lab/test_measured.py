@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gmemlab.capture import capture
 from gmemlab.errors import UsageError
 from gmemlab.kernel.observe.free_memory import as_counters, from_counters, read_files
 from gmemlab.kernel.suites import fragmentation as plans
@@ -26,9 +27,8 @@ from gmemlab.lab.conform.measured import Comparison, beats_null, distance, share
 from gmemlab.lab.conform.run import AGREES, DIFFERS, Result, check_recording
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import Host
-from gmemlab.policy import find as find_policy
+from gmemlab.presets import find as find_policy
 from gmemlab.report.conform import conformance_as_json, print_conformance
-from gmemlab.snapshot import capture
 from gmemlab.units import GIB, MIB, signed_size
 from hosts import LAZY
 

@@ -6,7 +6,7 @@ import pytest
 
 from gmemlab.core.layout import OP_CREATE, OP_DESTROY, OP_READY, OP_SAMPLE, OP_TO_PRIVATE, OP_TO_SHARED
 from gmemlab.lab.null_model import NULL_FIGURES, expect
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.workload.stream import NO_VM, SAMPLE_PERIODIC, SAMPLE_READY
 from gmemlab.workload.trace import Trace
 from lab_world import GIB, make_trace

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.core import layout
 from gmemlab.core.run import run
 from gmemlab.errors import UsageError
 from gmemlab.model.cpus import batch_size, low_watermark
 from gmemlab.model.host import Host
-from gmemlab.policy import find
-from gmemlab.snapshot import capture
+from gmemlab.presets import find
 from hosts import LAZY
 
 MIB = 1 << 20

@@ -6,7 +6,7 @@ from gmemlab.errors import UsageError
 from gmemlab.model.daemons import DaemonSettings
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import LONGEST_TICK, Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 MIB = 1 << 20
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gmemlab
+from gmemlab.capture import capture
 from gmemlab.core import layout, state
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.errors import (
@@ -25,8 +26,8 @@ from gmemlab.errors import (
 )
 from gmemlab.model import machine
 from gmemlab.model.host import Host
-from gmemlab.policy import PRESETS
-from gmemlab.snapshot import FreeChunks, Snapshot, ZoneSnapshot, capture
+from gmemlab.presets import PRESETS
+from gmemlab.snapshot import FreeChunks, Snapshot, ZoneSnapshot
 from gmemlab.units import parse_size
 
 ANY_HOST: Any = Host  # takes arguments of any type, as users do

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.core import layout
 from gmemlab.errors import OutOfMemory, PoolExhausted, UnsupportedError, UsageError
 from gmemlab.lab.simulate import simulate
 from gmemlab.model.host import Host
 from gmemlab.model.nodes import fallback_orders, parse_nodes, split_blocks
-from gmemlab.policy import find
-from gmemlab.snapshot import NodeSnapshot, Snapshot, capture
+from gmemlab.presets import find
+from gmemlab.snapshot import NodeSnapshot, Snapshot
 from gmemlab.workload.scenario import load
 from gmemlab.workload.trace import generate
 from hosts import TWO_NODES

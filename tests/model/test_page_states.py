@@ -3,7 +3,7 @@
 import pytest
 
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 OLD_KERNEL = find("thp").with_choices({"truncation": "zeroes"})
 

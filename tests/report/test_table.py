@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gmemlab.lab.compare import Row, Setting
 from gmemlab.lab.null_model import NULL_FIGURES
-from gmemlab.policy import PRESETS, find
+from gmemlab.presets import PRESETS, find
 from gmemlab.report.details import print_details
 from gmemlab.report.status import policy_as_json, write_status
 from gmemlab.report.table import (

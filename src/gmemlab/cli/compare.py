@@ -1,6 +1,6 @@
 """``gmemlab compare``: policies side by side on a host and a workload."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,7 @@ from gmemlab.policy import Policy
 
 if TYPE_CHECKING:
     from gmemlab.costs import Costs
-    from gmemlab.lab.compare import Comparison
+    from gmemlab.lab.compare import Comparison, Row, Setting
 
 COSTS_HELP = (
     "Price work by these profiles, with commas between: files of `gmemlab calibrate -o FILE`, or live-6.18. What they lack is"
@@ -71,8 +71,7 @@ def run(
     """
     with Ticker() as ticker:
         from gmemlab.costs import Costs
-        from gmemlab.lab.compare import Row, Setting, compare
-        from gmemlab.report.table import HeadlineTable, print_setting
+        from gmemlab.lab.compare import compare
         from gmemlab.workload.scenario import load, with_hardware
 
         wanted = with_hardware(load(scenario), guests)
@@ -80,24 +79,32 @@ def run(
         chosen = _policies(scenario, wanted.policies, policies, set or ())
         make_host = host_factory(host, fragmentation, cpus, nodes)
         screen = console()
-        table = HeadlineTable(screen, chosen)
-
-        def begin(setting: Setting) -> None:
-            """Print what is compared, and the head of the table."""
-            ticker.clear()
-            print_setting(screen, setting)
-            table.start()
-
-        def add(row: Row) -> None:
-            """Print a row as soon as it is there."""
-            ticker.clear()
-            table.add(row)
-
-        drawn = range(seed, seed + seeds)
-        shown = (None, ticker.show, None) if json else (add, ticker.show, begin)
-        comparison = compare(make_host, wanted, chosen, drawn, *shown)
+        add, begin = (None, None) if json else _printers(ticker, screen, chosen)
+        comparison = compare(make_host, wanted, chosen, range(seed, seed + seeds), add, ticker.show, begin)
     print_rest(screen, comparison, chosen, profiles, json)
     return 0
+
+
+def _printers(
+    ticker: Ticker, screen: Console, chosen: Sequence[Policy]
+) -> "tuple[Callable[[Row], None], Callable[[Setting], None]]":
+    """Return what prints a row as soon as it is there, and what prints the head before the first."""
+    from gmemlab.report.table import HeadlineTable, print_setting
+
+    table = HeadlineTable(screen, chosen)
+
+    def begin(setting: "Setting") -> None:
+        """Print what is compared, and the head of the table."""
+        ticker.clear()
+        print_setting(screen, setting)
+        table.start()
+
+    def add(row: "Row") -> None:
+        """Print a row."""
+        ticker.clear()
+        table.add(row)
+
+    return add, begin
 
 
 def print_rest(screen: Console, comparison: "Comparison", chosen: Sequence[Policy], costs: "Costs", json: bool) -> None:

@@ -1,5 +1,6 @@
 """``gmemlab experiments``: the catalogue, and its verdicts."""
 
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -9,6 +10,11 @@ from gmemlab.cli.output import console, print_json
 from gmemlab.errors import UsageError
 
 RUN: Final = "run"
+
+
+def _show(ticker: Ticker, name: str, what: str, share: float) -> None:
+    """Show which part of an experiment is being done."""
+    ticker.show(f"{name}: {what}", share)
 
 
 def run(
@@ -35,8 +41,7 @@ def run(
         if action == RUN:
             outcomes = []
             for experiment in experiments:
-                name = experiment.name
-                outcome = experiment.run(lambda what, share, name=name: ticker.show(f"{name}: {what}", share))  # type: ignore[misc]
+                outcome = experiment.run(partial(_show, ticker, experiment.name))
                 ticker.clear()
                 outcomes.append(outcome)
                 if not json:

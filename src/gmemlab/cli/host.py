@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gmemlab.capture import capture
 from gmemlab.cli.output import console, print_json
 from gmemlab.kernel.facilities import facilities
 from gmemlab.kernel.features import Kvm, probe_kvm
-from gmemlab.snapshot import HUGE_ORDER, NR_ORDERS, PAGE_SIZE, Snapshot, ZoneSnapshot, capture
+from gmemlab.snapshot import HUGE_ORDER, NR_ORDERS, PAGE_SIZE, Snapshot, ZoneSnapshot
 from gmemlab.units import format_count, format_size
 
 

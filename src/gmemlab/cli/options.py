@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from gmemlab.cli.entry import INTERRUPTED
 from gmemlab.errors import UsageError
-from gmemlab.policy import PRESETS, Policy, find, for_guest
+from gmemlab.policy import Policy
+from gmemlab.presets import PRESETS, find, for_guest
 from gmemlab.units import SIZE_FORMS, parse_size
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def host_factory(host: str, fragmentation: float | None, cpus: int, nodes: int) 
         UsageError: no such host, a damaged file, or fragmentation or nodes for a host that has its own.
         UnsupportedError: this machine's free memory cannot be read.
     """
+    from gmemlab.capture import capture
     from gmemlab.model.host import Host
-    from gmemlab.snapshot import Snapshot, capture
+    from gmemlab.snapshot import Snapshot
 
     if host != LIVE and _is_size(host):
         return lambda seed: Host(host, fragmentation, seed, cpus, nodes)

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gmemlab.cli.output import console, print_json
-from gmemlab.policy import ALLOWED, CHOICES, PRESETS, Policy, find
+from gmemlab.policy import ALLOWED, CHOICES, Policy
+from gmemlab.presets import PRESETS, find
 from gmemlab.report.status import policy_as_json
 from gmemlab.units import format_size
 

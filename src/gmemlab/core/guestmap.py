@@ -115,6 +115,33 @@ def map_base_pages(state: State, row: int, begin: int, end: int) -> int:
 
 
 @jit
+def unmap_base_pages(state: State, row: int, begin: int, end: int) -> int:
+    """Unmap the pages [begin, end) of a block mapped at 4 KiB. Returns how many; with the last one its history ends (K6)."""
+    block = state.file_blocks[row]
+    base = open_details(state, row)
+    before = int(block.nr_mapped)
+    for offset in range(begin, end):
+        page = state.pages[base + offset]
+        block.nr_mapped -= page.mapped
+        page.mapped = 0
+    if block.nr_mapped == 0:
+        block.marks &= ~HISTORY
+    unmapped = before - int(block.nr_mapped)
+    state.tally[layout.TALLY_UNMAPPED_4K] += unmapped
+    return unmapped
+
+
+@jit
+def unmap_block(state: State, row: int) -> int:
+    """Unmap all of a block that is mapped. Returns its pages, or -1 for one 2 MiB entry."""
+    block = state.file_blocks[row]
+    mapped = -1 if block.marks & HUGE_MAPPED else int(block.nr_mapped)
+    state.tally[layout.TALLY_UNMAPPED_2M if mapped < 0 else layout.TALLY_UNMAPPED_4K] += abs(mapped)
+    forget_mapping(state, row)
+    return mapped
+
+
+@jit
 def is_in_use(state: State, file: int, slot: int) -> bool:
     """Whether the guest uses a page that has details: it accepted it, or (where nothing is accepted) wrote to it."""
     page = state.pages[slot]

@@ -47,6 +47,12 @@ def next_node_in(node: int, allowed: int) -> int:
 
 
 @jit
+def turn_of(node: int, allowed: int) -> int:
+    """The node whose turn it is among `allowed` ones, where `node` is next of all (`get_valid_node_allowed`)."""
+    return node if (allowed >> node) & 1 else next_node_in(node, allowed)
+
+
+@jit
 def zone_at(state: State, node: int, k: int) -> int:
     """The zone that is asked k-th for memory that wants a node (`node_zonelists`)."""
     return int(state.zonelists[node * int(state.host[0].nr_zones) + k])

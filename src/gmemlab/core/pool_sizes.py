@@ -10,7 +10,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     MOVABLE,
 )
-from gmemlab.core.nodes import all_nodes, alloc_near, next_node_in, node_of
+from gmemlab.core.nodes import all_nodes, alloc_near, next_node_in, node_of, turn_of
 from gmemlab.core.parts import part
 from gmemlab.core.pools import (
     count_pages,
@@ -87,9 +87,7 @@ def promise(state: State, order: int, pages: int, node: int) -> bool:
 def next_to_alloc(state: State, order: int, allowed: int) -> int:
     """The node on which the pool grows next (`hstate_next_node_to_alloc`)."""
     pool = state.pools[pool_of(order)]
-    node = int(pool.next_to_alloc)
-    if (allowed >> node) & 1 == 0:
-        node = next_node_in(node, allowed)
+    node = turn_of(int(pool.next_to_alloc), allowed)
     pool.next_to_alloc = next_node_in(node, allowed)
     return node
 

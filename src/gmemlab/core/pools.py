@@ -10,7 +10,7 @@ from gmemlab.core.layout import (
     MAX_NODES,
     POOL,
 )
-from gmemlab.core.nodes import all_nodes, next_node_in, node_of, zone_at
+from gmemlab.core.nodes import all_nodes, next_node_in, node_of, turn_of, zone_at
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -81,9 +81,7 @@ def dequeue(state: State, order: int, node: int, allowed: int) -> int:
 def next_to_free(state: State, order: int, allowed: int) -> int:
     """The node whose turn it is to give a page back (`hstate_next_node_to_free`)."""
     pool = state.pools[pool_of(order)]
-    node = int(pool.next_to_free)
-    if (allowed >> node) & 1 == 0:
-        node = next_node_in(node, allowed)
+    node = turn_of(int(pool.next_to_free), allowed)
     pool.next_to_free = next_node_in(node, allowed)
     return node
 

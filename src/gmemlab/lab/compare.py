@@ -10,7 +10,8 @@ from gmemlab.lab.figures import FIGURES, Figures, figures_of
 from gmemlab.lab.null_model import NULL_FIGURES, expect
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.host import Host
-from gmemlab.policy import Policy, for_guest
+from gmemlab.policy import Policy
+from gmemlab.presets import for_guest
 from gmemlab.workload.schema import Scenario
 from gmemlab.workload.trace import Trace, generate
 

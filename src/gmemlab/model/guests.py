@@ -2,8 +2,12 @@
 
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from gmemlab.core import layout
-from gmemlab.core.hardware import counts
+from gmemlab.core.hardware import counts, places
+from gmemlab.core.layout import GIGA_BLOCKS
+from gmemlab.core.state import State
 from gmemlab.errors import UsageError
 
 GUESTS: Final[dict[str, int]] = {
@@ -42,3 +46,19 @@ def guest_code(name: str) -> int:
     if name not in GUESTS:
         raise UsageError("no such guests", key="guests", value=str(name), allowed=", ".join(GUESTS))
     return GUESTS[name]
+
+
+def places_in(state: State) -> Places:
+    """Where page states lie; walks every page of memory that is not contiguous."""
+    marks = np.zeros(-(-len(state.blocks) // GIGA_BLOCKS) * GIGA_BLOCKS, dtype=np.int64)
+    places.mark_places(state, marks)
+    memory = np.zeros_like(marks)
+    memory[: len(state.blocks)] = state.blocks.kind != layout.HOLE
+    regions, snp = (found.reshape(-1, GIGA_BLOCKS).any(axis=1).sum() for found in (memory, marks & places.SNP))
+    return Places(int(regions), int(snp), int(np.count_nonzero(marks & places.TDX_SMALL)))
+
+
+def operations_in(state: State) -> dict[str, dict[str, int]]:
+    """What the hardware of all guests did: by operation, then by phase."""
+    counted = state.tally[layout.TALLY_HARDWARE :].reshape(-1, layout.NR_PHASES)
+    return {name: dict(zip(PHASES, counted[code].tolist(), strict=True)) for name, code in OPERATIONS.items()}

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from gmemlab.capture import capture
 from gmemlab.core import execute, jit, layout, measure
 from gmemlab.core.audit import audit, describe
-from gmemlab.core.hardware import places
-from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GUEST_GENERIC, PAGE_SIZE
+from gmemlab.core.layout import BLOCK_PAGES, GUEST_GENERIC, PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
@@ -17,14 +17,15 @@ from gmemlab.model import machine, pools
 from gmemlab.model.cpus import check_cpus, give_cpus
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
-from gmemlab.model.guests import OPERATIONS, PHASES, Places, guest_code
+from gmemlab.model.guests import Places, guest_code, operations_in, places_in
 from gmemlab.model.nodes import Distances, NodeUsage, check_node, check_nodes, parse_nodes, usage_of_nodes
 from gmemlab.model.policies import KINDS, PolicyTable
-from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
-from gmemlab.snapshot import Snapshot, capture
+from gmemlab.model.room import BLOCK_SIZE, check_room
+from gmemlab.policy import Policy
+from gmemlab.presets import background, find, for_guest, for_ordinary_memory
+from gmemlab.snapshot import Snapshot
 from gmemlab.units import format_size, parse_size
 
-BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
 LARGEST: Final = 64 << 40
 LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
@@ -294,17 +295,11 @@ class Host:
 
     def places(self) -> Places:
         """Where page states of SNP and TDX guests lie; walks every page of memory that is not contiguous."""
-        marks = np.zeros(-(-len(self.state.blocks) // GIGA_BLOCKS) * GIGA_BLOCKS, dtype=np.int64)
-        places.mark_places(self.state, marks)
-        memory = np.zeros_like(marks)
-        memory[: len(self.state.blocks)] = self.state.blocks.kind != layout.HOLE
-        regions, snp = (found.reshape(-1, GIGA_BLOCKS).any(axis=1).sum() for found in (memory, marks & places.SNP))
-        return Places(int(regions), int(snp), int(np.count_nonzero(marks & places.TDX_SMALL)))
+        return places_in(self.state)
 
     def operations(self) -> dict[str, dict[str, int]]:
         """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""
-        counts = self.state.tally[layout.TALLY_HARDWARE :].reshape(-1, layout.NR_PHASES)
-        return {name: dict(zip(PHASES, counts[code].tolist(), strict=True)) for name, code in OPERATIONS.items()}
+        return operations_in(self.state)
 
     def audit(self) -> None:
         """Check every invariant of the state. AssertionError with what is broken and where."""
@@ -383,7 +378,7 @@ class Host:
             raise UsageError("only with in-place conversion can a file start shared", key="policy", value=policy.name)
         if total % PAGE_SIZE or total > LARGEST_OFFSET:
             raise operation_error(errno.EINVAL, 0, f"create {size} ({policy.name})")
-        self._check_room(size, total, policy)
+        check_room(self.state, size, total, policy)
         row = self.policy_row(policy)
         error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared), guest)
         self.check_capacity()
@@ -391,24 +386,6 @@ class Host:
             raise operation_error(error, 0, f"create {size} ({policy.name})")
         execute.bind_nodes(self.state, int(file), mode, allowed, home)
         return GuestMemory(self, int(file), total, policy)
-
-    def _check_room(self, size: int | str, total: int, policy: Policy) -> None:
-        """Refuse a file that the model's table of file blocks has no room for; rows are handed out in powers of two."""
-        state = self.state
-        rows = 1 << max(0, -(-total // BLOCK_SIZE) - 1).bit_length()
-        sides = 2 if policy.conversion == "two-sources" else 1
-        largest = 1 << ((len(state.file_blocks) - 1) // sides).bit_length() - 1
-        if rows > largest:
-            limit = f"the model holds files up to {format_size(largest * BLOCK_SIZE)} on this host"
-            raise operation_error(errno.EFBIG, 0, f"create {size} ({policy.name}): {limit}")
-        room = (len(state.file_blocks) - int(state.host[0].next_extent)) // rows
-        row = int(state.extents[rows.bit_length() - 1])
-        while row and room < sides:
-            room += 1
-            row = int(state.file_blocks[row].block)
-        if room < sides:
-            limit = f"the model's tables are full: the {format_size(total)} need {format_size(rows * sides * BLOCK_SIZE)}"
-            raise operation_error(errno.ENFILE, 0, f"create {size} ({policy.name}): {limit}")
 
     def _boot_files(self) -> tuple[int, int]:
         """Two files, laid out like the machine, that own what was in use at the start: unmovable and movable."""

@@ -5,7 +5,8 @@ from typing import Final
 from gmemlab.core import layout
 from gmemlab.core.state import MAX_POLICIES, State
 from gmemlab.errors import UsageError
-from gmemlab.policy import ALLOWED, Policy, shared_side
+from gmemlab.policy import ALLOWED, Policy
+from gmemlab.presets import shared_side
 
 KINDS: Final = {
     "guest_memfd": layout.KIND_GUEST_MEMFD,

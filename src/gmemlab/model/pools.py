@@ -8,7 +8,8 @@ from gmemlab.core.state import Records, State
 from gmemlab.errors import UsageError, operation_error
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.nodes import check_node
-from gmemlab.policy import Policy, find
+from gmemlab.policy import Policy
+from gmemlab.presets import find
 from gmemlab.units import format_size, parse_size
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from gmemlab.errors import UsageError
-from gmemlab.policy import find, for_guest
+from gmemlab.presets import find, for_guest
 from gmemlab.units import (
     DURATION_FORMS,
     GIB,

@@ -6,8 +6,8 @@ zapped must be accepted again.
 
 from gmemlab.core import layout
 from gmemlab.core.frames import folio_order
-from gmemlab.core.guestmap import forget_mapping, limiting_term, map_base_pages, map_huge, shatter
-from gmemlab.core.hardware.accepted import count_accepted, set_accepted
+from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, shatter, unmap_base_pages, unmap_block
+from gmemlab.core.hardware.bits import ACCEPTED, count_marked, mark
 from gmemlab.core.hardware.counts import (
     ACCEPT_2M,
     ACCEPT_4K,
@@ -34,7 +34,7 @@ from gmemlab.core.layout import (
     ONE_WAY,
     TOUCH,
 )
-from gmemlab.core.mapping import block_row, block_span, frame_of, open_details
+from gmemlab.core.mapping import block_row, block_span, frame_of
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -52,7 +52,7 @@ def demote(state: State, file: int, row: int, cause: int) -> None:
 def add_pages(state: State, file: int, row: int, begin: int, end: int) -> None:
     """TDH.MEM.PAGE.ADD: pages of the launch image, at 4 KiB (G76), accepted from the start."""
     note(state, file, PAGE_ADD, map_base_pages(state, row, begin, end))
-    set_accepted(state, row, begin, end, 1)
+    mark(state, row, begin, end, ACCEPTED, 1)
 
 
 @jit
@@ -78,7 +78,7 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
     block = state.file_blocks[row]
     first = index & ~(BLOCK_PAGES - 1)
     begin, stop = index - first, end - first
-    fresh = stop - begin - count_accepted(state, row, begin, stop)
+    fresh = stop - begin - count_marked(state, row, begin, stop, ACCEPTED)
     if accept == ACCEPT_LAUNCH:
         if block.marks & HUGE_MAPPED == 0:
             add_pages(state, file, row, begin, stop)
@@ -100,19 +100,18 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
         if accept == layout.ACCEPT_2M:
             note(state, file, ACCEPT_MISMATCH, 1)
         note(state, file, ACCEPT_4K, fresh)
-    set_accepted(state, row, begin, stop, 1)
+    mark(state, row, begin, stop, ACCEPTED, 1)
 
 
 @jit
-def remove(state: State, file: int, pages: int, huge: bool) -> None:
-    """Take so many mapped pages, or one of 2 MiB, out of the S-EPT: each blocked, tracked, removed and cleared.
+def remove(state: State, file: int, pages: int) -> None:
+    """Take so many mapped pages, or (-1) one of 2 MiB, out of the S-EPT: each blocked, tracked, removed and cleared.
 
     So at tear-down, too (K17): closing the file zaps all of it, before the TD's key is given back (vmx/tdx.c, 6.16).
     """
-    number = 1 if huge else pages
-    note(state, file, RANGE_BLOCK, number)
-    note(state, file, TRACK, number)
-    note(state, file, REMOVE_2M if huge else REMOVE_4K, number)
+    note(state, file, RANGE_BLOCK, abs(pages))
+    note(state, file, TRACK, abs(pages))
+    note(state, file, REMOVE_2M if pages < 0 else REMOVE_4K, abs(pages))
 
 
 @part
@@ -123,25 +122,9 @@ def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> 
     begin = index & (BLOCK_PAGES - 1)
     stop = begin + end - index
     if stop - begin >= block_span(state, file, index):
-        huge = bool(block.marks & HUGE_MAPPED)
-        mapped = int(block.nr_mapped)
-        remove(state, file, mapped, huge)
-        state.tally[layout.TALLY_UNMAPPED_2M if huge else layout.TALLY_UNMAPPED_4K] += 1 if huge else mapped
-        forget_mapping(state, row)
-        set_accepted(state, row, begin, stop, 0)
-        return
-    if block.marks & HUGE_MAPPED:
-        demote(state, file, row, cause)
-    base = open_details(state, row)
-    before = int(block.nr_mapped)
-    for offset in range(begin, stop):
-        page = state.pages[base + offset]
-        block.nr_mapped -= page.mapped
-        page.mapped = 0
-    if block.nr_mapped == 0:
-        block.marks &= ~layout.HISTORY
-    removed = before - int(block.nr_mapped)
-    state.tally[layout.TALLY_UNMAPPED_4K] += removed
-    if removed:
-        remove(state, file, removed, False)
-    set_accepted(state, row, begin, stop, 0)
+        remove(state, file, unmap_block(state, row))
+    else:
+        if block.marks & HUGE_MAPPED:
+            demote(state, file, row, cause)
+        remove(state, file, unmap_base_pages(state, row, begin, stop))
+    mark(state, row, begin, stop, ACCEPTED, 0)

@@ -1,11 +1,11 @@
 """Taking the guest's mapping of private pages away, as its hardware has it."""
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.guestmap import forget_mapping, limiting_term, map_huge, map_in_use, shatter, zap_huge
+from gmemlab.core.guestmap import limiting_term, map_huge, map_in_use, shatter, unmap_base_pages, unmap_block, zap_huge
 from gmemlab.core.hardware import snp, tdx
 from gmemlab.core.jit import inline
-from gmemlab.core.layout import BLOCK_PAGES, GUEST_SNP, GUEST_TDX, HISTORY, HUGE_MAPPED, TOUCH, ZAPPED
-from gmemlab.core.mapping import block_row, block_span, open_details
+from gmemlab.core.layout import BLOCK_PAGES, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, TOUCH, ZAPPED
+from gmemlab.core.mapping import block_row, block_span
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -29,9 +29,7 @@ def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> 
     begin = index & (BLOCK_PAGES - 1)
     stop = begin + end - index
     if stop - begin >= block_span(state, file, index):
-        huge = bool(block.marks & HUGE_MAPPED)
-        state.tally[layout.TALLY_UNMAPPED_2M if huge else layout.TALLY_UNMAPPED_4K] += 1 if huge else block.nr_mapped
-        forget_mapping(state, row)
+        unmap_block(state, row)
         return
     if block.marks & HUGE_MAPPED:
         in_place = decisions.shares_in_place(state.policies[state.files[file].policy])
@@ -39,15 +37,7 @@ def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> 
             zap_huge(state, row, cause)
             return
         shatter(state, row, cause)
-    base = open_details(state, row)
-    for offset in range(begin, stop):
-        page = state.pages[base + offset]
-        if page.mapped:
-            page.mapped = 0
-            block.nr_mapped -= 1
-            state.tally[layout.TALLY_UNMAPPED_4K] += 1
-    if block.nr_mapped == 0:
-        block.marks &= ~HISTORY
+    unmap_base_pages(state, row, begin, stop)
 
 
 @inline

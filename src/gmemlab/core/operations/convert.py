@@ -4,7 +4,7 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
-from gmemlab.core.hardware import snp
+from gmemlab.core.hardware import rmp, snp
 from gmemlab.core.hardware.counts import MAP_GPA, note
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.jit import jit
@@ -37,7 +37,7 @@ def share_block(state: State, file: int, index: int, end: int) -> None:
         snp.rescind(state, file, index, end)
     unmap(state, file, index, end, CAUSE_CONVERT)
     if record.guest == GUEST_SNP and decisions.shares_in_place(state.policies[record.policy]):
-        snp.take_back(state, file, index, end, False)
+        rmp.take_back(state, file, index, end, False)
 
 
 @jit

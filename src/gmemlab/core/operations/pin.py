@@ -7,7 +7,7 @@ left the file since (L10).
 import errno
 
 from gmemlab.core.frames import add_busy, folio_busy, folio_head, folio_order, free_folio
-from gmemlab.core.hardware import snp
+from gmemlab.core.hardware import rmp
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -165,12 +165,12 @@ def drop_frame(state: State, file: int, pfn: int) -> None:
     if record.kind == ORPHAN:
         order = int(record.order)
         if state.files[file].guest == GUEST_SNP:
-            snp.leave_orphan(state, file, pfn, order)
+            rmp.leave_orphan(state, file, pfn, order)
         return_page(state, folio_head(pfn, order) >> BLOCK_ORDER, order, record.owner < 0, int(record.index))
     elif record.kind == SPLIT and state.frames[slot_of(state, pfn)].kind == FRAME_ORPHAN:
         order = folio_order(state, pfn)
         if state.files[file].guest == GUEST_SNP:
-            snp.leave_orphan(state, file, pfn, order)
+            rmp.leave_orphan(state, file, pfn, order)
         free_folio(state, folio_head(pfn, order), order)
 
 

@@ -6,7 +6,8 @@ from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_base_page, leave_folio
-from gmemlab.core.hardware import snp
+from gmemlab.core.hardware import rmp
+from gmemlab.core.hardware.bits import ASSIGNED, count_marked
 from gmemlab.core.hardware.counts import HOST_WRITE, note
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.jit import inline, jit
@@ -77,7 +78,7 @@ def note_zeroing(state: State, file: int, begin: int, end: int) -> None:
         row = block_row(state, file, begin)
         first = begin & ~(BLOCK_PAGES - 1)
         if record.guest == GUEST_SNP:
-            note(state, file, HOST_WRITE, snp.count_assigned(state, row, begin - first, end - first))
+            note(state, file, HOST_WRITE, count_marked(state, row, begin - first, end - first, ASSIGNED))
         else:
             note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
 
@@ -100,7 +101,7 @@ def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> Non
     """A folio of order 9 or less, at page `index` and frame `pfn`, leaves its file as a whole."""
     row = block_row(state, file, index)
     if state.files[file].guest == GUEST_SNP:
-        snp.leave(state, file, index, order)
+        rmp.leave(state, file, index, order)
     if order == BLOCK_ORDER:
         empty_block(state, row)
     else:
@@ -204,7 +205,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
             if assigned:
-                snp.leave_base_page(state, file, row, index, pfn)
+                rmp.leave_base_page(state, file, row, index, pfn)
             drop_base_page(state, row, index, pfn, policy.movable != 0)
             index += 1
             continue
@@ -232,7 +233,7 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
         return True
     if kind == UNIFORM and state.host[0].nr_cpus == 0:
         if state.files[file].guest == GUEST_SNP:
-            snp.take_back(state, file, index, index + BLOCK_PAGES, False)
+            rmp.take_back(state, file, index, index + BLOCK_PAGES, False)
         empty_block(state, row)
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
         state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES

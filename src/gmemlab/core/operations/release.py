@@ -5,7 +5,7 @@ import errno
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio
-from gmemlab.core.hardware import snp
+from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.zap import unmap
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -69,14 +69,14 @@ def orphan_unit(state: State, file: int, block: int, order: int, pooled: bool) -
 
 @jit
 def take_back_pieces(state: State, file: int, base: int, pfn: int) -> None:
-    """`snp.leave` of each piece of a split 2 MiB page at page `base` and frame `pfn`."""
+    """`rmp.leave` of each piece of a split 2 MiB page at page `base` and frame `pfn`."""
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
-        snp.take_back(state, file, base, base + BLOCK_PAGES, False)
+        rmp.take_back(state, file, base, base + BLOCK_PAGES, False)
         return
     index = base
     while index < base + BLOCK_PAGES:
         order = folio_order(state, pfn + index - base)
-        snp.leave(state, file, index, order)
+        rmp.leave(state, file, index, order)
         index += 1 << order
 
 
@@ -122,7 +122,7 @@ def release_unit(state: State, file: int, base: int, order: int) -> int:
         join_unit(state, file, base, order)
     block = int(state.file_blocks[row].block)
     if record.guest == GUEST_SNP:
-        snp.leave(state, file, base, order)
+        rmp.leave(state, file, base, order)
     empty_unit(state, file, base, order)
     state.file_blocks[row].marks &= ~PROMISED
     state.tally[TALLY_PRESENT + order] -= 1 << order

@@ -15,7 +15,7 @@ _DEFERRED_LEAST: Final = 64 << 20
 
 
 def read_files(root: Path = _LIVE) -> dict[str, str]:
-    """Return the text of each of `FILES`, by name: `gmemlab.snapshot.capture` reads a copy of them anywhere.
+    """Return the text of each of `FILES`, by name: `gmemlab.capture` reads a copy of them anywhere.
 
     Args:
         root: the directory that stands for ``/``.

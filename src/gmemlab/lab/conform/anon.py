@@ -6,7 +6,7 @@ from gmemlab.kernel.suites.anon import COUNTED
 from gmemlab.kernel.suites.steps import Step
 from gmemlab.lab.conform.model_files import ModelFile
 from gmemlab.lab.conform.thp import ModelShmem
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 
 class ModelAnonymous(ModelShmem):

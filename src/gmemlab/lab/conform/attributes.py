@@ -15,7 +15,7 @@ from gmemlab.lab.conform.judge import differences
 from gmemlab.lab.conform.model_files import runs
 from gmemlab.model.host import Host
 from gmemlab.model.observe import file_pages
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 POLICY = find("4k").with_choices({"vmm_punch": "none", "shared": "thp"})
 

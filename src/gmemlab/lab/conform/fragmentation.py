@@ -13,7 +13,7 @@ from gmemlab.kernel.suites.steps import PAGE, Seen, Step
 from gmemlab.lab.conform.live_host import free_by_order, host_of, unmovable
 from gmemlab.lab.conform.measured import Compared, Comparison, beats_null, distance, shares
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.protocol import GuestMemory
 from gmemlab.units import MIB, signed_size
 

@@ -11,7 +11,7 @@ from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
 from gmemlab.lab.conform.model_files import ModelFile, ModelFiles
 from gmemlab.model.guest import GuestMemory
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 
 HOST_SIZE: Final = "4G"
 

@@ -6,12 +6,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from gmemlab.capture import capture
 from gmemlab.core import layout
 from gmemlab.core.layout import UNMOVABLE
 from gmemlab.errors import UsageError
 from gmemlab.kernel.observe.free_memory import FILES
-from gmemlab.model.host import BLOCK_SIZE, Host
-from gmemlab.snapshot import Snapshot, capture
+from gmemlab.model.host import Host
+from gmemlab.model.room import BLOCK_SIZE
+from gmemlab.snapshot import Snapshot
 
 
 def host_of(texts: Mapping[str, str], seed: int = 0) -> Host:

@@ -10,7 +10,8 @@ from gmemlab.core.layout import CAUSE_PUNCH, NR_CAUSES, STALE, TALLY_SPLIT_2M, T
 from gmemlab.kernel.suites.steps import FileSeen, Step
 from gmemlab.lab.conform.model_files import ModelFile, ModelFiles, folio_runs, runs
 from gmemlab.model.guest import GuestMemory
-from gmemlab.policy import Policy, find
+from gmemlab.policy import Policy
+from gmemlab.presets import find
 
 
 class ModelShmem(ModelFiles):

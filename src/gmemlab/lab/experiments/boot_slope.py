@@ -11,7 +11,7 @@ from gmemlab.lab.experiments.catalogue import SHOWN, Check, Experiment, Outcome,
 from gmemlab.lab.simulate import simulate
 from gmemlab.lab.times import Interval, total
 from gmemlab.model.host import Host
-from gmemlab.policy import find
+from gmemlab.presets import find
 from gmemlab.units import GIB, MILLISECOND, format_duration
 from gmemlab.workload.scenario import load, with_hardware
 from gmemlab.workload.schema import Scenario

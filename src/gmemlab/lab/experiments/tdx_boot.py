@@ -9,7 +9,8 @@ from gmemlab.core.layout import BLOCK_PAGES, OP_ACCESS, OP_READY
 from gmemlab.lab.experiments.catalogue import AGREES, MISS, NO_TEST, SHOWN, Check, Experiment, Outcome, Progress
 from gmemlab.lab.simulate import Simulation
 from gmemlab.model.host import Host
-from gmemlab.policy import Policy, find
+from gmemlab.policy import Policy
+from gmemlab.presets import find
 from gmemlab.units import GIB, format_count
 from gmemlab.workload.boot import HOT_PAGES, HOT_RANGE, SWEEPS
 from gmemlab.workload.scenario import load, with_hardware

@@ -1,0 +1,95 @@
+"""The oracle's machine: pools, nodes, CPUs, watermarks, and time that passes for its daemons."""
+
+import errno
+
+from oracle_compaction import compact
+from oracle_daemons import Daemons, Kcompactd
+from oracle_files import File
+from oracle_memory import Memory
+from oracle_nodes import Nodes, nearest_first
+from oracle_page_alloc import Cpu
+
+
+class OracleMachine:
+    """What is not of one file."""
+
+    memory: Memory
+    files: dict[int, File]
+    daemons: Daemons
+
+    # -- pools --------------------------------------------------------------------------------------------------------
+    def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> tuple[int, int]:
+        """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
+        if order not in self.memory.pools or count <= 0:
+            return errno.EINVAL, 0
+        for done in range(count):
+            if not self.memory.grow(self.memory.pools[order], hvo, self.bits(nodes) or self.memory.all_nodes()):
+                return errno.ENOMEM, done
+        return 0, count
+
+    def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
+        """Give a pool its size, and how many surplus pages it may have (L19)."""
+        if count < 0 or overcommit < 0:
+            return errno.EINVAL
+        if self.memory.pools[order].hvo:
+            return errno.EOPNOTSUPP
+        self.memory.resize(self.memory.pools[order], count, overcommit, None if node < 0 else node)
+        return 0
+
+    def demote(self, count: int, nodes: int = 0) -> tuple[int, int]:
+        """Turn up to `count` idle 1 GiB pages, promised to nobody, into 2 MiB pages (L20); (errno, 1 GiB pages)."""
+        return self.memory.demote(count, self.bits(nodes) or self.memory.all_nodes())
+
+    def bits(self, nodes: int) -> set[int]:
+        return {node for node in range(32) if nodes >> node & 1}
+
+    def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
+        """The host has several nodes."""
+        self.memory.buddy.nodes = Nodes(of_zone, nearest_first(distances))
+        self.daemons.kcompactds = [Kcompactd(node) for node in range(len(distances))]
+
+    def bind(self, file: int, mode: int, allowed: int, home: int) -> tuple[int, int]:
+        """A file's policy, and of the ordinary memory beside it."""
+        target = self.files[file]
+        for one in (target, target.other) if target.other else (target,):
+            one.node_mode, one.allowed, one.home = mode, frozenset(self.bits(allowed)), home
+        return 0, 0
+
+    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+        """So many CPUs keep lists of their own."""
+        buddy = self.memory.buddy
+        buddy.nodes.cpus = count
+        buddy.cpus = [[Cpu(batch, high_min, high_max) for _ in range(count)] for _ in buddy.zones]
+
+    def run_on(self, cpu: int) -> None:
+        """From here on this CPU works."""
+        self.memory.buddy.cpu = cpu
+
+    def set_watermarks(self, low: int, high: int, nofragment: bool) -> None:
+        """Of all zones, above their reserves."""
+        buddy = self.memory.buddy
+        buddy.low, buddy.high, buddy.nofragment = [low] * len(buddy.zones), [high] * len(buddy.zones), nofragment
+
+    def drain(self) -> tuple[int, int]:
+        """All CPUs give back what they keep."""
+        self.memory.buddy.drain_all()
+        return 0, 0
+
+    def decay(self) -> tuple[int, int]:
+        """The vmstat worker's second."""
+        self.memory.buddy.decay()
+        return 0, 0
+
+    def compact(self) -> tuple[int, int]:
+        """Compact all zones; pages moved."""
+        return 0, compact(self.memory)
+
+    def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> tuple[int, int]:
+        """Time passes for khugepaged; pages collapsed."""
+        daemon = self.daemons.khugepaged
+        daemon.pages_to_scan, daemon.max_ptes_none = pages_to_scan, max_ptes_none
+        return 0, daemon.tick(self.memory, milliseconds)
+
+    def kcompactd(self, milliseconds: int, proactiveness: int = 20) -> tuple[int, int]:
+        """Time passes for kcompactd; pages moved."""
+        return 0, self.daemons.kcompactd(self.memory, milliseconds, proactiveness)
