@@ -126,7 +126,7 @@ def test_a_mount_of_hugetlbfs() -> None:
         (lambda: Host("1G", nodes=2, distances=[[10, 20]]), "not distances of nodes"),
         (lambda: Host("1G", nodes=2, distances=[[10, 20], [20, 20]]), r"not distances of nodes.*10 from a node to itself"),
         (lambda: Host("1G", nodes=2, distances=[[10, 255], [20, 10]]), "not distances of nodes.*11 to 254"),
-        (lambda: Host("1G", nodes=2, distances=[[10, 20], ["far", 10]]), "not distances of nodes"),  # type: ignore[list-item]
+        (lambda: Host("1G", nodes=2, distances=[[10, 20], ["far", 10]]), "not distances of nodes"),  # type: ignore[list-item]  # which is the point
         (lambda: Host("1G", nodes=2).guest_memfd("2M", home=2), "home.*no such node.*0 to 1"),
         (lambda: Host("1G").guest_memfd("2M", nodes="bind:1"), "no such node.*allowed: node 0"),
         (lambda: Host("1G", nodes=2).grow_pool("2M", 1, node=2), "no such node.*0 to 1"),
