@@ -23,7 +23,7 @@ GEOMETRY: Final = {
         ("GIGA_ORDER: Final = 18", "GIGA_ORDER: Final = 12"),
         ("GIGA_BLOCKS: Final = 512", "GIGA_BLOCKS: Final = 8"),
     ],
-    "policy.py": [('"1G", "1G pages', '"16M", "1G pages')],
+    "presets.py": [('"1G", "1G pages', '"16M", "1G pages')],
     "policy_sizes.py": [("ORDER_1G: Final = 18", "ORDER_1G: Final = 12")],
 }
 
