@@ -20,8 +20,11 @@ def _guests(guests: Guests, too_large: float) -> list[str]:
     if guests.sizes in ("v1-public", "v2-public", "azure-2019"):
         lines.append(f"W4 (digitised, +-1 point): guest sizes of {guests.sizes}")
         lines.append(f"assumption: {guests.inside} inside a bucket of W4, at most {format_size(guests.largest)}")
+    elif guests.sizes == "fixed":
+        lines.append(f"P4 (assumption): guest sizes are {', '.join(map(format_size, guests.fixed))}")
     else:
-        lines.append(f"P4 (assumption): guest sizes are {guests.sizes}")
+        shares = ", ".join(f"{share:.0%}" for share in guests.shares)
+        lines.append(f"P4 (assumption): guest sizes are {shares} of what all guests are to fill")
     if guests.lifetimes != "forever" and guests.tail_mean is not None and guests.longest is not None:
         lines.append(f"W2 (digitised, +-1 point): lifetimes of {guests.lifetimes}, censored at the end of the trace")
         lines.append(
