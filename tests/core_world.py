@@ -19,6 +19,7 @@ from gmemlab.core.layout import (
     HISTORY,
     HUGE_MAPPED,
     INHIBIT,
+    MOVABLE,
     NR_CAUSES,
     NR_MIGRATETYPES,
     NR_ORDERS,
@@ -43,6 +44,7 @@ class CoreWorld:
     zones: list[tuple[int, int, int, int]]
     reserved: set[int]
     nr_blocks: int
+    types: dict[int, int] | None = None
     files: dict[int, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     created: int = 0
@@ -50,16 +52,19 @@ class CoreWorld:
 
     def __post_init__(self) -> None:
         self.state: State = reserve_state(self.nr_blocks, len(self.zones))
+        types = self.types or {}
         for zone, (start, end, kind, reserve) in enumerate(self.zones):
             boot.set_zone(self.state, zone, start, end, kind, reserve)
+            for block in range(start, end):
+                boot.set_types(self.state, block, block + 1, types.get(block, MOVABLE))
             first = start
             while first < end:
                 last = first
-                while last < end and last not in self.reserved:
+                while last < end and last not in self.reserved and types.get(last) == types.get(first):
                     last += 1
                 if last > first:
                     boot.free_range(self.state, first, last)
-                first = last + 1
+                first = max(last, first + 1)
         self.state.host[0].struct_frame = BLOCK_PAGES
 
     def policy(self, policy: OraclePolicy) -> int:
@@ -166,6 +171,9 @@ class CoreWorld:
         self.state.host[0].watermarks = int(low > 0)
         self.state.host[0].nofragment = int(nofragment)
 
+    def set_min(self, least: int) -> None:
+        self.state.zones.wmark_min = least
+
     def drain(self) -> Result:
         return self.run_on_host(layout.OP_DRAIN)
 
@@ -211,6 +219,7 @@ class CoreWorld:
             "orphans": self.observe_orphans(),
             "deferred": deferred,
             "counters": self.observe_counters(),
+            "boosts": [int(boost) for boost in self.state.zones.boost],
         }
 
     def observe_free(self) -> dict[tuple[int, int, int], list[int]]:

@@ -44,8 +44,14 @@ class OracleHost:
     The shared side of a two-source file `f` is the file `-f`.
     """
 
-    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
-        self.memory = Memory(zones, reserved_blocks, nr_blocks)
+    def __init__(
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        types: dict[int, int] | None = None,
+    ) -> None:
+        self.memory = Memory(zones, reserved_blocks, nr_blocks, types)
         self.files: dict[int, File] = {}
         self.created = 0
         self.daemons = Daemons()
@@ -328,6 +334,10 @@ class OracleHost:
         buddy = self.memory.buddy
         buddy.low, buddy.high, buddy.nofragment = [low] * len(buddy.zones), [high] * len(buddy.zones), nofragment
 
+    def set_min(self, least: int) -> None:
+        """The min watermark of all zones, which is part of their reserves."""
+        self.memory.buddy.minimum = [least] * len(self.memory.buddy.zones)
+
     def drain(self) -> tuple[int, int]:
         """All CPUs give back what they keep."""
         self.memory.buddy.drain_all()
@@ -378,6 +388,7 @@ class OracleHost:
             "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
             "deferred": sorted(deferred),
             "counters": dict(memory.counters),
+            "boosts": list(memory.buddy.boost),
         }
 
     def check(self) -> None:

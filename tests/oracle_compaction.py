@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    CMA,
+    EFFORT_ATOMIC,
     EFFORT_ONCE,
     EFFORT_RETRY,
+    HIGHATOMIC,
+    ISOLATE,
     MOVABLE,
-    NR_MIGRATETYPES,
-    NR_ORDERS,
     UNMOVABLE,
 )
 from oracle_contig import move, split
@@ -49,16 +51,16 @@ def score_of_zone(memory: Memory, zone: int) -> int:
     small = sum(
         len(pfns) << order for by_order in memory.buddy.lists[zone] for order, pfns in enumerate(by_order[:BLOCK_ORDER])
     )
-    free = memory.buddy.zone_free(zone)
+    free = memory.buddy.zone_free(zone) + memory.buddy.free_of(zone, ISOLATE)
     return small * 100 // free if free else 0
 
 
 class Compaction:
     """One run over one zone: for an order, or of the whole zone, or of it until its score is down to `enough`."""
 
-    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0) -> None:
+    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0, mt: int = MOVABLE) -> None:
         self.memory, self.buddy = memory, memory.buddy
-        self.zone, self.order, self.enough = zone, order, enough
+        self.zone, self.order, self.enough, self.mt = zone, order, enough, mt
         self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
         self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
         if order < 0 or self.scanners.migrate == 0:
@@ -73,8 +75,7 @@ class Compaction:
         return self.scanners.free // BLOCK_PAGES > self.scanners.migrate // BLOCK_PAGES
 
     def has_chunk(self) -> bool:
-        lists = self.buddy.lists[self.zone]
-        return any(lists[mt][order] for mt in range(NR_MIGRATETYPES) for order in range(self.order, NR_ORDERS))
+        return self.buddy.has_chunk(self.zone, self.order, self.mt)
 
     def run(self) -> str:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
@@ -162,11 +163,12 @@ class Compaction:
             block, pfn = self.scanners.free // BLOCK_PAGES, self.scanners.free
             stop = (block + 1) * BLOCK_PAGES
             small = [p for p in range(block * BLOCK_PAGES, stop) if self.buddy.chunks.get(p, BLOCK_ORDER) < BLOCK_ORDER]
-            if small and self.buddy.blocktype[block] == MOVABLE:
+            if small and self.buddy.blocktype[block] in (MOVABLE, CMA):
                 while wanted > 0 and pfn < stop:
                     size = self.size_at(pfn)
                     if pfn in self.buddy.chunks:
-                        if self.buddy.zone_free(self.zone) - 2 * size < reserve:
+                        kept = self.buddy.free_of(self.zone, HIGHATOMIC)
+                        if self.buddy.zone_free(self.zone) - kept - 2 * size < reserve:
                             self.scanners.free = pfn
                             return
                         self.isolated[self.buddy.take(pfn)].append(pfn)
@@ -204,7 +206,7 @@ def compact_for(memory: Memory, order: int, mt: int) -> bool:
         if scanners.passes_over(order):
             continue
         memory.counters["compactions"] += 1
-        outcome = Compaction(memory, number, order).run()
+        outcome = Compaction(memory, number, order, mt=mt).run()
         if outcome == "met":
             scanners.note_failure(order)
         if outcome == "found":
@@ -228,4 +230,7 @@ def alloc_trying(memory: Memory, order: int, mt: int, times: int, file: File | N
 def alloc(memory: Memory, file: File, order: int) -> int | None:
     """A chunk for a file, with the effort of its policy (K14)."""
     times = 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
+    if file.policy.effort == EFFORT_ATOMIC:
+        pfn = memory.buddy.alloc(order, UNMOVABLE, easily=True)
+        return memory.buddy.alloc_atomic(order, UNMOVABLE) if pfn is None else pfn
     return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times, file)

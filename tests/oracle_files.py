@@ -92,6 +92,7 @@ class Observation(TypedDict):
     orphans: list[int]
     deferred: list[int]
     counters: dict[str, int]
+    boosts: list[int]
 
 
 @dataclass(eq=False)

@@ -11,8 +11,14 @@ from oracle_page_alloc import PageAllocator
 class Memory:
     """Free lists, pools, orphans, and the folio that uses each frame."""
 
-    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
-        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable)
+    def __init__(
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        types: dict[int, int] | None = None,
+    ) -> None:
+        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable, types)
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []

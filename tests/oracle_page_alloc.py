@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS, ZONE_NORMAL
-from oracle_buddy import Buddy
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, HIGHATOMIC, ISOLATE, MOVABLE, NR_ORDERS, ZONE_NORMAL
+from oracle_buddy import FALLBACKS, Buddy
 
 # A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
 LISTS = [(order, mt) for order in range(4) for mt in range(3)] + [(BLOCK_ORDER, 0), (BLOCK_ORDER, MOVABLE)]
@@ -36,28 +36,33 @@ class PageAllocator(Buddy):
     """A buddy allocator with watermarks above the reserves and, where `cpus` are given, a list of CPUs for each zone."""
 
     def __init__(
-        self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int, movable: Callable[[int], int]
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        movable: Callable[[int], int],
+        types: dict[int, int] | None = None,
     ) -> None:
-        super().__init__(zones, reserved_blocks, nr_blocks, movable)
-        self.low = [0] * len(zones)
-        self.high = [0] * len(zones)
+        super().__init__(zones, reserved_blocks, nr_blocks, movable, types)
         self.below_high = [False] * len(zones)
         self.nofragment = False
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
 
     # -- taking -------------------------------------------------------------------------------------------------------
-    def alloc(self, order: int, mt: int) -> int | None:
-        """First frame of 2^order contiguous ones; None where no zone may give them."""
+    def alloc(self, order: int, mt: int, easily: bool = False) -> int | None:
+        """First frame of 2^order contiguous ones; None where no zone may give them, or (`easily`) above its low watermark."""
         preferred = next((zone.kind for zone in self.zones if self.may_use(zone, mt)), None)
         efforts = [(self.low, BLOCK_ORDER)] if self.nofragment and preferred == ZONE_NORMAL else []
-        efforts += [(self.low, 0), ([0] * len(self.zones), 0)]
+        efforts.append((self.low, 0))
+        if not easily:
+            efforts.append(([0] * len(self.zones), 0))
         for marks, least in efforts:
             for number, zone in enumerate(self.zones):
                 if not self.may_use(zone, mt):
                     continue
-                short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order)
-                rest = self.zone_free(number) - (1 << order) - zone.reserve
+                short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order, mt)
+                rest = self.spare(number, mt) - (1 << order)
                 if short or rest < self.high[number]:
                     self.below_high[number] = True
                 if short or rest < marks[number]:
@@ -67,8 +72,92 @@ class PageAllocator(Buddy):
                     return pfn
         return None
 
-    def has_chunk(self, zone: int, order: int) -> bool:
-        return any(by_order[large] for by_order in self.lists[zone] for large in range(order, NR_ORDERS))
+    def has_chunk(self, zone: int, order: int, mt: int, atomic: bool = False) -> bool:
+        types = {*FALLBACKS, *([CMA] if mt == MOVABLE else []), *([HIGHATOMIC] if atomic else [])}
+        return any(self.lists[zone][other][large] for other in types for large in range(order, NR_ORDERS))
+
+    # -- those who cannot wait ----------------------------------------------------------------------------------------
+    def alloc_atomic(self, order: int, mt: int) -> int | None:
+        """After `easily` was in vain: down to three eighths of the min watermark, and of HIGHATOMIC blocks."""
+        for number, zone in enumerate(self.zones):
+            if not self.may_use(zone, mt):
+                continue
+            if not self.is_above_atomic(number, order, mt, self.high[number]):
+                self.below_high[number] = True
+            if self.is_above_atomic(number, order, mt, 0):
+                pfn = self.from_zone_atomic(number, order, mt)
+                if pfn is not None:
+                    return pfn
+        return None
+
+    def is_above_atomic(self, zone: int, order: int, mt: int, above: int) -> bool:
+        if self.cpus and order > 0 and not self.has_chunk(zone, order, mt, True):
+            return False
+        rest = self.zone_free(zone) - (0 if mt == MOVABLE else self.free_of(zone, CMA)) - (1 << order)
+        marks = [self.minimum[zone] + above + self.boost[zone]]
+        if order == 0 and above == 0:
+            marks.append(self.minimum[zone])
+        for mark in marks:
+            half = mark - mark // 2
+            if rest >= half - half // 4 + self.zones[zone].reserve - self.minimum[zone]:
+                return True
+        return False
+
+    def from_zone_atomic(self, zone: int, order: int, mt: int) -> int | None:
+        if order == 0:
+            pfn = self.from_zone(zone, order, mt, 0)
+            if pfn is None:
+                pfn = self.smallest(zone, order, HIGHATOMIC)
+                self.seen["reserve for a base page"] += pfn is not None
+            return pfn
+        if self.keeps(order):
+            cpu = self.cpus[zone][self.cpu]
+            cpu.free_count //= 2
+            index = self.index(order, mt)
+            if cpu.lists[index]:
+                return cpu.lists[index].pop(0)
+            self.batch_size(zone, cpu, order)  # which changes the CPU's limits, though none is taken
+        pfn = self.smallest(zone, order, HIGHATOMIC)
+        self.seen["from the reserve"] += pfn is not None
+        if pfn is None:
+            pfn = self.own(zone, order, mt)
+        if pfn is None:
+            pfn = self.claim(zone, order, mt)
+        if pfn is None:
+            pfn = self.steal(zone, order, mt)
+        if pfn is not None:
+            self.reserve_highatomic(zone, pfn // BLOCK_PAGES)
+        return pfn
+
+    def blocks_highatomic(self, zone: int) -> int:
+        blocks = range(self.zones[zone].start, self.zones[zone].end)
+        return sum(HIGHATOMIC in (self.blocktype[block], self.origins.get(block)) for block in blocks)
+
+    def reserve_highatomic(self, zone: int, block: int) -> None:
+        """Up to a hundredth of the zone, in whole blocks; none in a zone of which that is less."""
+        hundredth = (self.zones[zone].end - self.zones[zone].start) * BLOCK_PAGES // 100
+        most = -(-hundredth // BLOCK_PAGES) if hundredth >= BLOCK_PAGES else 0
+        if self.blocks_highatomic(zone) < most and self.blocktype[block] in FALLBACKS:
+            self.retype(block, HIGHATOMIC)
+            self.seen["reserved"] += 1
+
+    def unreserve_highatomic(self, mt: int, force: bool) -> bool:
+        """One block, or two that are one chunk, become of the type; one stays unless forced. Whether anything was free."""
+        for number, zone in enumerate(self.zones):
+            if not self.may_use(zone, mt) or self.blocks_highatomic(number) <= (0 if force else 1):
+                continue
+            for order, pfns in enumerate(self.lists[number][HIGHATOMIC]):
+                if pfns:
+                    pfn = pfns[0]
+                    self.seen["given up"] += 1
+                    if order <= BLOCK_ORDER:
+                        self.retype(pfn // BLOCK_PAGES, mt)
+                    else:
+                        self.take(pfn)
+                        self.blocktype[pfn // BLOCK_PAGES] = self.blocktype[pfn // BLOCK_PAGES + 1] = mt
+                        self.put(pfn, order, tail=True)
+                    return True
+        return False
 
     def from_zone(self, zone: int, order: int, mt: int, least: int) -> int | None:
         if self.keeps(order):
@@ -79,7 +168,7 @@ class PageAllocator(Buddy):
                 cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
             if cpu.lists[index]:
                 return cpu.lists[index].pop(0)
-        pfn = self.smallest(zone, order, mt)
+        pfn = self.own(zone, order, mt)
         if pfn is None:
             pfn = self.claim(zone, order, mt, least)
         if pfn is None and least == 0:
@@ -99,7 +188,7 @@ class PageAllocator(Buddy):
         for _ in range(self.batch_size(zone, cpu, order)):
             pfn = None
             if not stealing:
-                pfn = self.smallest(zone, order, mt)
+                pfn = self.own(zone, order, mt)
                 if pfn is None:
                     pfn = self.claim(zone, order, mt, least)
             if pfn is None and least == 0:
@@ -126,13 +215,14 @@ class PageAllocator(Buddy):
     # -- giving back --------------------------------------------------------------------------------------------------
     def free(self, pfn: int, order: int) -> None:
         """To the list of the CPU that works now, or at once."""
-        if not self.keeps(order):
+        mt = self.blocktype[pfn // BLOCK_PAGES]
+        if not self.keeps(order) or mt == ISOLATE:
             self.free_now(pfn, order)
             return
         zone = self.zone_of(pfn)
         cpu = self.cpus[zone][self.cpu]
         cpu.alloc_factor //= 2
-        index = self.index(order, self.blocktype[pfn // BLOCK_PAGES])
+        index = self.index(order, mt if mt in FALLBACKS else MOVABLE)
         cpu.lists[index].insert(0, pfn)
         in_between = 0 < order < BLOCK_ORDER
         many = in_between and cpu.freed_high and cpu.free_count >= cpu.batch + cpu.high_min // 2 and cpu.count() >= cpu.batch
@@ -149,7 +239,7 @@ class PageAllocator(Buddy):
         else:
             pages = max(cpu.batch, min(cpu.free_count, limit - cpu.batch))
         self.give_back(cpu, pages, index)
-        if self.zone_free(zone) - 1 >= self.zones[zone].reserve + self.high[zone]:
+        if self.spare(zone, 0) - 1 >= self.high[zone]:
             self.below_high[zone] = False
 
     def limit(self, zone: int, cpu: Cpu, many: bool) -> int:
@@ -204,8 +294,7 @@ class PageAllocator(Buddy):
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def suits_compaction(self, zone: int, order: int) -> bool:
         """Twice the size of what is wanted is free above the min watermark; for orders above 3, above the low one."""
-        mark = self.zones[zone].reserve + (self.low[zone] if order > 3 else 0)
-        return self.zone_free(zone) - (2 << order) >= mark
+        return self.spare(zone, MOVABLE) - (2 << order) >= (self.low[zone] if order > 3 else 0)
 
     def kept(self) -> dict[tuple[int, int, int], list[int]]:
         """(zone, CPU, list) -> first frames, head first."""

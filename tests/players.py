@@ -114,13 +114,14 @@ def oracle_policy(policy: Policy) -> OraclePolicy:
 
 @dataclass(frozen=True)
 class Setting:
-    """A host to play on: zones, reserved blocks, blocks, sizes of guests, pages in the pool."""
+    """A host to play on: zones, reserved blocks, blocks, sizes of guests, pages in the pool, blocks that are not MOVABLE."""
 
     zones: list[tuple[int, int, int, int]]
     reserved: set[int]
     nr_blocks: int
     guest_pages: tuple[int, ...]
     pool: tuple[int, int]
+    types: dict[int, int] | None = None
 
 
 def setting_for(policy: Policy) -> Setting:
@@ -149,14 +150,18 @@ class Players:
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.setting = setting_for(self.policy)
-        self.core = CoreWorld(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
-        self.oracle = OracleHost(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
+        self.setting = setting = self.host()
+        self.core = CoreWorld(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
+        self.oracle = OracleHost(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
         order, count = self.setting.pool
         if count:
             self.both("grow_pool", order, count, self.policy.hvo == "on")
         for movable in (False, True):
             self.both("create", BACKGROUND_PAGES, BACKGROUND[movable], None)
+
+    def host(self) -> Setting:
+        """What to play on."""
+        return setting_for(self.policy)
 
     def both(self, name: str, *arguments: Any) -> int:
         """Call one operation on both models, compare what it returns, and audit. Returns the errno."""
@@ -173,8 +178,8 @@ class Players:
         self.counts[operation, "fail" if error else "ok"] += 1
         return error
 
-    def give_cpus(self, random: Random) -> None:
-        """CPUs with lists of their own, and watermarks, from here on."""
+    def give_cpus(self, random: Random, watermarks: bool = True) -> None:
+        """CPUs with lists of their own, and watermarks where there are none yet, from here on."""
         batch = random.choice((1, 7, 15))
         least = random.choice((4 * batch, 40))
         most = random.choice((least, 4 * least))
@@ -182,7 +187,8 @@ class Players:
         nofragment = random.random() < 0.5
         for world in (self.oracle, self.core):
             world.set_cpus(CPUS, batch, least, most)
-            world.set_watermarks(low, 2 * low, nofragment)
+            if watermarks:
+                world.set_watermarks(low, 2 * low, nofragment)
         self.log.append(f"give_cpus: {batch}, {least}, {most}, {low}, {nofragment}")
 
     def work_of_cpus(self, random: Random) -> None:

@@ -14,7 +14,7 @@ from gmemlab.policy_sizes import ORDER_1G, ORDER_2M, PAGE, check_pool, check_siz
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "memory": ("guest_memfd", "shmem", "anon", "hugetlb", "host"),
     "source": ("buddy", "pool"),
-    "effort": ("none", "light", "direct-once", "retry"),
+    "effort": ("none", "light", "direct-once", "retry", "atomic"),
     "zone": ("unmovable", "movable"),
     "punch": ("split", "zero", "refuse", "no-op", "defer"),
     "conversion": ("none", "two-sources", "in-place"),
@@ -48,7 +48,8 @@ class Policy:
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
         effort: how hard a huge allocation tries (K14): the free lists (`none`, `light`: what `light` wakes is not modelled),
-            one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). No reclaim.
+            one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
+            cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC).
         zone: unmovable (G54) or movable memory (K15).
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
             free it when its last page goes (anonymous memory, L16).
@@ -221,6 +222,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
             "there is nothing to merge to below 2M",
         ),
         (policy.memory == "hugetlb" and not pooled, "hugetlb memory comes from a pool"),
+        (
+            policy.effort == "atomic" and (policy.memory != "host" or policy.zone == "movable"),
+            "effort=atomic is GFP_ATOMIC, which is for the kernel's own memory: no page of a guest's is allocated with it",
+        ),
         (policy.memory == "hugetlb" and policy.punch != "zero", "a partial punch of hugetlb memory zeroes (L18)"),
         (policy.memory == "anon" and policy.punch != "defer", "a partial punch of anonymous memory is deferred (L16)"),
         (
@@ -376,6 +381,11 @@ def background(movable: bool) -> Policy:
     """How the host's own memory behaves: single pages, freed as they are given back."""
     zone = "movable" if movable else "unmovable"
     return Policy(name=f"host-{zone}", memory="host", zone=zone, conversion="none", vmm_punch="none")
+
+
+def atomic(size: int) -> Policy:
+    """Kernel memory that is taken where nothing may wait, in pieces of one size: a network driver's buffers."""
+    return Policy(name="host-atomic", memory="host", sizes=(size,), effort="atomic", conversion="none", vmm_punch="none")
 
 
 def shared_side(policy: Policy) -> Policy:

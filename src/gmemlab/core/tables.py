@@ -11,8 +11,8 @@ ZONE: Final = np.dtype(
     [
         ("start", "i8"),
         ("end", "i8"),
-        ("free", "i8"),
-        ("reserve", "i8"),
+        ("free", "i8"),  # but for what is isolated (NR_FREE_PAGES)
+        ("reserve", "i8"),  # the min watermark, and what is protected from those who prefer another zone
         ("kind", "i8"),
         ("compact_migrate", "i8"),  # frames where compaction's scanners stand; 0: not yet used
         ("compact_free", "i8"),
@@ -22,6 +22,13 @@ ZONE: Final = np.dtype(
         ("low", "i8"),  # how far the low and the high watermark lie above `reserve`
         ("high", "i8"),
         ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
+        ("wmark_min", "i8"),  # the min watermark, of which `reserve` is made
+        ("boost", "i8"),  # `watermark_boost`: how much higher all watermarks lie for now
+        ("boosted", "i8"),  # ZONE_BOOSTED_WATERMARK: and kswapd has not been told
+        ("free_cma", "i8"),  # of `free`
+        ("free_highatomic", "i8"),  # of `free`
+        ("free_isolated", "i8"),  # not of `free`
+        ("reserved_highatomic", "i8"),  # `nr_reserved_highatomic`: pages of blocks of that type
     ],
     align=True,
 )
@@ -43,7 +50,8 @@ PCP_RECORD: Final = np.dtype(
 )
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
-# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios.
+# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios; `origin`
+# is the type that an isolated block had, and will have again.
 BLOCK: Final = np.dtype(
     {
         "names": [
@@ -61,9 +69,10 @@ BLOCK: Final = np.dtype(
             "order",
             "zone",
             "deferred",
+            "origin",
         ],
-        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2"],
-        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i1"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 30],
         "itemsize": 32,
     }
 )
@@ -180,6 +189,7 @@ HOST_RECORD: Final = np.dtype(
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
+        ("boost_factor", "i8"),  # vm.watermark_boost_factor
     ],
     align=True,
 )

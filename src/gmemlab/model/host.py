@@ -18,6 +18,7 @@ from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
+from gmemlab.policy import atomic as atomic_memory
 from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
@@ -46,7 +47,9 @@ class Host:
     description: str
     notes: tuple[str, ...]
 
-    def __init__(self, size: int | str, fragmentation: float | None = None, seed: int = 0, cpus: int = 0) -> None:
+    def __init__(
+        self, size: int | str, fragmentation: float | None = None, seed: int = 0, cpus: int = 0, cma: int | str = 0
+    ) -> None:
         """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
 
         Args:
@@ -55,10 +58,13 @@ class Host:
             seed: where that is drawn from.
             cpus: how many CPUs keep lists of free pages of their own. With them every base page is stepped through alone, which
                 takes some hundred times longer where blocks are uniform; without them (0) pages go to the free lists at once.
+            cma: bytes, or a size, at the end of memory that only movable memory may use (the kernel's `cma=`). What drivers
+                take of it with `cma_alloc` is not modelled.
 
         Raises:
             UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
-                whole number from 0 on, or the CPUs are none of 0 to 512.
+                whole number from 0 on, the CPUs are none of 0 to 512, or CMA is no multiple of 2M up to half of the memory, or
+                is to be fragmented.
         """
         total = parse_size(size)
         _check_seed(seed)
@@ -72,7 +78,10 @@ class Host:
                 value=str(fragmentation),
                 allowed=f"0 to {machine.MAX_FRAGMENTATION}",
             )
-        self._adopt(machine.empty(total // BLOCK_SIZE), format_size(total) + ", empty", ())
+        reserved = _check_cma(cma, total)
+        if reserved and fragmentation:
+            raise UsageError("a machine with CMA is not fragmented on purpose", key="cma", value=str(cma), allowed="0")
+        self._adopt(machine.empty(total // BLOCK_SIZE, reserved // BLOCK_SIZE), format_size(total) + ", empty", ())
         if fragmentation:
             self._precondition(fragmentation, seed)
         self._give_cpus(cpus, None)
@@ -92,8 +101,8 @@ class Host:
                 key, allowed = f"zones[{index}].spanned_pages", f"zones that end below {format_size(LARGEST)}"
                 raise UsageError("larger than any host that is modelled", key=key, value=zone.spanned_pages, allowed=allowed)
         host = cls.__new__(cls)
-        state, notes = machine.from_snapshot(snapshot)
-        host._adopt(state, description, (*snapshot.notes, *notes))
+        state = machine.from_snapshot(snapshot)
+        host._adopt(state, description, snapshot.notes)
         host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
         host._give_cpus(cpus, machine.low_watermarks(snapshot))
         return host
@@ -149,9 +158,28 @@ class Host:
         """
         return self._open(size, for_ordinary_memory(_policy(policy)))
 
-    def background(self, size: int | str, movable: bool) -> GuestMemory:
-        """Memory of the host itself, in 4K pages."""
-        return self._open(size, background(movable))
+    def background(self, size: int | str, movable: bool, atomic: int | str | None = None) -> GuestMemory:
+        """Memory of the host itself, in 4K pages.
+
+        Args:
+            size: bytes, or a size.
+            movable: whether it can be migrated.
+            atomic: the size of its pieces, where it is kernel memory that is taken where nothing may wait (GFP_ATOMIC), as a
+                network driver's buffers are: it may have of the reserves, and has blocks kept for its like (HIGHATOMIC).
+
+        Raises:
+            UsageError: such memory is unmovable, and its pieces are a power of two from 4K to 1M.
+            OperationError: as `guest_memfd` does for sizes.
+        """
+        if atomic is None:
+            return self._open(size, background(movable))
+        piece = parse_size(atomic)
+        if movable or piece & (piece - 1) or not PAGE_SIZE <= piece < BLOCK_SIZE:
+            allowed = "4K, 8K, ... 1M, and movable=False"
+            raise UsageError(
+                "not how the kernel takes memory that cannot wait", key="atomic", value=str(atomic), allowed=allowed
+            )
+        return self._open(size, atomic_memory(piece))
 
     def grow_pool(self, page: int | str, count: int, hvo: bool = True) -> int:
         """Add up to `count` huge pages of 2M or 1G to their pool. Returns how many could be had."""
@@ -356,6 +384,14 @@ def _policy(policy: Policy | str) -> Policy:
 def _check_seed(seed: int) -> None:
     if not isinstance(seed, int) or seed < 0:
         raise UsageError("not a seed", key="seed", value=seed, allowed="a whole number, 0 or more")
+
+
+def _check_cma(cma: int | str, total: int) -> int:
+    """CMA in bytes."""
+    size = parse_size(cma)
+    if size % BLOCK_SIZE or not 0 <= size <= total // 2:
+        raise UsageError("not a size of CMA", key="cma", value=str(cma), allowed="multiples of 2M up to half of the memory")
+    return size
 
 
 def _within(value: float, most: float) -> bool:

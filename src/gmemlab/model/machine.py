@@ -10,7 +10,7 @@ from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.state import State, nr_free_lists, reserve_state
 from gmemlab.errors import UsageError
 from gmemlab.model.placement import place
-from gmemlab.snapshot import UNKNOWN, Snapshot, ZoneSnapshot
+from gmemlab.snapshot import Snapshot, ZoneSnapshot
 from gmemlab.units import format_size
 
 STRUCT_FRAMES: Final = 8  # frames of page structs for each 2 MiB (C23)
@@ -28,22 +28,30 @@ _KINDS: Final = {
     "Normal": layout.ZONE_NORMAL,
     "Movable": layout.ZONE_MOVABLE,
 }
-# Linux's types that the model has; free chunks of the others are kept from everyone (HighAtomic, Isolate) or are movable.
 _TYPES: Final = {
     "Unmovable": layout.UNMOVABLE,
     "Movable": layout.MOVABLE,
     "Reclaimable": layout.RECLAIMABLE,
-    "CMA": layout.MOVABLE,
+    "HighAtomic": layout.HIGHATOMIC,
+    "CMA": layout.CMA,
+    "Isolate": layout.ISOLATE,
 }
+_FIXED: Final = (layout.UNMOVABLE, layout.HIGHATOMIC)  # in blocks of these types, what is in use cannot be moved
 
 
-def empty(nr_blocks: int) -> State:
-    """An empty machine of `nr_blocks` blocks in one Normal zone, its page structs in the first ones."""
+def empty(nr_blocks: int, cma_blocks: int = 0) -> State:
+    """An empty machine of `nr_blocks` blocks in one Normal zone, its page structs in the first ones, CMA in the last.
+
+    That is where `cma_declare_contiguous` finds room, which looks from the top of memory down.
+    """
     state = reserve_state(nr_blocks, 1)
     structs = -(-STRUCT_FRAMES * (nr_blocks + 1) // BLOCK_PAGES)
     boot.set_zone(state, 0, 1, nr_blocks + 1, layout.ZONE_NORMAL, 0)
     state.host[0].struct_frame = BLOCK_PAGES
-    boot.free_range(state, 1 + structs, nr_blocks + 1)
+    cma = nr_blocks + 1 - cma_blocks
+    boot.set_types(state, cma, nr_blocks + 1, layout.CMA)
+    boot.free_range(state, 1 + structs, cma)
+    boot.free_range(state, cma, nr_blocks + 1)
     return state
 
 
@@ -60,24 +68,21 @@ def _bounds(zone: ZoneSnapshot) -> tuple[int, int]:
     return -(-zone.start_pfn // BLOCK_PAGES), (zone.start_pfn + zone.spanned_pages) // BLOCK_PAGES
 
 
-def from_snapshot(snapshot: Snapshot) -> tuple[State, tuple[str, ...]]:
-    """The zones of a snapshot, all memory reserved, and notes on what could not be taken over."""
+def from_snapshot(snapshot: Snapshot) -> State:
+    """The zones of a snapshot, all memory reserved."""
     zones = _zones(snapshot)
     nr_blocks = max(_bounds(zone)[1] for zone in zones) - 1
     state = reserve_state(nr_blocks, len(zones))
     for row, zone in enumerate(zones):
         start, end = _bounds(zone)
         boot.set_zone(state, row, start, end, _KINDS[zone.kind], zone.reserve_pages)
+        state.zones[row].wmark_min = zone.min_pages
         state.zones[row].low = zone.low_pages - zone.min_pages
         state.zones[row].high = zone.high_pages - zone.min_pages
     kinds = {zone.kind for zone in zones}
     state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
-    notes = []
-    held = {name for zone in zones for name, chunks in zone.free.items() if name not in (*_TYPES, UNKNOWN) and chunks.pages}
-    if held:
-        notes.append(f"free memory of the types {', '.join(sorted(held))} counts as in use")
-    return state, tuple(notes)
+    return state
 
 
 def low_watermarks(snapshot: Snapshot) -> list[int]:
@@ -98,9 +103,9 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int],
         blocks = _fit(blocks, managed)
         placement = place(start, blocks, chunks, rng)
         for offset, migratetype in enumerate(placement.types.tolist()):
-            owner = files[0] if migratetype == layout.UNMOVABLE else files[1]
+            owner = files[0] if migratetype in _FIXED else files[1]
             boot.occupy(state, start + offset, owner, migratetype)
-        movable = placement.types[placement.firsts // BLOCK_PAGES - start] != layout.UNMOVABLE
+        movable = ~np.isin(placement.types[placement.firsts // BLOCK_PAGES - start], _FIXED)
         for file, chosen in ((files[0], ~movable), (files[1], movable)):
             boot.punch_each(state, file, placement.firsts[chosen], placement.pages[chosen])
         boot.free_range(state, start + managed, start + managed + deferred)
@@ -122,11 +127,13 @@ def _place_structs(state: State, spare: tuple[int, int]) -> None:
 
 
 def _counts(zone: ZoneSnapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Blocks by migratetype, and free chunks by migratetype and order, in the model's types; per-CPU pages are order 0."""
+    """Blocks by migratetype, and free chunks by migratetype and order; per-CPU pages are order 0.
+
+    Chunks of which only totals are known (UNKNOWN) count as movable.
+    """
     chunks = np.zeros((layout.NR_MIGRATETYPES, layout.NR_ORDERS), dtype=np.int64)
     for name, free in zone.free.items():
-        if name in _TYPES or name == UNKNOWN:
-            chunks[_TYPES.get(name, layout.MOVABLE)] += np.array(free.counts, dtype=np.int64)
+        chunks[_TYPES.get(name, layout.MOVABLE)] += np.array(free.counts, dtype=np.int64)
     blocks = np.zeros(layout.NR_MIGRATETYPES, dtype=np.int64)
     for name, count in zone.blocks.items():
         blocks[_TYPES.get(name, layout.UNMOVABLE)] += count

@@ -21,6 +21,7 @@ CODES: Final[dict[str, dict[str, int]]] = {
         "light": layout.EFFORT_LIGHT,
         "direct-once": layout.EFFORT_ONCE,
         "retry": layout.EFFORT_RETRY,
+        "atomic": layout.EFFORT_ATOMIC,
     },
     "punch": {
         "split": layout.PUNCH_SPLIT,

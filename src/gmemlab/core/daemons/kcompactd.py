@@ -18,7 +18,7 @@ from gmemlab.core.daemons.compaction import (
 from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
 from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import ZONE_MOVABLE
+from gmemlab.core.layout import MOVABLE, UNMOVABLE, ZONE_MOVABLE
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
@@ -36,10 +36,10 @@ def do_work(state: State) -> None:
         record = state.zones[zone]
         if record.kind > daemons.highest_zone or is_deferred(state, zone, order):
             continue
-        if has_chunk(state, zone, order) or not is_suitable(state, zone, order):
+        if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        result = compact_zone(state, zone, order)
+        result = compact_zone(state, zone, order, MOVABLE)
         if result == SUCCESS:
             record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
         elif result == COMPLETE:
@@ -58,7 +58,7 @@ def compact_proactively(state: State) -> int:
     before = fragmentation_score_node(state)
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        compact_zone(state, zone, PROACTIVE)
+        compact_zone(state, zone, PROACTIVE, MOVABLE)
     won = fragmentation_score_node(state) < before
     return KCOMPACTD_INTERVAL if won else KCOMPACTD_INTERVAL << MAX_DEFER_SHIFT
 
@@ -95,5 +95,5 @@ def wake(state: State, order: int, migratetype: int) -> None:
     if daemons.nr_compacted == 0:
         return
     daemons.max_order = max(int(daemons.max_order), order)
-    if migratetype != layout.MOVABLE:
+    if migratetype != MOVABLE:
         daemons.highest_zone = layout.ZONE_NORMAL

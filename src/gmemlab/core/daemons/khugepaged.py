@@ -71,7 +71,7 @@ def scan_block(state: State, file: int, base: int) -> int:
     result = look_at_pages(state, file, base)
     if result != SCAN_SUCCEED:
         return result
-    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.khugepaged_compactions(), False)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.khugepaged_gfp())
     if pfn == 0:
         return SCAN_ALLOC_HUGE_PAGE_FAIL
     result = look_at_pages(state, file, base)

@@ -3,7 +3,7 @@
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.effort import alloc_folio
+from gmemlab.core.effort import alloc_folio, alloc_slowly
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
@@ -26,7 +26,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
-from gmemlab.core.page_alloc import alloc, alloc_base_block
+from gmemlab.core.page_alloc import alloc_base_block, alloc_easily
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
 from gmemlab.core.pools import pool_of, put_page, take_page
@@ -203,13 +203,15 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
 
 
 @inline
-def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int) -> int:
+def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int, gfp: int) -> int:
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
-    pfn = alloc(state, 0, migratetype)
+    pfn = alloc_easily(state, 0, migratetype)
     if pfn == 0:
-        return errno.ENOMEM
+        pfn = alloc_slowly(state, 0, migratetype, gfp)
+        if pfn == 0:
+            return errno.ENOMEM
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
     state.tally[TALLY_ALLOCATED] += 1
@@ -228,6 +230,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     policy = state.policies[state.files[file].policy]
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
+    migratetype, gfp = decisions.migratetype(policy), decisions.gfp(policy, int(state.files[file].kind), 0)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
@@ -241,7 +244,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
         else:
             while index < stop:
                 if base_pages_only:
-                    error = populate_base_page(state, file, row, index, decisions.migratetype(policy))
+                    error = populate_base_page(state, file, row, index, migratetype, gfp)
                 else:
                     error = populate_page(state, file, index, policy, sizes, largest)
                 if error:

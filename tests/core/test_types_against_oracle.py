@@ -1,0 +1,113 @@
+"""Core and oracle on hosts with CMA, isolated and HIGHATOMIC blocks, and memory that cannot wait: same frames, same lists.
+
+Blocks become HIGHATOMIC where a hundredth of the zone is one. Nine tenths of such a host are taken at boot, so that it is short
+of memory soon; there is no compaction on it, as the oracle goes through all of that frame by frame.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+import numba
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gmemlab.core.layout import CMA, EFFORT_ATOMIC, ISOLATE, KIND_HOST, ZONE_MOVABLE, ZONE_NORMAL
+from oracle_files import OraclePolicy
+from players import BACKGROUND_PAGES, OPERATIONS, POLICIES, SMALL, Players, Setting
+
+COMPILED: Final = not (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
+ATOMIC: Final = tuple(OraclePolicy(KIND_HOST, (order,), effort=EFFORT_ATOMIC) for order in (0, 2, 3))
+ATOMIC_PAGES: Final = 1024
+TAKEN: Final = 98  # blocks
+CALM: Final = [name for name in SMALL if POLICIES[name].effort in ("none", "light") and POLICIES[name].repair == "none"]
+STILL: Final = [operation for operation in OPERATIONS if operation not in ("compact", "kcompactd")]
+OUTCOMES: Final = (
+    "CMA first",
+    "CMA last",
+    "boost",
+    "from the reserve",
+    "reserved",
+)
+
+
+@dataclass
+class TypePlayers(Players):
+    """A host with blocks of all types; files 3 to 5 hold memory that cannot wait."""
+
+    random: Random = field(default_factory=Random)
+    taken: int = 1
+
+    def __post_init__(self) -> None:
+        self.normal = self.taken + 11  # the last block of zone Normal
+        self.types = {self.normal - step: CMA for step in range(self.random.choice((0, 1, 2, 4, 6)))}
+        isolated = self.random.sample((self.taken + 1, self.taken + 4), self.random.randint(0, 1))
+        self.types.update(dict.fromkeys(isolated, ISOLATE))
+        super().__post_init__()
+        for policy in ATOMIC:
+            self.both("create", ATOMIC_PAGES, policy, None)
+        least, low = self.random.choice(((0, 0), (64, 40), (64, 9000), (100, 700)))
+        for world in (self.oracle, self.core):
+            world.set_min(least)
+            world.set_watermarks(low, 2 * low, False)
+        self.log.append(f"watermarks: {least}, {low}; {self.types}")
+
+    def host(self) -> Setting:
+        end = self.normal + 1
+        zones = [(end, end + 2, ZONE_MOVABLE, 0), (1, end, ZONE_NORMAL, 100)]
+        usual = super().host()
+        return Setting(zones, set(range(1, self.taken + 1)), end + 1, usual.guest_pages, usual.pool, self.types)
+
+    def work_of_types(self) -> None:
+        """Memory that cannot wait comes or goes."""
+        order = self.random.randrange(3)
+        unit = 1 << ATOMIC[order].sizes[0]
+        first = self.random.randrange(0, ATOMIC_PAGES, unit)
+        count = min(self.random.choice((unit, 8 * unit, 600)) // unit * unit, ATOMIC_PAGES - first)
+        self.both(self.random.choice(("allocate", "allocate", "punch")), 3 + order, first, count)
+
+    def leave(self) -> None:
+        for file in (3, 4, 5):
+            self.both("destroy", file)
+        super().leave()
+
+
+def play(name: str, random: Random, steps: int, wide: bool) -> Counter[str]:
+    """One host. Returns how often what is special happened."""
+    players = TypePlayers(POLICIES[name], random=random, taken=TAKEN if wide else 1)
+    if random.random() < 0.5:
+        players.give_cpus(random, watermarks=False)
+    for file in (1, 2):
+        players.both("allocate", file, 0, BACKGROUND_PAGES)
+        for _ in range(12):
+            players.both("punch", file, random.randrange(BACKGROUND_PAGES - 100), random.randint(1, 100))
+    players.create(random)
+    for step in range(steps):
+        players.step(random, random.choice(STILL if wide else OPERATIONS))
+        if random.random() < 0.5:
+            players.work_of_types()
+        if step % 8 == 0:
+            players.compare()
+    players.leave()
+    return players.oracle.memory.buddy.seen
+
+
+@pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")
+def test_types_agree_with_the_oracle(record_property: Callable[[str, object], None]) -> None:
+    seen: Counter[str] = Counter()
+    for episode in range(4):
+        for name in SMALL:
+            seen += play(name, Random(f"{name} {episode}"), 40, False)
+        for name in CALM:
+            seen += play(name, Random(f"{name} {episode}"), 40, True)
+    record_property("outcomes", ", ".join(f"{outcome} {seen[outcome]}" for outcome in OUTCOMES))
+    assert [outcome for outcome in OUTCOMES if seen[outcome] < 10] == []
+
+
+@settings(max_examples=60 if COMPILED else 4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(CALM), st.integers(0, 1 << 30), st.booleans())
+def test_search_for_a_difference(name: str, seed: int, wide: bool) -> None:
+    play(name, Random(seed), 12, wide)
