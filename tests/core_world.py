@@ -326,5 +326,9 @@ class CoreWorld:
             "kcompactd": tally[layout.TALLY_KCOMPACTD_RUNS],
             "copied": tally[layout.TALLY_COLLAPSE_COPIED],
             "firmware_copies": tally[layout.TALLY_FIRMWARE_COPIES],
+            "pgscan_kswapd": tally[layout.TALLY_PGSCAN_KSWAPD],
+            "pgsteal_kswapd": tally[layout.TALLY_PGSTEAL_KSWAPD],
+            "pgscan_direct": tally[layout.TALLY_PGSCAN_DIRECT],
+            "pgsteal_direct": tally[layout.TALLY_PGSTEAL_DIRECT],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

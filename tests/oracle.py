@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     HOST,
     KIND_ANON,
+    KIND_CACHE,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     PRIVATE,
@@ -55,7 +56,7 @@ class OracleHost:
         self.files: dict[int, File] = {}
         self.created = 0
         self.daemons = Daemons()
-        self.memory.short_of = self.daemons.kcompactd.wake
+        self.memory.wake_kcompactd = self.daemons.kcompactd.wake
 
     # -- files --------------------------------------------------------------------------------------------------------
     def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]:
@@ -75,6 +76,8 @@ class OracleHost:
         self.created += 1
         self.files[file.id] = file
         self.daemons.enter(file)
+        if policy.kind == KIND_CACHE:
+            self.memory.reclaim.files.append(file)
         if file.two_sources():
             file.other = File(-file.id, pages, policy.beside(), [(0, pages, 0)])
             self.files[-file.id] = file.other
@@ -99,6 +102,8 @@ class OracleHost:
 
     def empty(self, file: File) -> None:
         self.daemons.leave(file)
+        if file.policy.kind == KIND_CACHE:
+            self.memory.reclaim.leave(file)
         newest_first = list(reversed(file.holds))
         for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):
             self.memory.drop(hold)

@@ -6,16 +6,12 @@ from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     CMA,
-    EFFORT_ATOMIC,
-    EFFORT_ONCE,
-    EFFORT_RETRY,
     HIGHATOMIC,
     ISOLATE,
     MOVABLE,
-    UNMOVABLE,
 )
 from oracle_contig import move, split
-from oracle_files import File, Folio
+from oracle_files import Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
 
@@ -197,8 +193,8 @@ def compact(memory: Memory) -> int:
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int) -> bool:
-    """Direct compaction, zone by zone; failures are remembered."""
+def compact_for(memory: Memory, order: int, mt: int, notes: bool = True) -> bool:
+    """Direct compaction, zone by zone; failures are remembered, unless reclaim comes next."""
     for number, zone in enumerate(memory.buddy.zones):
         if not memory.buddy.may_use(zone, mt) or not memory.buddy.suits_compaction(number, order):
             continue
@@ -207,30 +203,10 @@ def compact_for(memory: Memory, order: int, mt: int) -> bool:
             continue
         memory.counters["compactions"] += 1
         outcome = Compaction(memory, number, order, mt=mt).run()
-        if outcome == "met":
+        if outcome == "met" and notes:
             scanners.note_failure(order)
         if outcome == "found":
             scanners.considered = scanners.shift = 0
             scanners.failed = max(scanners.failed, order + 1)
             return True
     return False
-
-
-def alloc_trying(memory: Memory, order: int, mt: int, times: int, file: File | None = None) -> int | None:
-    """A chunk, after up to so many compactions; of what the free lists lack for a file, kcompactd is told."""
-    pfn = memory.buddy.alloc(order, mt)
-    if pfn is None and file is not None:
-        memory.short_of(file, order)
-    for _ in range(times):
-        if pfn is None and compact_for(memory, order, mt):
-            pfn = memory.buddy.alloc(order, mt)
-    return pfn
-
-
-def alloc(memory: Memory, file: File, order: int) -> int | None:
-    """A chunk for a file, with the effort of its policy (K14)."""
-    times = 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
-    if file.policy.effort == EFFORT_ATOMIC:
-        pfn = memory.buddy.alloc(order, UNMOVABLE, easily=True)
-        return memory.buddy.alloc_atomic(order, UNMOVABLE) if pfn is None else pfn
-    return alloc_trying(memory, order, MOVABLE if file.policy.movable else UNMOVABLE, times, file)

@@ -6,10 +6,7 @@ from typing import Final
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    EFFORT_LIGHT,
-    EFFORT_NONE,
     KIND_ANON,
-    KIND_GUEST_MEMFD,
     MOVABLE,
     REPAIR_COLLAPSE,
     REPAIR_COMPACTION,
@@ -17,7 +14,8 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle_compaction import PROACTIVE, Compaction, Scanners, alloc_trying, score_of_zone
+from oracle_compaction import PROACTIVE, Compaction, Scanners, score_of_zone
+from oracle_effort import alloc_with
 from oracle_files import File
 from oracle_memory import Memory
 from oracle_repair import exchange, is_whole
@@ -111,7 +109,7 @@ class Khugepaged:
             return "shared"
         reason = self.obstacle(file, base)
         if not reason:
-            pfn = alloc_trying(memory, BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE, 1)
+            pfn = alloc_with(memory, BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE, frozenset({"direct"}))
             reason = "memory" if pfn is None else self.obstacle(file, base)
             if pfn is not None and reason:
                 memory.buddy.free(pfn, BLOCK_ORDER)
@@ -143,13 +141,11 @@ class Kcompactd:
     highest: int = ZONE_MOVABLE
     sleep: int = INTERVAL
 
-    def wake(self, file: File, order: int) -> None:
-        """The free lists did not have a folio of this file."""
-        policy = file.policy
-        tells = policy.effort == EFFORT_LIGHT or (policy.effort != EFFORT_NONE and policy.kind == KIND_GUEST_MEMFD)
-        if order and tells and self.files:
+    def wake(self, order: int, highest: int) -> None:
+        """A chunk of this order is wanted, in a zone up to a kind."""
+        if order and self.files:
             self.order = max(self.order, order)
-            if not policy.movable:
+            if highest < ZONE_MOVABLE:
                 self.highest = ZONE_NORMAL
 
     def tick(self, memory: Memory, milliseconds: int) -> int:

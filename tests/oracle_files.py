@@ -48,6 +48,10 @@ COUNTERS = (
     "kcompactd",
     "copied",
     "firmware_copies",
+    "pgscan_kswapd",
+    "pgsteal_kswapd",
+    "pgscan_direct",
+    "pgsteal_direct",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 

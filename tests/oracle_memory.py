@@ -6,6 +6,7 @@ from typing import Any
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
 from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool
 from oracle_page_alloc import PageAllocator
+from oracle_reclaim import Reclaim
 
 
 class Memory:
@@ -25,7 +26,8 @@ class Memory:
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
-        self.short_of: Callable[[File, int], None] = lambda file, order: None  # whom to tell
+        self.wake_kcompactd: Callable[[int, int], None] = lambda order, highest: None
+        self.reclaim = Reclaim(self)
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
@@ -171,9 +173,11 @@ class Memory:
 
     def restore_structs(self, huge: HugePage, block: int, count: int) -> bool:
         """Allocate `count` frames for page structs of a piece at `block` that HVO had freed (G74); all or none."""
+        from oracle_effort import KERNEL, alloc_with  # which knows of memory
+
         got: list[int] = []
         for _ in range(count):
-            pfn = self.buddy.alloc(0, UNMOVABLE)
+            pfn = alloc_with(self, 0, UNMOVABLE, KERNEL)
             if pfn is None:
                 for frame in reversed(got):
                     self.buddy.free(frame, 0)

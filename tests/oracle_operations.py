@@ -25,7 +25,7 @@ from gmemlab.core.layout import (
     VMM_PUNCHES_SHARED,
     ZEROED,
 )
-from oracle_compaction import alloc
+from oracle_effort import alloc
 from oracle_files import File, Folio, HugePage
 from oracle_mapping import forget_inhibit, unmap
 from oracle_memory import Memory

@@ -45,18 +45,29 @@ class PageAllocator(Buddy):
     ) -> None:
         super().__init__(zones, reserved_blocks, nr_blocks, movable, types)
         self.below_high = [False] * len(zones)
+        self.reclaiming: set[int] = set()  # zones that kswapd works on
         self.nofragment = False
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
 
     # -- taking -------------------------------------------------------------------------------------------------------
-    def alloc(self, order: int, mt: int, easily: bool = False) -> int | None:
-        """First frame of 2^order contiguous ones; None where no zone may give them, or (`easily`) above its low watermark."""
+    def alloc(self, order: int, mt: int) -> int | None:
+        """First frame of 2^order contiguous ones; None where no zone may give them."""
+        pfn = self.alloc_easily(order, mt)
+        return self.alloc_hard(order, mt) if pfn is None and any(self.low) else pfn
+
+    def alloc_easily(self, order: int, mt: int) -> int | None:
+        """From above the low watermarks."""
         preferred = next((zone.kind for zone in self.zones if self.may_use(zone, mt)), None)
         efforts = [(self.low, BLOCK_ORDER)] if self.nofragment and preferred == ZONE_NORMAL else []
         efforts.append((self.low, 0))
-        if not easily:
-            efforts.append(([0] * len(self.zones), 0))
+        return self.first_of(order, mt, efforts)
+
+    def alloc_hard(self, order: int, mt: int) -> int | None:
+        """From above the min watermarks."""
+        return self.first_of(order, mt, [([0] * len(self.zones), 0)])
+
+    def first_of(self, order: int, mt: int, efforts: list[tuple[list[int], int]]) -> int | None:
         for marks, least in efforts:
             for number, zone in enumerate(self.zones):
                 if not self.may_use(zone, mt):
@@ -249,6 +260,9 @@ class PageAllocator(Buddy):
         if many:
             cpu.high = max(high - cpu.batch * 2**LARGEST_SHIFT, cpu.high_min)
             return 0
+        if zone in self.reclaiming:
+            cpu.high = max(high - max(cpu.free_count, cpu.batch), cpu.high_min)
+            return min(4 * cpu.batch, cpu.high)
         if cpu.high_min == cpu.high_max:
             return high
         if self.below_high[zone]:
@@ -292,9 +306,9 @@ class PageAllocator(Buddy):
                 self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
-    def suits_compaction(self, zone: int, order: int) -> bool:
+    def suits_compaction(self, zone: int, order: int, above: int = 0) -> bool:
         """Twice the size of what is wanted is free above the min watermark; for orders above 3, above the low one."""
-        return self.spare(zone, MOVABLE) - (2 << order) >= (self.low[zone] if order > 3 else 0)
+        return self.spare(zone, MOVABLE) - (2 << order) >= above + (self.low[zone] if order > 3 else 0)
 
     def kept(self) -> dict[tuple[int, int, int], list[int]]:
         """(zone, CPU, list) -> first frames, head first."""

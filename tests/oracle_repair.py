@@ -3,7 +3,7 @@
 import errno
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED, ZEROED
-from oracle_compaction import alloc
+from oracle_effort import alloc
 from oracle_files import File
 from oracle_memory import Memory
 from oracle_split import split_to_pages

@@ -12,7 +12,7 @@ from gmemlab.policy_sizes import ORDER_1G, ORDER_2M, PAGE, check_pool, check_siz
 
 # Each choice with what it may be; `sizes` and `pool` are checked on their own.
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
-    "memory": ("guest_memfd", "shmem", "anon", "hugetlb", "host"),
+    "memory": ("guest_memfd", "shmem", "anon", "hugetlb", "host", "cache"),
     "source": ("buddy", "pool"),
     "effort": ("none", "light", "direct-once", "retry", "atomic"),
     "zone": ("unmovable", "movable"),
@@ -43,7 +43,7 @@ class Policy:
 
     Attributes:
         name: what it is called in tables.
-        memory: which kernel object holds it: guest_memfd, or ordinary memory (shmem, anon, hugetlb; host: the background).
+        memory: which kernel object holds it: guest_memfd, or ordinary memory (shmem, anon, hugetlb; host, cache: background).
         sizes: bytes of the folios that are tried, largest first.
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
@@ -223,6 +223,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         ),
         (policy.memory == "hugetlb" and not pooled, "hugetlb memory comes from a pool"),
         (
+            policy.memory == "cache" and (policy.sizes != (PAGE,) or policy.zone != "movable"),
+            "page cache is movable memory in 4K pages here (large folios of file systems are not modelled)",
+        ),
+        (
             policy.effort == "atomic" and (policy.memory != "host" or policy.zone == "movable"),
             "effort=atomic is GFP_ATOMIC, which is for the kernel's own memory: no page of a guest's is allocated with it",
         ),
@@ -269,14 +273,14 @@ def _impossible_repairs(policy: Policy) -> list[tuple[bool, str]]:
             collapse and policy.unit >= huge and not pooled,
             "memory in 2M pages only has no holes that khugepaged could fill: what is split there merges (repair=merge)",
         ),
-        (collapse and policy.memory == "host", "the host's own memory is no process's that khugepaged could scan"),
+        (collapse and policy.memory in ("host", "cache"), "the host's own memory is no process's that khugepaged could scan"),
         (
             compaction and pooled,
             "a pool takes its huge pages when it grows: nothing that kcompactd wins reaches its guests",
         ),
         (scan and policy.memory == "anon", "the shrinker looks for zeros in anonymous memory as it is (L17)"),
         (
-            scan and policy.memory in ("guest_memfd", "host"),
+            scan and policy.memory in ("guest_memfd", "host", "cache"),
             "zero_scan is for shmem: the host cannot read private memory, and its own has base pages",
         ),
         (scan and policy.memory == "hugetlb", "a part of a hugetlb page is never freed, zeros or not (L18)"),
@@ -381,6 +385,11 @@ def background(movable: bool) -> Policy:
     """How the host's own memory behaves: single pages, freed as they are given back."""
     zone = "movable" if movable else "unmovable"
     return Policy(name=f"host-{zone}", memory="host", zone=zone, conversion="none", vmm_punch="none")
+
+
+def page_cache() -> Policy:
+    """Clean page cache of the host's: what was read from files, in 4K pages, which reclaim may drop."""
+    return Policy(name="host-cache", memory="cache", zone="movable", conversion="none", vmm_punch="none")
 
 
 def atomic(size: int) -> Policy:

@@ -15,13 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmemlab.core.layout import CMA, EFFORT_ATOMIC, ISOLATE, KIND_HOST, ZONE_MOVABLE, ZONE_NORMAL
+from gmemlab.core.layout import CMA, EFFORT_ATOMIC, ISOLATE, KIND_CACHE, KIND_HOST, ZONE_MOVABLE, ZONE_NORMAL
 from oracle_files import OraclePolicy
 from players import BACKGROUND_PAGES, OPERATIONS, POLICIES, SMALL, Players, Setting
 
 COMPILED: Final = not (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
 ATOMIC: Final = tuple(OraclePolicy(KIND_HOST, (order,), effort=EFFORT_ATOMIC) for order in (0, 2, 3))
 ATOMIC_PAGES: Final = 1024
+CACHE: Final = OraclePolicy(KIND_CACHE, (0,), movable=True)
+CACHE_PAGES: Final = 1300
 TAKEN: Final = 98  # blocks
 CALM: Final = [name for name in SMALL if POLICIES[name].effort in ("none", "light") and POLICIES[name].repair == "none"]
 STILL: Final = [operation for operation in OPERATIONS if operation not in ("compact", "kcompactd")]
@@ -31,6 +33,12 @@ OUTCOMES: Final = (
     "boost",
     "from the reserve",
     "reserved",
+    "given up",
+    "kswapd",
+    "reclaimed for a boost",
+    "nothing to reclaim",
+    "pgsteal_kswapd",
+    "pgsteal_direct",
 )
 
 
@@ -49,7 +57,10 @@ class TypePlayers(Players):
         super().__post_init__()
         for policy in ATOMIC:
             self.both("create", ATOMIC_PAGES, policy, None)
-        least, low = self.random.choice(((0, 0), (64, 40), (64, 9000), (100, 700)))
+        self.cached = [6, 7][: self.random.choice((0, 1, 1, 2))]
+        for _ in self.cached:
+            self.both("create", CACHE_PAGES, CACHE, None)
+        least, low = self.random.choice(((0, 0), (0, 0), (64, 40), (64, 9000), (100, 700)))
         for world in (self.oracle, self.core):
             world.set_min(least)
             world.set_watermarks(low, 2 * low, False)
@@ -61,6 +72,14 @@ class TypePlayers(Players):
         usual = super().host()
         return Setting(zones, set(range(1, self.taken + 1)), end + 1, usual.guest_pages, usual.pool, self.types)
 
+    def work_of_cache(self) -> None:
+        """Something is read, or dropped for other reasons, or held for a while."""
+        file = self.random.choice(self.cached)
+        first = self.random.randrange(CACHE_PAGES)
+        count = min(self.random.choice((1, 100, 700, 700)), CACHE_PAGES - first)
+        choice = self.random.choice(("allocate", "allocate", "punch", "reference"))
+        self.both(choice, file, first, count if choice != "reference" else 1)
+
     def work_of_types(self) -> None:
         """Memory that cannot wait comes or goes."""
         order = self.random.randrange(3)
@@ -70,7 +89,7 @@ class TypePlayers(Players):
         self.both(self.random.choice(("allocate", "allocate", "punch")), 3 + order, first, count)
 
     def leave(self) -> None:
-        for file in (3, 4, 5):
+        for file in (3, 4, 5, *self.cached):
             self.both("destroy", file)
         super().leave()
 
@@ -80,8 +99,10 @@ def play(name: str, random: Random, steps: int, wide: bool) -> Counter[str]:
     players = TypePlayers(POLICIES[name], random=random, taken=TAKEN if wide else 1)
     if random.random() < 0.5:
         players.give_cpus(random, watermarks=False)
-    for file in (1, 2):
-        players.both("allocate", file, 0, BACKGROUND_PAGES)
+    for file in (*players.cached, 1, 2):
+        players.both("allocate", file, 0, BACKGROUND_PAGES if file <= 2 else CACHE_PAGES)
+        if file > 2:
+            continue
         for _ in range(12):
             players.both("punch", file, random.randrange(BACKGROUND_PAGES - 100), random.randint(1, 100))
     players.create(random)
@@ -89,10 +110,14 @@ def play(name: str, random: Random, steps: int, wide: bool) -> Counter[str]:
         players.step(random, random.choice(STILL if wide else OPERATIONS))
         if random.random() < 0.5:
             players.work_of_types()
+        if players.cached and random.random() < 0.3:
+            players.work_of_cache()
         if step % 8 == 0:
             players.compare()
     players.leave()
-    return players.oracle.memory.buddy.seen
+    seen = players.oracle.memory.buddy.seen
+    seen.update({name: players.oracle.memory.counters[name] for name in ("pgsteal_kswapd", "pgsteal_direct")})
+    return seen
 
 
 @pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")

@@ -6,7 +6,7 @@
 from typing import Final
 
 from gmemlab.core import layout
-from gmemlab.core.audit_files import audit_daemons, audit_files, audit_promises
+from gmemlab.core.audit_files import audit_cache, audit_daemons, audit_files, audit_promises
 from gmemlab.core.audit_pcp import audit_cpus
 from gmemlab.core.audit_types import audit_types
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
@@ -58,7 +58,7 @@ RULES: Final = {
     15: "what a pool has promised differs from what files have of it, or is more than it has",
     16: "a per-CPU list's links or count are broken, or a chunk on it is of another kind, order or zone",
     17: "what lies on per-CPU lists differs from their counts, or from the blocks",
-    18: "a zone's free CMA, HIGHATOMIC or isolated pages differ from its free lists, or its HIGHATOMIC blocks from their count",
+    18: "free CMA, HIGHATOMIC or isolated pages differ from a zone's lists, or what it reserved or holds back from them",
     19: "a CMA block holds unmovable memory, or a block that is not isolated remembers another type",
     20: "a file block's counts differ from its pages",
     21: "a page's frame belongs to somebody else",
@@ -69,6 +69,7 @@ RULES: Final = {
     26: "a file's folio reaches into another folio's place",
     27: "what files were given, less what left them, differs from what they hold",
     28: "khugepaged's list, or the number of files that kcompactd works for, differs from the files",
+    29: "the list of page cache differs from the files, or reclaim's hand stands beside it, or what it calls dry is not",
 }
 
 
@@ -133,6 +134,9 @@ def audit_zone(state: State, zone: int) -> tuple[int, int]:
             return 18, zone
     if listed != record.free + record.free_isolated:
         return 3, zone
+    held = record.boost + record.free_highatomic
+    if record.held != held or record.held_fixed != held + record.free_cma:
+        return 18, zone
     counted = 0
     for block in range(int(record.start), int(record.end)):
         if state.blocks[block].kind == FREE:
@@ -339,4 +343,6 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_files(state)
     if code == 0:
         code, place = audit_daemons(state)
+    if code == 0:
+        code, place = audit_cache(state)
     return code, place

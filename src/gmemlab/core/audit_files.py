@@ -8,6 +8,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     FRAME_USED,
     HUGE_MAPPED,
+    KIND_CACHE,
     KIND_HUGETLB,
     NR_FOLIO_ORDERS,
     PROMISED,
@@ -187,6 +188,34 @@ def audit_daemons(state: State) -> tuple[int, int]:
     listed = scanned == 0 and before == daemons.tail
     cursor = daemons.file == 0 or (state.files[daemons.file].alive and daemons.page <= state.files[daemons.file].pages)
     return (0, 0) if listed and cursor and compacted == daemons.nr_compacted else (28, 0)
+
+
+@jit
+def audit_cache(state: State) -> tuple[int, int]:
+    """Hold the list of page cache against the files, and what reclaim remembers of it."""
+    daemons = state.daemons[0]
+    listed, present = 0, 0
+    for file in range(1, int(state.host[0].next_file)):
+        record = state.files[file]
+        if record.alive and record.kind == KIND_CACHE:
+            listed += 1
+            for row in range(
+                int(record.first_block), int(record.first_block) + ((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER)
+            ):
+                present += int(state.file_blocks[row].nr_present)
+    before = 0
+    file = int(daemons.lru_head)
+    while file and listed >= 0:
+        record = state.files[file]
+        if record.scan_prev != before or not record.alive or record.kind != KIND_CACHE:
+            return 29, file
+        listed -= 1
+        before = file
+        file = int(record.scan_next)
+    hand = int(daemons.lru_file)
+    stands = hand == 0 or (state.files[hand].alive and state.files[hand].kind == KIND_CACHE)
+    right = listed == 0 and before == daemons.lru_tail and stands and (daemons.lru_dry == 0 or present == 0)
+    return (0, 0) if right else (29, 0)
 
 
 @jit

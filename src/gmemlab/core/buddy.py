@@ -123,6 +123,16 @@ def move_free_chunks(state: State, zone: int, block: int, old: int, new: int) ->
 
 
 @jit
+def set_boost(state: State, zone: int, pages: int) -> None:
+    """Raise a zone's watermarks by so much."""
+    record = state.zones[zone]
+    more = pages - int(record.boost)
+    record.boost = pages
+    record.held += more
+    record.held_fixed += more
+
+
+@jit
 def boost_watermark(state: State, zone: int) -> None:
     """Raise a zone's watermarks for a while, as another type helped out; kswapd is told by whoever allocates next.
 
@@ -132,8 +142,9 @@ def boost_watermark(state: State, zone: int) -> None:
     most = int(record.wmark_min + record.high) * int(state.host[0].boost_factor) // 10_000
     if most == 0 or (record.end - record.start) * BLOCK_PAGES < 4 * BLOCK_PAGES:
         return
-    record.boost = min(int(record.boost) + BLOCK_PAGES, max(BLOCK_PAGES, most))
+    set_boost(state, zone, min(int(record.boost) + BLOCK_PAGES, max(BLOCK_PAGES, most)))
     record.boosted = 1
+    state.host[0].calls_kswapd = 1
 
 
 @jit
@@ -258,8 +269,8 @@ def alloc_from_zone(state: State, zone: int, order: int, migratetype: int, least
 def spare(state: State, zone: int, migratetype: int) -> int:
     """Free pages of a zone that are not kept from a type, beyond its reserve and boost (`__zone_watermark_unusable_free`)."""
     record = state.zones[zone]
-    pages = int(record.free - record.free_highatomic - record.reserve - record.boost)
-    return pages if migratetype == MOVABLE else pages - int(record.free_cma)
+    held = record.held if migratetype == MOVABLE else record.held_fixed
+    return int(record.free - record.reserve - held)
 
 
 @jit

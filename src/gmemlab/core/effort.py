@@ -2,42 +2,79 @@
 
 from gmemlab.core import decisions
 from gmemlab.core.daemons.compaction import compact_for
-from gmemlab.core.daemons.kcompactd import wake
+from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, highest_zone, wake_kswapd
 from gmemlab.core.frames import own_folio
-from gmemlab.core.highatomic import alloc_atomic
+from gmemlab.core.highatomic import alloc_atomic, unreserve
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import GFP_DIRECT, GFP_HIGH, GFP_KSWAPD, GFP_RETRY_MAYFAIL
-from gmemlab.core.page_alloc import HARD, alloc, alloc_at, alloc_easily
+from gmemlab.core.layout import COSTLY_ORDER, GFP_DIRECT, GFP_HIGH, GFP_KSWAPD, GFP_RETRY_MAYFAIL, MOVABLE
+from gmemlab.core.page_alloc import alloc, alloc_easily, alloc_hard
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 COMPACTIONS_OF_RETRY = 4  # should_compact_retry(), 6.18: 16, and a quarter of that for orders above 3
+MAX_RECLAIM_RETRIES = 16
 
 
 @jit
-def compactions(order: int, gfp: int) -> int:
-    """How often an allocation of this order that found nothing has memory compacted before it gives up."""
-    if order == 0 or gfp & GFP_DIRECT == 0:
-        return 0
-    return COMPACTIONS_OF_RETRY if gfp & GFP_RETRY_MAYFAIL else 1
+def alloc_compacting(state: State, order: int, migratetype: int, gfp: int) -> int:
+    """What direct compaction wins, where there is no page cache to reclaim between two tries; then HIGHATOMIC blocks go.
+
+    Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
+    """
+    pfn = 0
+    for _ in range(COMPACTIONS_OF_RETRY if gfp & GFP_RETRY_MAYFAIL else 1):
+        if pfn == 0 and compact_for(state, order, migratetype, True):
+            pfn = alloc(state, order, migratetype)
+    if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True):
+        pfn = alloc_hard(state, order, migratetype)
+    return pfn
+
+
+@jit
+def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int) -> int:
+    """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as reclaim drops anything.
+
+    What is costly, or unmovable, has memory compacted before, too.
+    """
+    if (order > COSTLY_ORDER or migratetype != MOVABLE) and compact_for(state, order, migratetype, False):
+        pfn = alloc_hard(state, order, migratetype)
+        if pfn:
+            return pfn
+    for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
+        pfn, progress = alloc_reclaiming(state, order, migratetype)
+        if pfn == 0 and compact_for(state, order, migratetype, True):
+            pfn = alloc_hard(state, order, migratetype)
+        if pfn:
+            return pfn
+        if progress == 0:
+            break
+    if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True):
+        return alloc_hard(state, order, migratetype)
+    return 0
 
 
 @part
 def alloc_slowly(state: State, order: int, migratetype: int, gfp: int) -> int:
     """Go on where no zone is above its low watermark, as `gfp` (GFP_*) allows (`__alloc_pages_slowpath`).
 
-    Returns the first frame, or 0. kcompactd is told first that the free lists had none (`wake_all_kswapds`).
+    kswapd is told first. Returns the first frame, or 0.
     """
+    if order == 0 and gfp & GFP_DIRECT:
+        return alloc_page_slowly(state, migratetype, gfp)
+    if gfp & GFP_KSWAPD:
+        wake_kswapd(state, order, highest_zone(migratetype), gfp)
     pfn = 0
     if gfp & GFP_HIGH:
         pfn = alloc_atomic(state, order, migratetype)
     elif state.host[0].watermarks:
-        pfn = alloc_at(state, order, migratetype, HARD)
-    if pfn == 0 and order and gfp & GFP_KSWAPD:
-        wake(state, order, migratetype)
-    for _ in range(compactions(order, gfp)):
-        if pfn == 0 and compact_for(state, order, migratetype):
-            pfn = alloc(state, order, migratetype)
+        pfn = alloc_hard(state, order, migratetype)
+    if pfn == 0 and gfp & GFP_DIRECT:
+        if state.daemons[0].lru_head:
+            pfn = alloc_in_turns(state, order, migratetype, gfp)
+        else:
+            pfn = alloc_compacting(state, order, migratetype, gfp)
+    if state.host[0].calls_kswapd:
+        call_kswapd(state, gfp)
     return pfn
 
 
@@ -45,7 +82,11 @@ def alloc_slowly(state: State, order: int, migratetype: int, gfp: int) -> int:
 def alloc_trying(state: State, order: int, migratetype: int, gfp: int) -> int:
     """Allocate from the free lists, or by what `gfp` allows. Returns the first frame, or 0."""
     pfn = alloc_easily(state, order, migratetype)
-    return pfn or alloc_slowly(state, order, migratetype, gfp)
+    if pfn == 0:
+        return alloc_slowly(state, order, migratetype, gfp)
+    if state.host[0].calls_kswapd:
+        call_kswapd(state, gfp)
+    return pfn
 
 
 @part

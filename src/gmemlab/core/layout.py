@@ -118,7 +118,8 @@ KIND_GUEST_MEMFD: Final = 0
 KIND_SHMEM: Final = 1
 KIND_ANON: Final = 2
 KIND_HUGETLB: Final = 3
-KIND_HOST: Final = 4  # the host's own memory: kernel, page cache, other processes
+KIND_HOST: Final = 4  # the host's own memory: kernel, other processes
+KIND_CACHE: Final = 5  # clean page cache of the host's, which reclaim may drop
 
 # -- access kinds and accept sizes ----------------------------------------------------------------------------------------
 PRIVATE: Final = 0
@@ -240,7 +241,13 @@ NR_SCAN_RESULTS: Final = 7
 TALLY_COLLAPSE_COPIED: Final = TALLY_SCAN + NR_SCAN_RESULTS  # pages that a collapse copied
 TALLY_KCOMPACTD_RUNS: Final = TALLY_COLLAPSE_COPIED + 1  # zones that kcompactd compacted
 TALLY_FULL_SCANS: Final = TALLY_COLLAPSE_COPIED + 2  # khugepaged came to the end of its list
-NR_TALLIES: Final = TALLY_FULL_SCANS + 1
+TALLY_PGSCAN_KSWAPD: Final = TALLY_FULL_SCANS + 1  # pages of the page cache that kswapd looked at
+TALLY_PGSTEAL_KSWAPD: Final = TALLY_FULL_SCANS + 2  # and dropped
+TALLY_PGSCAN_DIRECT: Final = TALLY_FULL_SCANS + 3  # the same of allocations
+TALLY_PGSTEAL_DIRECT: Final = TALLY_FULL_SCANS + 4
+TALLY_PAGEOUTRUN: Final = TALLY_FULL_SCANS + 5  # turns of kswapd
+TALLY_ALLOCSTALL: Final = TALLY_FULL_SCANS + 6  # allocations that reclaimed, each time
+NR_TALLIES: Final = TALLY_FULL_SCANS + 7
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

@@ -31,8 +31,11 @@ def account_special(state: State, zone: int, migratetype: int, pages: int) -> No
     record = state.zones[zone]
     if migratetype == CMA:
         record.free_cma += pages
+        record.held_fixed += pages
     elif migratetype == HIGHATOMIC:
         record.free_highatomic += pages
+        record.held += pages
+        record.held_fixed += pages
     else:
         record.free_isolated += pages
         record.free -= pages

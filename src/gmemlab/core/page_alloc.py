@@ -6,8 +6,9 @@ A frame number of 0 means that nothing could be had.
 from gmemlab.core import layout
 from gmemlab.core.buddy import alloc_from_zone, claim, has_chunk, prefers_cma, spare, take_smallest
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, MOVABLE
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, COSTLY_ORDER, MOVABLE
 from gmemlab.core.lists import count_free, list_index
+from gmemlab.core.parts import part
 from gmemlab.core.pcp import alloc_from_cpu, free_at_once, free_to_cpu, has_lists
 from gmemlab.core.state import State
 
@@ -29,6 +30,16 @@ def is_above(state: State, zone: int, order: int, migratetype: int, mark: int) -
     if spare(state, zone, migratetype) - (1 << order) < mark:
         return False
     return order == 0 or state.host[0].nr_cpus == 0 or has_chunk(state, zone, order, migratetype)
+
+
+@jit
+def is_suitable(state: State, zone: int, order: int, above: int) -> bool:
+    """Whether there are base pages for compaction's targets: twice the size of what is wanted, `above` the min watermark.
+
+    For orders above 3 that much above the low one (`compaction_suitable`, `compact_gap`).
+    """
+    mark = above + (int(state.zones[zone].low) if order > COSTLY_ORDER else 0)
+    return spare(state, zone, MOVABLE) - (2 << order) >= mark
 
 
 @jit
@@ -72,11 +83,17 @@ def alloc_easily(state: State, order: int, migratetype: int) -> int:
     return 0
 
 
+@part
+def alloc_hard(state: State, order: int, migratetype: int) -> int:
+    """Take a chunk from a zone that stays above its min watermark. Returns its first frame, or 0."""
+    return alloc_at(state, order, migratetype, HARD)
+
+
 @jit
 def alloc(state: State, order: int, migratetype: int) -> int:
     """Take a chunk of 2**order frames, zones in order of preference. Returns its first frame, or 0."""
     pfn = alloc_easily(state, order, migratetype)
-    return alloc_at(state, order, migratetype, HARD) if pfn == 0 and state.host[0].watermarks else pfn
+    return alloc_hard(state, order, migratetype) if pfn == 0 and state.host[0].watermarks else pfn
 
 
 @jit

@@ -214,6 +214,9 @@ def limit_of_free(state: State, zone: int, row: int, free_high: bool) -> int:
     if free_high:
         pcp.high = max(high - (int(pcp.batch) << PCP_BATCH_SCALE_MAX), low)
         return 0
+    if state.zones[zone].reclaiming:
+        pcp.high = max(high - max(int(pcp.free_count), int(pcp.batch)), low)
+        return min(int(pcp.batch) << 2, int(pcp.high))
     if low == most:
         return high
     if state.zones[zone].below_high:

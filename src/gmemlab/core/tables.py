@@ -24,7 +24,10 @@ ZONE: Final = np.dtype(
         ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
         ("wmark_min", "i8"),  # the min watermark, of which `reserve` is made
         ("boost", "i8"),  # `watermark_boost`: how much higher all watermarks lie for now
+        ("reclaiming", "i8"),  # ZONE_RECLAIM_ACTIVE: kswapd works on it
         ("boosted", "i8"),  # ZONE_BOOSTED_WATERMARK: and kswapd has not been told
+        ("held", "i8"),  # `boost` and `free_highatomic`, together: what an allocation must leave beyond `reserve`
+        ("held_fixed", "i8"),  # the same of one that is not movable: and `free_cma`
         ("free_cma", "i8"),  # of `free`
         ("free_highatomic", "i8"),  # of `free`
         ("free_isolated", "i8"),  # not of `free`
@@ -190,6 +193,7 @@ HOST_RECORD: Final = np.dtype(
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
         ("boost_factor", "i8"),  # vm.watermark_boost_factor
+        ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd
     ],
     align=True,
 )

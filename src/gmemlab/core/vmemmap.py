@@ -5,11 +5,22 @@ At first these lie where boot put them; restored ones come from the buddy alloca
 """
 
 from gmemlab.core import layout
+from gmemlab.core.daemons.reclaim import alloc_page_slowly
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_RESERVED, FRAME_VMEMMAP, RESERVED, SPLIT, UNMOVABLE
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_RESERVED,
+    FRAME_VMEMMAP,
+    GFP_DIRECT,
+    GFP_KSWAPD,
+    RESERVED,
+    SPLIT,
+    UNMOVABLE,
+)
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
-from gmemlab.core.page_alloc import alloc, free_pages
+from gmemlab.core.page_alloc import alloc_easily, free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -55,7 +66,9 @@ def release_boot_frames(state: State, block: int, order: int) -> None:
 def restore_structs(state: State, block: int, frames: int) -> bool:
     """Take `frames` unmovable frames for page structs and chain them at `block`; False, and nothing taken, if short."""
     for taken in range(frames):
-        pfn = alloc(state, 0, UNMOVABLE)
+        pfn = alloc_easily(state, 0, UNMOVABLE)
+        if pfn == 0:
+            pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
         if pfn == 0:
             release_structs(state, block, taken)
             return False

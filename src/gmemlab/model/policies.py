@@ -13,6 +13,7 @@ KINDS: Final = {
     "anon": layout.KIND_ANON,
     "hugetlb": layout.KIND_HUGETLB,
     "host": layout.KIND_HOST,
+    "cache": layout.KIND_CACHE,
 }
 CODES: Final[dict[str, dict[str, int]]] = {
     "source": {"buddy": layout.SOURCE_BUDDY, "pool": layout.SOURCE_POOL},

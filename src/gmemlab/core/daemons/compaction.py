@@ -7,7 +7,7 @@ huge pages stay.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import has_chunk, spare
+from gmemlab.core.buddy import has_chunk
 from gmemlab.core.daemons.fragmentation import fragmentation_score_wmark, fragmentation_score_zone
 from gmemlab.core.frames import open_block
 from gmemlab.core.jit import jit
@@ -15,7 +15,6 @@ from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     CMA,
-    COSTLY_ORDER,
     FRAME_FREE,
     FRAME_ISOLATED,
     FRAME_TAIL,
@@ -28,7 +27,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import count_free, list_index, pfn_of, push_frame, remove_frame
 from gmemlab.core.migrate import move_frames, split_source
-from gmemlab.core.page_alloc import free_pages, is_open
+from gmemlab.core.page_alloc import free_pages, is_open, is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_cpu
 from gmemlab.core.state import State
@@ -277,15 +276,6 @@ def compact(state: State) -> int:
 
 
 @jit
-def is_suitable(state: State, zone: int, order: int) -> bool:
-    """Whether there are base pages for the targets: twice the size of what is wanted (`compaction_suitable`, `compact_gap`).
-
-    Above the low watermark for orders above 3, above the min watermark for others.
-    """
-    return spare(state, zone, MOVABLE) - (2 << order) >= (state.zones[zone].low if order > COSTLY_ORDER else 0)
-
-
-@jit
 def is_deferred(state: State, zone: int, order: int) -> bool:
     """Whether compaction for this order failed lately: then 2**shift - 1 attempts are passed over (`compaction_deferred`)."""
     record = state.zones[zone]
@@ -310,18 +300,20 @@ def note_result(state: State, zone: int, order: int, result: int) -> None:
 
 
 @part
-def compact_for(state: State, order: int, migratetype: int) -> bool:
+def compact_for(state: State, order: int, migratetype: int, notes: bool) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 
     Unmovable memory may not come from ZONE_MOVABLE; a zone where it failed lately is passed over. Orders above 3 never get more
-    than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`).
+    than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`). Without `notes` a failure is not remembered: reclaim comes
+    next, and then another try (COMPACT_PRIO_ASYNC).
     """
     for zone in range(int(state.host[0].nr_zones)):
-        if not is_open(state, zone, migratetype) or not is_suitable(state, zone, order) or is_deferred(state, zone, order):
+        if not is_open(state, zone, migratetype) or not is_suitable(state, zone, order, 0) or is_deferred(state, zone, order):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
         result = compact_zone(state, zone, order, migratetype)
-        note_result(state, zone, order, result)
+        if notes or result == SUCCESS:
+            note_result(state, zone, order, result)
         if result == SUCCESS:
             return True
     return False

@@ -12,13 +12,13 @@ from gmemlab.core.daemons.compaction import (
     SUCCESS,
     compact_zone,
     is_deferred,
-    is_suitable,
     note_result,
 )
 from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
 from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import MOVABLE, UNMOVABLE, ZONE_MOVABLE
+from gmemlab.core.page_alloc import is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
@@ -36,7 +36,7 @@ def do_work(state: State) -> None:
         record = state.zones[zone]
         if record.kind > daemons.highest_zone or is_deferred(state, zone, order):
             continue
-        if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order):
+        if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order, 0):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
         result = compact_zone(state, zone, order, MOVABLE)
@@ -86,14 +86,3 @@ def kcompactd(state: State, milliseconds: int) -> int:
             milliseconds %= KCOMPACTD_INTERVAL
     daemons.kcompactd_sleep -= milliseconds
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
-
-
-@jit
-def wake(state: State, order: int, migratetype: int) -> None:
-    """An allocation of this order failed (`wakeup_kcompactd`)."""
-    daemons = state.daemons[0]
-    if daemons.nr_compacted == 0:
-        return
-    daemons.max_order = max(int(daemons.max_order), order)
-    if migratetype != MOVABLE:
-        daemons.highest_zone = layout.ZONE_NORMAL

@@ -32,6 +32,14 @@ DAEMONS: Final = np.dtype(
         ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of it
         ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
         ("kcompactd_sleep", "i8"),  # ms until it looks by itself
+        ("lru_head", "i4"),  # files of page cache (`scan_next`, `scan_prev`), by time of creation
+        ("lru_tail", "i4"),
+        ("lru_file", "i4"),  # where the hand of reclaim stands; 0: before the head
+        ("lru_dry", "i4"),  # it went round and met nothing, and nothing came since
+        ("lru_page", "i8"),
+        ("kswapd_order", "i8"),  # what kswapd was woken for since its last turn
+        ("kswapd_zone", "i8"),  # `kswapd_highest_zoneidx`: kind of the last zone that helps all of them
+        ("kswapd_woken", "i8"),
     ],
     align=True,
 )

@@ -3,6 +3,7 @@
 import errno
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.daemons.reclaim import call_kswapd
 from gmemlab.core.effort import alloc_folio, alloc_slowly
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
@@ -202,6 +203,13 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     return True
 
 
+@jit
+def note_read(state: State, file: int) -> None:
+    """Something comes into a file: where that is page cache, reclaim has something to look at."""
+    if state.files[file].kind == layout.KIND_CACHE:
+        state.daemons[0].lru_dry = 0
+
+
 @inline
 def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int, gfp: int) -> int:
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
@@ -212,6 +220,10 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
         pfn = alloc_slowly(state, 0, migratetype, gfp)
         if pfn == 0:
             return errno.ENOMEM
+        note_read(state, file)  # once more, as reclaim went round before this page was there
+    elif state.host[0].calls_kswapd:
+        call_kswapd(state, gfp)
+        note_read(state, file)
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
     state.tally[TALLY_ALLOCATED] += 1
@@ -231,6 +243,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
     migratetype, gfp = decisions.migratetype(policy), decisions.gfp(policy, int(state.files[file].kind), 0)
+    note_read(state, file)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
