@@ -124,7 +124,9 @@ class Reclaim:
         """32 pages; for orders above 3 until compaction has enough, and none where it has. Whether that helped."""
         buddy, highest = self.memory.buddy, highest_zone(mt)
         zones = self.zones(highest)
-        if order > 3 and all(self.has(zone, order, 0) or buddy.suits_compaction(zone, order, buddy.high[zone]) for zone in zones):
+        if order > 3 and all(
+            self.has(zone, order, 0) or buddy.suits_compaction(zone, order, buddy.high[zone]) for zone in zones
+        ):
             buddy.seen["nothing to reclaim"] += 1
             return True
         dropped = total = self.shrink(CLUSTER, highest, "direct")

@@ -105,7 +105,8 @@ class Snapshot:
     """The free memory of one machine at one time.
 
     ``date`` is UTC in ISO 8601; ``nodes`` counts the NUMA nodes with memory; ``memory_bytes`` is MemTotal; ``notes``
-    says, one sentence each, what could not be read, or was inferred.
+    says, one sentence each, what could not be read, or was inferred; ``reclaimable_pages`` are those of the page cache on the
+    lists that reclaim takes from (Active(file) and Inactive(file); shmem and mlocked pages are not among them).
     """
 
     format: int = field(default=FORMAT, kw_only=True)
@@ -118,6 +119,7 @@ class Snapshot:
     thp: Thp | None = None
     hugetlb: tuple[HugetlbPool, ...] = ()
     notes: tuple[str, ...] = ()
+    reclaimable_pages: int = 0
 
     @property
     def free_pages(self) -> int:
@@ -244,6 +246,7 @@ def _capture(root: Path) -> Snapshot:
         thp=features.read_thp(root),
         hugetlb=features.read_hugetlb_pools(root),
         notes=tuple(notes),
+        reclaimable_pages=memory.file_lists // PAGE_SIZE,
     )
 
 
@@ -348,6 +351,7 @@ def _completed(
 def _check(snapshot: Snapshot) -> None:
     if not snapshot.zones:
         raise UsageError("no zones", key="zones")
+    _at_most(snapshot.reclaimable_pages, sum(zone.present_pages for zone in snapshot.zones), "reclaimable_pages")
     for index, zone in enumerate(snapshot.zones):
         _check_names(zone, f"zones[{index}]")
         _check_sizes(zone, f"zones[{index}]")

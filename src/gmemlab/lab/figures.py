@@ -14,6 +14,7 @@ from gmemlab.core.daemons import khugepaged
 from gmemlab.core.layout import BLOCK_ORDER, GIGA_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
 from gmemlab.core.state import Records
 from gmemlab.lab.simulate import Run
+from gmemlab.model.vmstat import VMSTAT
 
 COLLAPSE_FAILURES: Final = {
     "collapse_failed_holes": layout.TALLY_SCAN + khugepaged.SCAN_EXCEED_NONE_PTE,
@@ -116,6 +117,12 @@ FIGURES: Final[Mapping[str, Figure]] = {
         "count", "guests' private 4K pages that were moved or collapsed, which no kernel does: an upper bound (K16)"
     ),
     "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
+    "pgscan_kswapd": Figure("count", "4K pages of the host's page cache that kswapd looked at (names of /proc/vmstat)"),
+    "pgsteal_kswapd": Figure("count", "of these, dropped"),
+    "pgscan_direct": Figure("count", "the same by allocations that found no memory"),
+    "pgsteal_direct": Figure("count", "of these, dropped"),
+    "pageoutrun": Figure("count", "times that kswapd worked"),
+    "allocstall": Figure("count", "times that an allocation reclaimed by itself"),
 }
 
 
@@ -257,6 +264,7 @@ def _operations(tally: Tally) -> Figures:
         "kcompactd_runs": layout.TALLY_KCOMPACTD_RUNS,
         "collapsed": layout.TALLY_SCAN + khugepaged.SCAN_SUCCEED,
         "collapse_copied": layout.TALLY_COLLAPSE_COPIED,
+        **VMSTAT,
         **COLLAPSE_FAILURES,
     }
     figures: Figures = {name: int(tally[index]) for name, index in counts.items()}

@@ -30,15 +30,30 @@ def batch_size(managed: int) -> int:
     return 1 if batch <= 1 else (1 << (batch + batch // 2).bit_length() - 1) - 1
 
 
-def low_watermark(managed: int) -> int:
-    """The low watermark of a machine of one zone, in pages: with huge pages on, at least two free blocks of each type (6.18).
+def watermarks(managed: int) -> tuple[int, int, int]:
+    """Min, low and high of a machine of one zone, in pages: with huge pages on, at least two free blocks of each type (6.18).
 
     `init_per_zone_wmark_min`, raised by `set_recommended_min_free_kbytes`, then `__setup_per_zone_wmarks`.
     """
     least = min(max(isqrt(managed * 4 * 16), 128), 262144) // 4
     recommended = min(BLOCK_PAGES * (2 + 9), managed // 20)
     lowest = max(least, recommended)
-    return lowest + max(lowest // 4, managed // 1000)
+    step = max(lowest // 4, managed // 1000)
+    return lowest, lowest + step, lowest + 2 * step
+
+
+def low_watermark(managed: int) -> int:
+    """The low one."""
+    return watermarks(managed)[1]
+
+
+def give_watermarks(state: State) -> None:
+    """Give a machine of one zone that has none the watermarks that Linux would compute."""
+    record = state.zones[0]
+    least, low, high = watermarks(int(record.end - record.start) * BLOCK_PAGES)
+    record.wmark_min = record.reserve = least
+    record.low, record.high = low - least, high - least
+    state.host[0].watermarks = 1
 
 
 def give_cpus(state: State, cpus: int, low_pages: Sequence[int] | None = None) -> None:

@@ -13,11 +13,12 @@ from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine
-from gmemlab.model.cpus import check_cpus, give_cpus
+from gmemlab.model.cpus import check_cpus, give_cpus, give_watermarks
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.policies import KINDS, PolicyTable
-from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory
+from gmemlab.model.vmstat import cached_pages, counters
+from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory, page_cache
 from gmemlab.policy import atomic as atomic_memory
 from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
@@ -48,7 +49,13 @@ class Host:
     notes: tuple[str, ...]
 
     def __init__(
-        self, size: int | str, fragmentation: float | None = None, seed: int = 0, cpus: int = 0, cma: int | str = 0
+        self,
+        size: int | str,
+        fragmentation: float | None = None,
+        seed: int = 0,
+        cpus: int = 0,
+        cma: int | str = 0,
+        watermarks: bool = False,
     ) -> None:
         """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
 
@@ -60,6 +67,7 @@ class Host:
                 takes some hundred times longer where blocks are uniform; without them (0) pages go to the free lists at once.
             cma: bytes, or a size, at the end of memory that only movable memory may use (the kernel's `cma=`). What drivers
                 take of it with `cma_alloc` is not modelled.
+            watermarks: whether a reserve stays free, and kswapd works, as Linux sets that (`set_watermarks`).
 
         Raises:
             UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
@@ -85,6 +93,8 @@ class Host:
         if fragmentation:
             self._precondition(fragmentation, seed)
         self._give_cpus(cpus, None)
+        if watermarks:
+            self.set_watermarks()
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
@@ -103,7 +113,8 @@ class Host:
         host = cls.__new__(cls)
         state = machine.from_snapshot(snapshot)
         host._adopt(state, description, snapshot.notes)
-        host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
+        files = (*host._boot_files(), host._boot_cache() if snapshot.reclaimable_pages else 0)
+        host.notes += machine.fill_from_snapshot(state, snapshot, files, seed)
         host._give_cpus(cpus, machine.low_watermarks(snapshot))
         return host
 
@@ -180,6 +191,26 @@ class Host:
                 "not how the kernel takes memory that cannot wait", key="atomic", value=str(atomic), allowed=allowed
             )
         return self._open(size, atomic_memory(piece))
+
+    def page_cache(self, size: int | str) -> GuestMemory:
+        """Clean page cache of the host, in 4K pages: `allocate` reads it, reclaim drops it where memory is short.
+
+        The oldest goes first: what was made first, and of that the first pages (`core.daemons.reclaim`). On a machine without
+        watermarks (`set_watermarks`) that happens only when nothing is free any more.
+
+        Raises:
+            OperationError: as `guest_memfd` does for sizes.
+        """
+        return self._open(size, page_cache())
+
+    def set_watermarks(self) -> None:
+        """Give an empty or fragmented machine the watermarks of Linux 6.18; others have those of their snapshot."""
+        if not self.state.host[0].watermarks and len(self.state.zones) == 1:
+            give_watermarks(self.state)
+
+    def vmstat(self) -> dict[str, int]:
+        """What reclaim did, under the names of /proc/vmstat, and `nr_cache`, the 4K pages that it could drop now."""
+        return counters(self.state)
 
     def grow_pool(self, page: int | str, count: int, hvo: bool = True) -> int:
         """Add up to `count` huge pages of 2M or 1G to their pool. Returns how many could be had."""
@@ -308,6 +339,11 @@ class Host:
         return int(np.maximum(self.state.zones.free - self.state.zones.reserve, 0).sum()) * PAGE_SIZE
 
     @property
+    def reclaimable_bytes(self) -> int:
+        """Bytes of page cache, which reclaim can drop."""
+        return cached_pages(self.state) * PAGE_SIZE
+
+    @property
     def free_2m(self) -> int:
         """2M pages to be had from the free lists now."""
         return machine.free_in_blocks(self.state) // BLOCK_PAGES
@@ -364,6 +400,10 @@ class Host:
         """Two files, laid out like the machine, that own what was in use at the start: unmovable and movable."""
         size = (int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE
         return self.background(size, movable=False).file, self.background(size, movable=True).file
+
+    def _boot_cache(self) -> int:
+        """A third file like these, for page cache."""
+        return self.page_cache((int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE).file
 
     def _give_cpus(self, cpus: int, low_pages: list[int] | None) -> None:
         give_cpus(self.state, cpus, low_pages)

@@ -90,9 +90,14 @@ def low_watermarks(snapshot: Snapshot) -> list[int]:
     return [zone.low_pages for zone in _zones(snapshot)]
 
 
-def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int], seed: int) -> tuple[str, ...]:
-    """Give every block its type and contents: in use (owned by one of two files), or free as the lists say."""
+def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, int], seed: int) -> tuple[str, ...]:
+    """Give every block its type and contents: in use (owned by one of three files), or free as the lists say.
+
+    Of the blocks whose use can be moved some belong to the third file, page cache, so that it has about what reclaim could
+    drop: whole blocks, drawn from the seed, as nothing tells where it lies.
+    """
     notes = []
+    share = _cache_share(snapshot)
     spare: list[tuple[int, int]] = []
     for row, zone in enumerate(_zones(snapshot)):
         start, end = _bounds(zone)
@@ -102,12 +107,13 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int],
         managed = min(int(blocks.sum()), end - start - deferred)
         blocks = _fit(blocks, managed)
         placement = place(start, blocks, chunks, rng)
+        cached = np.random.default_rng([seed, row, 1]).random(len(placement.types)) < share
+        owners = np.where(np.isin(placement.types, _FIXED), 0, np.where(cached, 2, 1))
         for offset, migratetype in enumerate(placement.types.tolist()):
-            owner = files[0] if migratetype in _FIXED else files[1]
-            boot.occupy(state, start + offset, owner, migratetype)
-        movable = ~np.isin(placement.types[placement.firsts // BLOCK_PAGES - start], _FIXED)
-        for file, chosen in ((files[0], ~movable), (files[1], movable)):
-            boot.punch_each(state, file, placement.firsts[chosen], placement.pages[chosen])
+            boot.occupy(state, start + offset, files[owners[offset]], migratetype)
+        owner = owners[placement.firsts // BLOCK_PAGES - start]
+        for number, file in enumerate(files):
+            boot.punch_each(state, file, placement.firsts[owner == number], placement.pages[owner == number])
         boot.free_range(state, start + managed, start + managed + deferred)
         spare.append((end - start - managed - deferred, start + managed + deferred))
         if placement.unplaced:
@@ -116,6 +122,17 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int],
             )
     _place_structs(state, max(spare))
     return tuple(notes)
+
+
+def _cache_share(snapshot: Snapshot) -> float:
+    """Which part of the memory in use in movable blocks reclaim could drop."""
+    used = 0
+    for zone in _zones(snapshot):
+        blocks, chunks = _counts(zone)
+        movable = [number for number in range(layout.NR_MIGRATETYPES) if number not in _FIXED]
+        free = chunks[movable] @ (1 << np.arange(layout.NR_ORDERS))
+        used += max(0, int(blocks[movable].sum() * BLOCK_PAGES - free.sum()))
+    return min(1.0, snapshot.reclaimable_pages / used) if used else 0.0
 
 
 def _place_structs(state: State, spare: tuple[int, int]) -> None:

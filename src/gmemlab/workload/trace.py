@@ -49,6 +49,7 @@ class Trace:
         seed: what the stream was drawn from.
         not_admitted: guests that found the host full by their sizes and were not started.
         daemons: how those of the host work.
+        cache_pages: page cache that the host has at the start.
     """
 
     events: Events
@@ -61,6 +62,7 @@ class Trace:
     seed: int
     not_admitted: int
     daemons: Daemons = field(default_factory=Daemons)
+    cache_pages: int = 0
 
 
 def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
@@ -93,6 +95,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         seed=seed,
         not_admitted=fleet.not_admitted,
         daemons=scenario.daemons,
+        cache_pages=_cache_pages(scenario, host_free_bytes),
     )
 
 
@@ -139,6 +142,12 @@ def _vm_faults(vm: int, own: Events, pages: int | None) -> list[str]:
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream))))
+
+
+def _cache_pages(scenario: Scenario, free_bytes: int) -> int:
+    """Return the size of the page cache, in pages, whole 2 MiB blocks. Guests can have it."""
+    share = scenario.background.cache if scenario.background else 0
+    return int(free_bytes // PAGE_SIZE // BLOCK_PAGES * share) * BLOCK_PAGES
 
 
 def _background_pages(scenario: Scenario, free_bytes: int) -> tuple[int, int]:

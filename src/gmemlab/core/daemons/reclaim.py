@@ -100,6 +100,7 @@ def shrink(state: State, wanted: int, highest: int, counter: int) -> int:
         daemons.lru_dry = 1
     state.tally[counter] += scanned
     state.tally[counter + 1] += dropped
+    state.tally[layout.TALLY_HOST_RELEASED] += dropped
     return dropped
 
 
