@@ -94,7 +94,7 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, 
     """Give every block its type and contents: in use (owned by one of three files), or free as the lists say.
 
     Of the blocks whose use can be moved some belong to the third file, page cache, so that it has about what reclaim could
-    drop: whole blocks, drawn from the seed, as nothing tells where it lies.
+    drop: pairs of blocks, drawn from the seed, as nothing tells where it lies.
     """
     notes = []
     share = _cache_share(snapshot)
@@ -107,7 +107,8 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, 
         managed = min(int(blocks.sum()), end - start - deferred)
         blocks = _fit(blocks, managed)
         placement = place(start, blocks, chunks, rng)
-        cached = np.random.default_rng([seed, row, 1]).random(len(placement.types)) < share
+        drawn = np.random.default_rng([seed, row, 1]).random(len(placement.types) // 2 + 1) < share
+        cached = drawn[(start % 2 + np.arange(len(placement.types))) // 2]  # by pairs, as a free chunk may be one
         owners = np.where(np.isin(placement.types, _FIXED), 0, np.where(cached, 2, 1))
         for offset, migratetype in enumerate(placement.types.tolist()):
             boot.occupy(state, start + offset, files[owners[offset]], migratetype)
