@@ -121,6 +121,22 @@ def test_a_failed_huge_page_of_guest_memfd_costs_the_cache_4m_more(world: MakeWo
     assert count(model, "pgsteal_kswapd") % 32 == 0
 
 
+def test_nothing_is_reclaimed_where_compaction_has_enough(world: MakeWorld) -> None:
+    """`compaction_ready`: half of all pages are free, and every block has an unmovable one, so that none can be made."""
+    model = world(8)
+    cache, stones = full(model), new(model, 7, SMALL)
+    for block in range(7):
+        model.punch(cache, 512 * block + 1, 1)
+        model.allocate(stones, block, 1)
+    for page in range(0, FREE_OF_8, 2):
+        model.punch(cache, page, 1)
+    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
+    model.allocate(guest, 0, 512)
+    assert {page[1] for page in model.observe()["files"][guest].values()} == {0}
+    assert count(model, "pgscan_direct") == 0
+    assert count(model, "compactions") >= 1
+
+
 def test_kswapd_takes_a_boost_back(world: MakeWorld) -> None:
     """`balance_pgdat`: a block was boosted; it drops as much, and the watermarks are what they were."""
     model = world(8)

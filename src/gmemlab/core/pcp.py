@@ -4,8 +4,8 @@ There is one list for each migratetype and order up to 3, and two for order 9. W
 list: it merges with nothing, and watermarks do not count it. A CPU refills in batches, which grow while it only allocates, and
 gives back in batches, which grow while it only frees. Where the host has no CPUs of its own, there are no lists.
 
-An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: Linux has them given back
-once reclaim made progress (`__alloc_pages_direct_reclaim`), and here is no reclaim.
+An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: they are given back only
+once reclaim made progress (`__alloc_pages_direct_reclaim`), and without page cache there is none.
 """
 
 from gmemlab.core import layout
