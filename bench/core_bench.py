@@ -96,7 +96,7 @@ def page_by_page(ref: float) -> None:
     host = Host("9G")
     pages = PAGES_8G // 2
     row = host.policy_row(find("4k"))
-    _, file = execute.open_guest(host.state, pages, KINDS["guest_memfd"], row, 0)
+    _, file = execute.open_guest(host.state, pages, KINDS["guest_memfd"], row, 0, 0)
     times = []
     for _ in range(RUNS + 1):
         start = time.perf_counter()

@@ -55,7 +55,7 @@ class ModelFile:
         chosen = find(policy)
         self.pages = size // abi.PAGE
         row = self.host.policy_row(chosen)
-        error, self.file = execute.open_guest(self.host.state, self.pages, KINDS[chosen.memory], row, 0)
+        error, self.file = execute.open_guest(self.host.state, self.pages, KINDS[chosen.memory], row, 0, 0)
         assert error == 0
 
     def run(self, op: int) -> float:

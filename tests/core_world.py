@@ -16,6 +16,7 @@ from gmemlab.core.layout import (
     FRAME_DEFERRED,
     FRAME_ORPHAN,
     GIGA_ORDER,
+    GUEST_GENERIC,
     HISTORY,
     HUGE_MAPPED,
     INHIBIT,
@@ -30,11 +31,15 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.state import State, reserve_state
+from gmemlab.model.nodes import LOCAL, set_nodes
 from gmemlab.model.observe import free_list, kept_list
 from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
 
 Result = tuple[int, int]
-CHOICES = ("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair", "zero_scan")
+CHOICES = (
+    *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
+    *("zero_scan", "truncation"),
+)
 
 
 @dataclass
@@ -65,7 +70,8 @@ class CoreWorld:
                 if last > first:
                     boot.free_range(self.state, first, last)
                 first = max(last, first + 1)
-        self.state.host[0].struct_frame = BLOCK_PAGES
+        self.state.nodes.struct_frame = BLOCK_PAGES  # all of them lie in the first blocks
+        self.distances = [[LOCAL]]
 
     def policy(self, policy: OraclePolicy) -> int:
         if policy not in self.policies:
@@ -81,8 +87,10 @@ class CoreWorld:
                 record.shared_policy = self.policy(policy.beside())
         return self.policies[policy]
 
-    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> Result:
-        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy), 0)
+    def create(
+        self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
+    ) -> Result:
+        error, file = execute.open_guest(self.state, pages, policy.kind, self.policy(policy), 0, guest)
         if error:
             return error, 0
         self.created += 1
@@ -103,6 +111,9 @@ class CoreWorld:
     def run(self, op: int, file: int, first: int, count: int, arg: int = 0) -> Result:
         error, done = execute.execute(self.state, op, self.files[file], first, count, arg)
         return int(error), int(done)
+
+    def ready(self, file: int) -> Result:
+        return self.run(layout.OP_READY, file, 0, 0)
 
     def destroy(self, file: int) -> Result:
         result = self.run(layout.OP_DESTROY, file, 0, 0)
@@ -146,18 +157,39 @@ class CoreWorld:
     def unreference(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_UNREFERENCE, file, first, count)
 
-    def grow_pool(self, order: int, count: int, hvo: bool) -> Result:
-        error, done = execute.fill_pool(self.state, order, count, int(hvo))
+    def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> Result:
+        error, done = execute.fill_pool(self.state, order, count, int(hvo), nodes)
         return int(error), int(done)
 
-    def set_pool(self, order: int, count: int, overcommit: int) -> int:
-        return int(execute.set_pool(self.state, order, count, overcommit))
+    def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
+        return int(execute.set_pool(self.state, order, count, overcommit, node))
 
-    def demote(self, count: int) -> Result:
-        error, done = execute.demote_pages(self.state, count)
+    def demote(self, count: int, nodes: int = 0) -> Result:
+        error, done = execute.demote_pages(self.state, count, nodes)
         return int(error), int(done)
+
+    def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
+        self.distances = distances
+        self.state.zones.node = of_zone
+        set_nodes(self.state, distances, 0)
+
+    def bind(self, file: int, mode: int, allowed: int, home: int) -> Result:
+        execute.bind_nodes(self.state, self.files[file], mode, allowed, home)
+        return 0, 0
+
+    def mount(self, order: int, most: int, least: int) -> Result:
+        error, subpool = execute.open_mount(self.state, order, most, least)
+        return int(error), int(subpool)
+
+    def unmount(self, mount: int) -> Result:
+        return int(execute.close_mount(self.state, mount)), 0
+
+    def join(self, mount: int, file: int) -> Result:
+        execute.join_mount(self.state, mount, self.files[file])
+        return 0, 0
 
     def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+        set_nodes(self.state, self.distances, count)
         self.state.host[0].nr_cpus = count
         for zone in range(len(self.zones)):
             for pcp in self.state.pcps[zone * layout.MAX_CPUS :][:count]:
@@ -220,6 +252,13 @@ class CoreWorld:
             "deferred": deferred,
             "counters": self.observe_counters(),
             "boosts": [int(boost) for boost in self.state.zones.boost],
+            "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
+            "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
+            "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
+            "entries": {name: self.observe_entries(file) for name, file in self.files.items()},
+            "kept_entries": self.count_kept_entries(),
+            "operations": self.observe_operations(),
+            "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 
     def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
@@ -244,10 +283,10 @@ class CoreWorld:
         table = self.pages_of(file)
         seen = table[:, 0] | table[:, 2] | table[:, 4]
         indexes = np.flatnonzero(seen)
-        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes, :5].tolist()), strict=True))
 
     def pages_of(self, file: int) -> NDArray[np.int64]:
-        table = np.zeros((int(self.state.files[file].pages), 5), dtype=np.int64)
+        table = np.zeros((int(self.state.files[file].pages), measure.NR_LISTED), dtype=np.int64)
         measure.list_pages(self.state, file, 0, table)
         return table
 
@@ -260,14 +299,49 @@ class CoreWorld:
                 found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
         return found
 
-    def observe_pool(self, order: int) -> tuple[int, int, int, list[int]]:
-        pool = self.state.pools[1 if order == GIGA_ORDER else 0]
+    def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
+        table = self.pages_of(file)[:, 5:]
+        indexes = np.flatnonzero(table.any(axis=1))
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+
+    def observe_entries(self, file: int) -> dict[int, tuple[int, int]]:
+        """(one RMP entry, one-way mark) of every 2 MiB of file for which one of them is set."""
+        record = self.state.files[file]
+        marks = self.state.hardware.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
+        assert not any(mark & layout.ZAPPED for mark in marks)
+        seen = ((mark & layout.RMP_WHOLE, mark // layout.ONE_WAY & 1) for mark in marks)
+        return {block: pair for block, pair in enumerate(seen) if any(pair)}
+
+    def count_kept_entries(self) -> int:
+        """Frames of orphans that the RMP still gives to a guest."""
+        found = 0
+        for block in range(1, self.nr_blocks + 1):
+            record = self.state.blocks[block]
+            if record.kind == ORPHAN:
+                found += BLOCK_PAGES if record.assigned < 0 else int(record.assigned)
+            elif record.kind == SPLIT:
+                base = int(record.detail) * BLOCK_PAGES
+                frames = self.state.frames[base : base + BLOCK_PAGES]
+                found += int(frames["index"][frames["kind"] == FRAME_ORPHAN].sum())
+        assert found == self.state.host[0].kept_entries
+        return found
+
+    def observe_operations(self) -> dict[tuple[int, int], int]:
+        counts = self.state.tally[layout.TALLY_HARDWARE :].tolist()
+        return {divmod(place, layout.NR_PHASES): count for place, count in enumerate(counts) if count}
+
+    def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
+        number = 1 if order == GIGA_ORDER else 0
+        pool = self.state.pools[number]
+        parts = self.state.node_pools[number * layout.MAX_NODES :][: len(self.distances)]
         idle = []
-        block = int(pool.head)
-        while block:
-            idle.append(block * BLOCK_PAGES)
-            block = int(self.state.blocks[block].next)
-        return int(pool.nr), int(pool.free), int(pool.reserved), idle
+        for part in parts:
+            block = int(part.head)
+            while block:
+                idle.append(block * BLOCK_PAGES)
+                block = int(self.state.blocks[block].next)
+        of_nodes = [(int(part.nr), int(part.surplus)) for part in parts]
+        return int(pool.nr), int(pool.free), int(pool.reserved), idle, of_nodes
 
     def observe_promised(self, file: int) -> list[int]:
         record = self.state.files[file]
@@ -330,5 +404,6 @@ class CoreWorld:
             "pgsteal_kswapd": tally[layout.TALLY_PGSTEAL_KSWAPD],
             "pgscan_direct": tally[layout.TALLY_PGSCAN_DIRECT],
             "pgsteal_direct": tally[layout.TALLY_PGSTEAL_DIRECT],
+            "missed_pages": tally[layout.TALLY_NUMA_MISS_PAGES],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

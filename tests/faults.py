@@ -20,6 +20,7 @@ TYPES: Final = "tests/test_oracle_types.py::test_"
 RECLAIM: Final = "tests/test_oracle_reclaim.py::test_"
 CPUS: Final = "tests/test_oracle_cpus.py::test_"
 DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
+NODES: Final = "tests/test_oracle_nodes.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/faults.py::test_short_game"
 
@@ -163,9 +164,37 @@ FAULTS: Final = (
     Fault(
         "a punched huge page is not promised to its file again",
         "pools.py",
-        "        pool.reserved += 1\n",
-        "        pool.reserved += 0\n",
+        "        state.files[file].reserved += 1\n        pool.reserved += 1\n",
+        "        state.files[file].reserved += 1\n",
         (f"{GAME}[hugetlb-2m-2]",),
+    ),
+    Fault(
+        "bound memory comes from any node",
+        "nodes.py",
+        "(allowed == 0 or (allowed >> int(",
+        "(allowed >= 0 or (allowed >> int(",
+        (f"{NODES}bound_memory_goes_nowhere_else[core]",),
+    ),
+    Fault(
+        "blocks are kept unmixed on other nodes first",
+        "nodes.py",
+        "if effort == UNMIXED and state.zones[zone].node != wanted:",
+        "if effort == UNMIXED and state.zones[zone].node == -1:",
+        (f"{NODES}locality_matters_more_than_unmixed_blocks",),
+    ),
+    Fault(
+        "a page that is given back pays for surplus of another node",
+        "pools.py",
+        "elif state.node_pools[part_of(order, node)].surplus:",
+        "elif pool.surplus:",
+        (f"{NODES}pages_are_taken_near_and_bound_files_take_surplus[core]",),
+    ),
+    Fault(
+        "a mount keeps nothing for its files",
+        "subpools.py",
+        "    record.rsv_hpages += kept\n",
+        "    kept = 0\n",
+        (f"{NODES}a_mount_limits_and_keeps[core]",),
     ),
     Fault(
         "movable frames are not counted",

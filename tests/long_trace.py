@@ -197,7 +197,7 @@ class Trace:
         background = np.array([self.world.files[file] for file in self.background], dtype=np.int64)
         policy = self.world.policy(oracle_policy(POLICIES[RUNNER_POLICY]))
         while cursor[0].event < len(events):
-            run.run(state, events.view(np.recarray), vms, guests, background, policy, cursor, budget)
+            run.run(state, events.view(np.recarray), vms, guests, background, policy, 0, cursor, budget)
             self.results.append((int(cursor[0].event), int(cursor[0].done)))
         self.results += [(int(vm.status), int(vm.file)) for vm in vms]
 

@@ -6,16 +6,27 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 
 import errno
 
+import oracle_snp as snp
+import oracle_tdx as tdx
 from gmemlab.core.layout import (
+    ACCEPT_2M,
+    ACCEPT_4K,
     BLOCK_ORDER,
+    BLOCK_PAGES,
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
     GIGA_ORDER,
+    GUEST_GENERIC,
+    GUEST_SNP,
+    GUEST_TDX,
     HOST,
     KIND_ANON,
     KIND_CACHE,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
+    NODES_LOCAL,
+    PHASE_RUNNING,
+    PHASE_TEAR_DOWN,
     PRIVATE,
     PUNCH_DEFER,
     SHARED,
@@ -25,11 +36,12 @@ from gmemlab.core.layout import (
 )
 from oracle_audit import check
 from oracle_compaction import compact
-from oracle_daemons import Daemons
-from oracle_files import File, Hold, Observation, OraclePolicy
+from oracle_daemons import Daemons, Kcompactd
+from oracle_files import File, Hold, Mount, Observation, OraclePolicy, Pool
 from oracle_mapping import map_private
 from oracle_memory import Memory
-from oracle_observe import observe_blocks, observe_pages
+from oracle_nodes import Nodes, nearest_first
+from oracle_observe import kept_entries, observe_blocks, observe_entries, observe_pages, observe_states
 from oracle_operations import convert, populate, punch, punch_is_aligned, use
 from oracle_page_alloc import Cpu
 from oracle_repair import collapse, free_lazily, split_deferred
@@ -56,16 +68,21 @@ class OracleHost:
         self.files: dict[int, File] = {}
         self.created = 0
         self.daemons = Daemons()
-        self.memory.wake_kcompactd = self.daemons.kcompactd.wake
+        self.memory.wake_kcompactd = self.daemons.wake
+        self.mounts: list[Mount | None] = []
 
     # -- files --------------------------------------------------------------------------------------------------------
-    def create(self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None) -> tuple[int, int]:
+    def create(
+        self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
+    ) -> tuple[int, int]:
         """A new file; (errno, file id). Slots are (gfn, pages, first page in the file)."""
         if pages <= 0 or not policy_is_possible(policy) or pages % (1 << min(policy.sizes)) != 0:
             return errno.EINVAL, 0
         if policy.conversion == CONVERT_TWO_SOURCES and pages % (1 << min(policy.shared_sizes or (0,))) != 0:
             return errno.EINVAL, 0
-        file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)])
+        file = File(self.created + 1, pages, policy, slots if slots is not None else [(0, pages, 0)], guest=guest)
+        file.operations = self.memory.operations
+        file.rmp = self.memory.rmp if guest == GUEST_SNP else None
         if file.from_pool() and file.confidential():
             pool = self.memory.pools[policy.sizes[0]]
             wanted = pages // file.unit()
@@ -100,10 +117,16 @@ class OracleHost:
             self.empty(self.files.pop(-file))
         return 0, target.size
 
+    def ready(self, file: int) -> tuple[int, int]:
+        """The guest runs."""
+        self.files[file].phase = PHASE_RUNNING
+        return 0, 0
+
     def empty(self, file: File) -> None:
         self.daemons.leave(file)
         if file.policy.kind == KIND_CACHE:
             self.memory.reclaim.leave(file)
+        file.phase = PHASE_TEAR_DOWN
         newest_first = list(reversed(file.holds))
         for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):
             self.memory.drop(hold)
@@ -113,8 +136,7 @@ class OracleHost:
         if file.from_pool():
             pool = self.memory.pools[file.policy.sizes[0]]
             unused = file.outstanding()
-            pool.reserved -= unused
-            self.memory.drop_surplus(pool, unused)
+            self.memory.forget(pool, unused if file.mount is None else file.mount.put(unused))
             file.reservation = 0
             file.promised = set()
 
@@ -141,11 +163,16 @@ class OracleHost:
         a, b = first, first + count
         if target.policy.kind == KIND_HUGETLB:
             a, b = a - a % unit, -(-b // unit) * unit
+        mode = target.node_mode
+        if target.policy.kind == KIND_HUGETLB:
+            target.node_mode = NODES_LOCAL  # fallocate of hugetlbfs knows no policy
+        error = 0
         for index in range(a, b):
-            error = populate(self.memory, target, index, by_fallocate=True)
+            error = error or populate(self.memory, target, index, by_fallocate=True)
             if error:
-                return error, max(0, index - first)
-        return 0, count
+                break
+        target.node_mode = mode
+        return (error, max(0, index - first)) if error else (0, count)
 
     def collapse(self, file: int, first: int, count: int) -> tuple[int, int]:
         """MADV_COLLAPSE (L15)."""
@@ -180,10 +207,49 @@ class OracleHost:
         if first % target.unit() or first + count > target.size:
             return errno.EINVAL, 0
         wanted = {index // target.unit() for index in range(first, first + count)} - target.promised
-        if not self.memory.promise(self.memory.pools[target.policy.sizes[0]], len(wanted)):
+        if not self.promise(target, len(wanted)):
             return errno.ENOMEM, 0
         target.promised |= wanted
         return 0, count
+
+    def promise(self, file: File, pages: int) -> bool:
+        """So many pages more are promised to a file, as far as its mount and the pool go."""
+        pool, nodes = self.memory.pools[file.policy.sizes[0]], self.memory.buddy.nodes
+        node = nodes.of_cpu(self.memory.buddy.cpu) if nodes.cpus else file.home
+        more = pages if file.mount is None else file.mount.get(pages)
+        if more is None:
+            return False
+        if self.memory.promise(pool, more, node):
+            return True
+        if file.mount is not None:
+            file.mount.used -= more if file.mount.most is not None else 0
+            if pages > more:
+                self.memory.forget(pool, file.mount.put(pages - more))
+        return False
+
+    def mount(self, order: int, most: int, least: int) -> tuple[int, int]:
+        """A mount of hugetlbfs, -1 for no limit; (errno, its number from 1)."""
+        pool = self.memory.pools[order]
+        if least > 0 and not self.memory.promise(pool, least):
+            return errno.ENOMEM, 0
+        limits = (None if most < 0 else most, None if least < 0 else least)
+        self.mounts.append(Mount(pool, *limits, kept=max(least, 0)))
+        return 0, len(self.mounts)
+
+    def unmount(self, mount: int) -> tuple[int, int]:
+        """It goes, and what it keeps; EBUSY while it has files."""
+        mine = self.mounts[mount - 1]
+        assert mine is not None
+        if any(file.mount is mine for file in self.files.values()):
+            return errno.EBUSY, 0
+        self.memory.forget(mine.pool, mine.least or 0)
+        self.mounts[mount - 1] = None
+        return 0, 0
+
+    def join(self, mount: int, file: int) -> tuple[int, int]:
+        """A new file is of a mount."""
+        self.files[file].mount = self.mounts[mount - 1]
+        return 0, 0
 
     def punch(self, file: int, first: int, count: int) -> tuple[int, int]:
         """Punch a hole (G22 to G24)."""
@@ -203,8 +269,17 @@ class OracleHost:
         size = self.files[file].size
         if first + count > size and kind != HOST:
             return errno.EINVAL, 0
+        target = self.files[file]
+        if kind == PRIVATE and target.confidential():
+            ask_for_accepts(target, first, first + count, accept)
+        reached: list[int] = []  # of one block
         for index in range(first, first + count):
-            error = self.touch(self.files[file], index, kind, accept) if index < size else errno.EACCES  # SIGBUS (G26)
+            error = self.touch(target, index, kind, accept) if index < size else errno.EACCES  # SIGBUS (G26)
+            reached += [] if error else [index]
+            if error or (index + 1) % BLOCK_PAGES == 0 or index + 1 == first + count:
+                if reached and kind == PRIVATE and target.confidential():
+                    touch_block(target, reached, accept, self.memory.counters)
+                reached = []
             if error:
                 return error, index - first
         return 0, count
@@ -227,7 +302,7 @@ class OracleHost:
             return error
         if written or backing.policy.kind != KIND_ANON:
             use(backing, index)
-        if kind == PRIVATE and file.confidential():
+        if kind == PRIVATE and file.confidential() and file.guest not in (GUEST_SNP, GUEST_TDX):
             map_private(file, index, accept, self.memory.counters)
         return 0
 
@@ -297,37 +372,47 @@ class OracleHost:
         return errno.EINVAL, 0
 
     # -- pools --------------------------------------------------------------------------------------------------------
-    def grow_pool(self, order: int, count: int, hvo: bool) -> tuple[int, int]:
+    def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> tuple[int, int]:
         """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
         if order not in self.memory.pools or count <= 0:
             return errno.EINVAL, 0
         for done in range(count):
-            if not self.memory.grow(self.memory.pools[order], hvo):
+            if not self.memory.grow(self.memory.pools[order], hvo, self.bits(nodes) or self.memory.all_nodes()):
                 return errno.ENOMEM, done
         return 0, count
 
-    def set_pool(self, order: int, count: int, overcommit: int) -> int:
+    def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
         """Give a pool its size, and how many surplus pages it may have (L19)."""
         if count < 0 or overcommit < 0:
             return errno.EINVAL
         if self.memory.pools[order].hvo:
             return errno.EOPNOTSUPP
-        self.memory.resize(self.memory.pools[order], count, overcommit)
+        self.memory.resize(self.memory.pools[order], count, overcommit, None if node < 0 else node)
         return 0
 
-    def demote(self, count: int) -> tuple[int, int]:
+    def demote(self, count: int, nodes: int = 0) -> tuple[int, int]:
         """Turn up to `count` idle 1 GiB pages, promised to nobody, into 2 MiB pages (L20); (errno, 1 GiB pages)."""
-        for done in range(count):
-            pool = self.memory.pools[GIGA_ORDER]
-            if len(pool.idle) <= pool.reserved:
-                return 0, done
-            if not self.memory.demote_one():
-                return errno.ENOMEM, done
-        return 0, count
+        return self.memory.demote(count, self.bits(nodes) or self.memory.all_nodes())
+
+    def bits(self, nodes: int) -> set[int]:
+        return {node for node in range(32) if nodes >> node & 1}
+
+    def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
+        """The host has several nodes."""
+        self.memory.buddy.nodes = Nodes(of_zone, nearest_first(distances))
+        self.daemons.kcompactds = [Kcompactd(node) for node in range(len(distances))]
+
+    def bind(self, file: int, mode: int, allowed: int, home: int) -> tuple[int, int]:
+        """A file's policy, and of the ordinary memory beside it."""
+        target = self.files[file]
+        for one in (target, target.other) if target.other else (target,):
+            one.node_mode, one.allowed, one.home = mode, frozenset(self.bits(allowed)), home
+        return 0, 0
 
     def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
         """So many CPUs keep lists of their own."""
         buddy = self.memory.buddy
+        buddy.nodes.cpus = count
         buddy.cpus = [[Cpu(batch, high_min, high_max) for _ in range(count)] for _ in buddy.zones]
 
     def run_on(self, cpu: int) -> None:
@@ -365,8 +450,7 @@ class OracleHost:
 
     def kcompactd(self, milliseconds: int, proactiveness: int = 20) -> tuple[int, int]:
         """Time passes for kcompactd; pages moved."""
-        self.daemons.kcompactd.proactiveness = proactiveness
-        return 0, self.daemons.kcompactd.tick(self.memory, milliseconds)
+        return 0, self.daemons.kcompactd(self.memory, milliseconds, proactiveness)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def observe(self) -> Observation:
@@ -388,17 +472,45 @@ class OracleHost:
             "blocktypes": list(memory.buddy.blocktype),
             "files": {file.id: observe_pages(file) for file in self.files.values()},
             "blocks": {file.id: observe_blocks(file) for file in self.files.values()},
-            "pools": {o: (p.nr, len(p.idle), p.reserved, list(p.idle)) for o, p in memory.pools.items()},
+            "pools": {order: self.observe_pool(pool) for order, pool in memory.pools.items()},
             "promised": {file.id: sorted(file.promised) for file in self.files.values()},
             "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
             "deferred": sorted(deferred),
-            "counters": dict(memory.counters),
+            "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
             "boosts": list(memory.buddy.boost),
+            "nodes": memory.buddy.nodes.observe(),
+            "mounts": [(mount.used, mount.kept) for mount in self.mounts if mount is not None],
+            "page_states": {file.id: observe_states(file) for file in self.files.values()},
+            "entries": {file.id: observe_entries(file) for file in self.files.values()},
+            "kept_entries": kept_entries(memory.rmp, memory.orphans),
+            "operations": {key: count for key, count in memory.operations.items() if count},
+            "direct": sorted(memory.rmp.direct),
         }
+
+    def observe_pool(self, pool: Pool) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
+        """Pages in all, idle, promised; the idle ones by node; pages and surplus ones of each node."""
+        idle = sorted(pool.idle, key=self.memory.buddy.node_of)
+        parts = [(pool.nr_on[node], pool.surplus_on[node]) for node in range(self.memory.buddy.nodes.count())]
+        return pool.nr, len(idle), pool.reserved, idle, parts
 
     def check(self) -> None:
         """Assert the oracle's own invariants."""
-        check(self.memory, self.files)
+        check(self.memory, self.files, [mount for mount in self.mounts if mount is not None])
+
+
+def touch_block(file: File, pages: list[int], accept: int, counters: dict[str, int]) -> None:
+    """What the hardware makes of an access to pages of one block."""
+    if file.guest == GUEST_SNP:
+        snp.access(file, pages, accept, counters)
+    elif file.guest == GUEST_TDX:
+        tdx.access(file, pages, accept, counters)
+
+
+def ask_for_accepts(file: File, first: int, end: int, accept: int) -> None:
+    """Before it accepts pages, an SNP guest asks for their state; those in front of the first shared one."""
+    stop = min([index for index in range(first, end) if index in file.shared], default=end)
+    if file.guest == GUEST_SNP and accept in (ACCEPT_4K, ACCEPT_2M):
+        snp.request_accepts(file, first, stop, accept)
 
 
 def policy_is_possible(policy: OraclePolicy) -> bool:

@@ -3,12 +3,12 @@
 from collections import Counter
 
 from gmemlab.core.layout import BLOCK_PAGES, FRESH, KIND_HUGETLB
-from oracle_files import File, Folio
+from oracle_files import File, Folio, Mount
 from oracle_mapping import block_pages
 from oracle_memory import Memory
 
 
-def check(memory: Memory, files: dict[int, File]) -> None:
+def check(memory: Memory, files: dict[int, File], mounts: list[Mount]) -> None:
     """Every frame has exactly one owner; folios, mappings, holds, pools and free lists are consistent."""
     folios: dict[Folio, None] = {}
     for file in files.values():
@@ -16,7 +16,7 @@ def check(memory: Memory, files: dict[int, File]) -> None:
         folios.update(dict.fromkeys(page.folio for page in file.pages.values()))
     check_owners(memory, list(folios))
     check_holds(memory, files, list(folios))
-    check_pools(memory, files, list(folios))
+    check_pools(memory, files, list(folios), mounts)
     assert all(count >= 0 for count in memory.counters.values())
 
 
@@ -79,12 +79,17 @@ def check_holds(memory: Memory, files: dict[int, File], folios: list[Folio]) -> 
     assert all(folio.busy() and not folio.members for folio in memory.orphans)
 
 
-def check_pools(memory: Memory, files: dict[int, File], folios: list[Folio]) -> None:
+def check_pools(memory: Memory, files: dict[int, File], folios: list[Folio], mounts: list[Mount]) -> None:
     in_use = {folio.huge: None for folio in folios + memory.orphans if folio.huge is not None}
     for order, pool in memory.pools.items():
         assert pool.nr == len(pool.idle) + sum(1 for huge in in_use if huge.order == order)
         mine = [file for file in files.values() if file.from_pool() and file.policy.sizes[0] == order]
-        assert pool.reserved == sum(file.outstanding() for file in mine) <= len(pool.idle)
+        kept = sum(mount.kept for mount in mounts if mount.pool is pool)
+        assert pool.reserved == kept + sum(file.outstanding() for file in mine) <= len(pool.idle)
+        for node in memory.all_nodes():
+            held = [pfn for pfn in pool.idle if memory.buddy.node_of(pfn) == node]
+            held += [huge.pfn for huge in in_use if huge.order == order and memory.buddy.node_of(huge.pfn) == node]
+            assert pool.nr_on[node] == len(held) and 0 <= pool.surplus_on[node] <= pool.nr_on[node]
     for file in files.values():
         present = {index // file.unit() for index in file.pages}
         assert present <= file.promised if file.policy.kind == KIND_HUGETLB else not file.promised

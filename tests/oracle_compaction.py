@@ -1,5 +1,6 @@
 """The oracle's compaction: two scanners, a dictionary of isolated chunks, and folios that are given other frames."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from gmemlab.core.layout import (
@@ -8,10 +9,11 @@ from gmemlab.core.layout import (
     CMA,
     HIGHATOMIC,
     ISOLATE,
+    KIND_ANON,
     MOVABLE,
 )
 from oracle_contig import move, split
-from oracle_files import Folio
+from oracle_files import File, Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
 
@@ -193,10 +195,10 @@ def compact(memory: Memory) -> int:
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int, notes: bool = True) -> bool:
+def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None, notes: bool = True) -> bool:
     """Direct compaction, zone by zone; failures are remembered, unless reclaim comes next."""
-    for number, zone in enumerate(memory.buddy.zones):
-        if not memory.buddy.may_use(zone, mt) or not memory.buddy.suits_compaction(number, order):
+    for number in memory.buddy.asked(mt, node, allowed):
+        if not memory.buddy.suits_compaction(number, order):
             continue
         scanners = memory.scanners.setdefault(number, Scanners())
         if scanners.passes_over(order):
@@ -210,3 +212,14 @@ def compact_for(memory: Memory, order: int, mt: int, notes: bool = True) -> bool
             scanners.failed = max(scanners.failed, order + 1)
             return True
     return False
+
+
+def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:
+    """The first node that has the most of a 2 MiB of a file, and all that have as much: folios, or anonymous pages."""
+    pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
+    if file.policy.kind != KIND_ANON:
+        pages = list({page.folio: page for page in pages}.values())
+    counts = Counter(memory.buddy.node_of(page.frame) for page in pages)
+    most = max(counts.values(), default=0)
+    alike = {node for node in memory.all_nodes() if counts[node] == most}
+    return min(alike), alike

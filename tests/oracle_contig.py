@@ -4,13 +4,15 @@ from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLA
 from oracle_files import Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
+from oracle_snp import move_entry
 from oracle_split import split_to_pages
 
 
-def alloc_giga(memory: Memory) -> int | None:
+def alloc_giga(memory: Memory, node: int = 0, allowed: set[int] | None = None) -> int | None:
     """The lowest aligned GiB in the first zone that has one; migratetypes do not change."""
     buddy = memory.buddy
-    for number, zone in enumerate(buddy.zones):
+    for number in buddy.asked(MOVABLE, node, allowed):
+        zone = buddy.zones[number]
         if buddy.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
             continue
         first = max(-(-zone.start // GIGA_BLOCKS), 1) * GIGA_BLOCKS
@@ -70,7 +72,7 @@ def empty_block(memory: Memory, block: int) -> bool:
         folio = memory.users.get(places.pop(0))
         if folio is None:
             continue
-        target = memory.buddy.alloc(folio.order, MOVABLE)
+        target = memory.buddy.alloc(folio.order, MOVABLE, memory.buddy.node_of(folio.pfn))
         if target is not None:
             old = folio.pfn
             move(memory, folio, target)
@@ -98,6 +100,7 @@ def move(memory: Memory, folio: Folio, target: int) -> None:
     folio.pfn = target
     for offset, pfn in enumerate(folio.frames()):
         memory.users[pfn] = folio
+        move_entry(folio.file, folio.file.pages[folio.index + offset].frame, pfn)
         folio.file.pages[folio.index + offset].frame = pfn
         copied_by_firmware = folio.file.confidential() and folio.index + offset not in folio.file.shared
         memory.counters["firmware_copies"] += copied_by_firmware

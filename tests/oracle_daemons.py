@@ -14,7 +14,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle_compaction import PROACTIVE, Compaction, Scanners, score_of_zone
+from oracle_compaction import PROACTIVE, Compaction, Scanners, most_on, score_of_zone
 from oracle_effort import alloc_with
 from oracle_files import File
 from oracle_memory import Memory
@@ -109,7 +109,8 @@ class Khugepaged:
             return "shared"
         reason = self.obstacle(file, base)
         if not reason:
-            pfn = alloc_with(memory, BLOCK_ORDER, MOVABLE if file.policy.movable else UNMOVABLE, frozenset({"direct"}))
+            mt = MOVABLE if file.policy.movable else UNMOVABLE
+            pfn = alloc_with(memory, BLOCK_ORDER, mt, frozenset({"direct"}), *most_on(memory, file, base))
             reason = "memory" if pfn is None else self.obstacle(file, base)
             if pfn is not None and reason:
                 memory.buddy.free(pfn, BLOCK_ORDER)
@@ -133,26 +134,25 @@ class Khugepaged:
 
 @dataclass
 class Kcompactd:
-    """`files` that it works for; what failed allocations want of it."""
+    """That of one node; what failed allocations want of it."""
 
+    node: int
     proactiveness: int = 20
-    files: list[File] = field(default_factory=list)
     order: int = 0
     highest: int = ZONE_MOVABLE
     sleep: int = INTERVAL
 
     def wake(self, order: int, highest: int) -> None:
         """A chunk of this order is wanted, in a zone up to a kind."""
-        if order and self.files:
-            self.order = max(self.order, order)
-            if highest < ZONE_MOVABLE:
-                self.highest = ZONE_NORMAL
+        self.order = max(self.order, order)
+        if highest < ZONE_MOVABLE:
+            self.highest = ZONE_NORMAL
 
-    def tick(self, memory: Memory, milliseconds: int) -> int:
-        """Time passes, step by step; pages moved."""
-        before = memory.counters["moved"]
-        if not self.files:
-            return 0
+    def zones(self, memory: Memory) -> list[int]:
+        return [zone for zone, node in enumerate(memory.buddy.nodes.of_zone) if node == self.node]
+
+    def tick(self, memory: Memory, milliseconds: int) -> None:
+        """Time passes, step by step."""
         if self.order:
             self.work(memory)
             self.sleep = INTERVAL
@@ -161,23 +161,23 @@ class Kcompactd:
             self.sleep = INTERVAL
             if self.proactiveness and self.score(memory) > min(100, self.wmark_low() + min(10, self.wmark_low() // 2)):
                 score = self.score(memory)
-                for zone in reversed(range(len(memory.buddy.zones))):
+                for zone in reversed(self.zones(memory)):
                     memory.counters["kcompactd"] += 1
                     Compaction(memory, zone, PROACTIVE, self.wmark_low()).run()
                 if self.score(memory) >= score:
                     self.sleep = 64 * INTERVAL
         self.sleep -= milliseconds
-        return memory.counters["moved"] - before
 
     def wmark_low(self) -> int:
         return 100 - self.proactiveness
 
     def score(self, memory: Memory) -> int:
-        sizes = [(zone.end - zone.start) * BLOCK_PAGES for zone in memory.buddy.zones]
-        return sum(size * score_of_zone(memory, zone) // (sum(sizes) + 1) for zone, size in enumerate(sizes))
+        zones = {zone: memory.buddy.zones[zone] for zone in self.zones(memory)}
+        sizes = {number: (zone.end - zone.start) * BLOCK_PAGES for number, zone in zones.items()}
+        return sum(size * score_of_zone(memory, zone) // (sum(sizes.values()) + 1) for zone, size in sizes.items())
 
     def work(self, memory: Memory) -> None:
-        for number in reversed(range(len(memory.buddy.zones))):
+        for number in reversed(self.zones(memory)):
             zone = memory.buddy.zones[number]
             scanners = memory.scanners.setdefault(number, Scanners())
             if zone.kind > self.highest or scanners.passes_over(self.order):
@@ -200,16 +200,30 @@ class Daemons:
     """Both, and which files they work for."""
 
     khugepaged: Khugepaged = field(default_factory=Khugepaged)
-    kcompactd: Kcompactd = field(default_factory=Kcompactd)
+    kcompactds: list[Kcompactd] = field(default_factory=lambda: [Kcompactd(0)])
+    compacted: list[File] = field(default_factory=list)  # whom kcompactd works for
+
+    def wake(self, node: int, order: int, highest: int) -> None:
+        """A chunk of this order is wanted on a node, in a zone up to a kind."""
+        if order and self.compacted:
+            self.kcompactds[node].wake(order, highest)
+
+    def kcompactd(self, memory: Memory, milliseconds: int, proactiveness: int) -> int:
+        """Time passes for kcompactd of every node; pages moved."""
+        before = memory.counters["moved"]
+        for daemon in self.kcompactds if self.compacted else ():
+            daemon.proactiveness = proactiveness
+            daemon.tick(memory, milliseconds)
+        return memory.counters["moved"] - before
 
     def enter(self, file: File) -> None:
         if file.policy.repair & REPAIR_COLLAPSE:
             self.khugepaged.enter(file)
         if file.policy.repair & REPAIR_COMPACTION:
-            self.kcompactd.files.append(file)
+            self.compacted.append(file)
 
     def leave(self, file: File) -> None:
         if file.policy.repair & REPAIR_COLLAPSE:
             self.khugepaged.leave(file)
         if file.policy.repair & REPAIR_COMPACTION:
-            self.kcompactd.files.remove(file)
+            self.compacted.remove(file)

@@ -3,6 +3,7 @@
 One object per folio, one dictionary entry per page. Counts are in 4 KiB pages unless a name says otherwise.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -14,9 +15,11 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     EFFORT_NONE,
     FRESH,
+    GUEST_GENERIC,
     KIND_ANON,
     KIND_GUEST_MEMFD,
     MERGE_NEVER,
+    PHASE_BOOT,
     PUNCH_DEFER,
     PUNCH_SPLIT,
     REPAIR_COLLAPSE,
@@ -24,6 +27,7 @@ from gmemlab.core.layout import (
     SOURCE_POOL,
     SPLIT_UNIFORM,
     STALE,
+    UNSPECIFIED,
     USED,
 )
 
@@ -52,6 +56,7 @@ COUNTERS = (
     "pgsteal_kswapd",
     "pgscan_direct",
     "pgsteal_direct",
+    "missed_pages",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 
@@ -75,6 +80,7 @@ class OraclePolicy:
     fallocate_sizes: tuple[int, ...] = ()  # where they differ from those that faults try
     repair: int = 0
     zero_scan: int = 0
+    truncation: int = 0
 
     def beside(self) -> "OraclePolicy":
         """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""
@@ -91,12 +97,28 @@ class Observation(TypedDict):
     blocktypes: list[int]
     files: dict[int, dict[int, tuple[int, int, int, int, int]]]
     blocks: dict[int, dict[int, tuple[int, int, int]]]
-    pools: dict[int, tuple[int, int, int, list[int]]]
+    pools: dict[int, tuple[int, int, int, list[int], list[tuple[int, int]]]]
     promised: dict[int, list[int]]
     orphans: list[int]
     deferred: list[int]
     counters: dict[str, int]
     boosts: list[int]
+    nodes: list[tuple[int, int, int]]
+    mounts: list[tuple[int, int]]
+    page_states: dict[int, dict[int, tuple[int, int]]]
+    entries: dict[int, dict[int, tuple[int, int]]]
+    kept_entries: int
+    operations: dict[tuple[int, int], int]
+    direct: list[int]
+
+
+@dataclass
+class Rmp:
+    """The RMP of a host: frames assigned to guests, host blocks with one entry, and how the kernel's own mapping was split."""
+
+    assigned: set[int] = field(default_factory=set)
+    whole: set[int] = field(default_factory=set)
+    direct: set[int] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -132,7 +154,7 @@ class Folio:
         return range(self.pfn, self.pfn + (1 << self.order))
 
     def dirty(self) -> bool:
-        return any(self.file.pages[index].content in (USED, STALE) for index in self.members)
+        return any(self.file.pages[index].content in (USED, STALE, UNSPECIFIED) for index in self.members)
 
 
 @dataclass(eq=False)
@@ -174,7 +196,24 @@ class File:
     unseen: set[int] = field(default_factory=set)  # anonymous: blocks with a huge page that the shrinker has not seen (L17)
     tables: set[int] = field(default_factory=set)  # anonymous: blocks that a table of 4 KiB entries maps (L16)
     promised: set[int] = field(default_factory=set)  # hugetlb: numbers of the huge pages in its reservation map (L19)
+    node_mode: int = 0  # NODES_*
+    allowed: frozenset[int] = frozenset()  # the nodes that its policy names
+    home: int = 0
+    il_prev: int = 0
+    mount: "Mount | None" = None  # hugetlb
+    guest: int = GUEST_GENERIC
+    phase: int = PHASE_BOOT
+    accepted: set[int] = field(default_factory=set)
+    one_way: set[int] = field(default_factory=set)  # TDX: blocks that a 4 KiB accept forbade to be mapped at 2 MiB (G79)
+    zapped: set[int] = field(default_factory=set)  # blocks whose pages in use fault back when the operation is over
+    rmp: "Rmp | None" = None  # of its host, for an SNP guest
+    operations: Counter[tuple[int, int]] = field(default_factory=Counter)  # of its host
     other: "File | None" = None  # the ordinary memory of a two-source guest
+
+    def note(self, operation: int, count: int = 1) -> None:
+        """Count what the hardware did for this guest."""
+        if count:
+            self.operations[operation, self.phase] += count
 
     def from_pool(self) -> bool:
         return self.policy.source == SOURCE_POOL
@@ -208,12 +247,51 @@ class File:
 
 @dataclass
 class Pool:
-    """Huge pages of one order; `idle` holds first frames, top of the stack first."""
+    """Huge pages of one order; `idle` holds first frames, the newest first: each node's are a stack. Counts are by node."""
 
     order: int
-    nr: int = 0
+    nr_on: Counter[int] = field(default_factory=Counter)
+    surplus_on: Counter[int] = field(default_factory=Counter)
     reserved: int = 0
     hvo: bool = False
-    surplus: int = 0
     overcommit: int = 0
+    grows_next: int = 0
+    shrinks_next: int = 0
     idle: list[int] = field(default_factory=list)
+
+    @property
+    def nr(self) -> int:
+        return sum(self.nr_on.values())
+
+    @property
+    def surplus(self) -> int:
+        return sum(self.surplus_on.values())
+
+
+@dataclass(eq=False)
+class Mount:
+    """A mount of hugetlbfs: at most so many huge pages are used, so many are kept for it; None for no limit."""
+
+    pool: Pool
+    most: int | None
+    least: int | None
+    kept: int = 0  # of `least`, how many no file has
+    used: int = 0
+
+    def get(self, pages: int) -> int | None:
+        """How many the pool has yet to promise; None above the limit."""
+        if self.most is not None and self.used + pages > self.most:
+            return None
+        self.used += pages if self.most is not None else 0
+        from_kept = min(pages, self.kept)
+        self.kept -= from_kept
+        return pages - from_kept
+
+    def put(self, pages: int) -> int:
+        """How many promises the pool may forget."""
+        self.used -= pages if self.most is not None else 0
+        if self.least is None or self.used >= self.least:
+            return pages
+        into_kept = min(pages, self.least - self.kept)
+        self.kept += into_kept
+        return pages - into_kept

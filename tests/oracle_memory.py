@@ -1,12 +1,16 @@
 """What the oracle knows of host memory: free lists, pools, orphans, and who uses each frame."""
 
+import errno
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
-from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool
+from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
+from oracle_nodes import wanted
 from oracle_page_alloc import PageAllocator
 from oracle_reclaim import Reclaim
+from oracle_snp import give_up, make_shared
 
 
 class Memory:
@@ -25,8 +29,10 @@ class Memory:
         self.orphans: list[Folio] = []
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
+        self.rmp = Rmp()
+        self.operations: Counter[tuple[int, int]] = Counter()
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
-        self.wake_kcompactd: Callable[[int, int], None] = lambda order, highest: None
+        self.wake_kcompactd: Callable[[int, int, int], None] = lambda node, order, highest: None
         self.reclaim = Reclaim(self)
 
     def count_movable(self, block: int) -> int:
@@ -60,6 +66,9 @@ class Memory:
 
     def leave(self, folio: Folio) -> None:
         """All pages of a folio leave the file: free, or orphans until the last pin or reference goes."""
+        if folio.file.rmp is not None:
+            for base in range(min(folio.members), max(folio.members) + 1, BLOCK_PAGES):
+                give_up(folio.file, [index for index in folio.members if base <= index < base + BLOCK_PAGES])
         for index in folio.members:
             del folio.file.pages[index]
         folio.members = set()
@@ -71,6 +80,8 @@ class Memory:
 
     def release(self, folio: Folio) -> None:
         """The frames of a folio without pages and without holds go back to where they came from."""
+        if folio.file.rmp is not None:
+            make_shared(folio.file, folio.frames())
         for pfn in folio.frames():
             del self.users[pfn]
         if folio.huge is None:
@@ -91,79 +102,154 @@ class Memory:
 
     # -- pools --------------------------------------------------------------------------------------------------------
     def take_huge(self, file: File, index: int) -> HugePage | None:
-        """An idle page for the file: one promised to it (G70), to this place of it (L19), or, hugetlb only, to nobody."""
+        """An idle page for the file: one promised to it (G70), to this place of it (L19), or, hugetlb only, to nobody.
+
+        Of a node that its policy allows; where they have none, hugetlb memory may get a surplus page of them.
+        """
         pool = self.pools[file.policy.sizes[0]]
         number = index // file.unit()
-        if file.reservation > 0:
-            file.reservation -= 1
-            pool.reserved -= 1
-        elif number in file.promised:
-            pool.reserved -= 1
-        elif file.confidential():
+        promised = file.reservation > 0 or number in file.promised
+        ours = promised
+        if not promised and file.confidential():
             return None
-        elif len(pool.idle) <= pool.reserved:
-            pfn = self.surplus(pool)
-            if pfn is None:
+        if not promised and file.mount is not None:
+            more = file.mount.get(1)
+            if more is None:
                 return None
-            file.promised.add(number)
-            return HugePage(pool.order, pfn)
+            ours = more == 0
+        node, allowed = wanted(self.buddy.nodes, file, index, pool.order, self.buddy.cpu)
+        pfn = self.idle_near(pool, node, allowed) if ours or len(pool.idle) > pool.reserved else None
+        if pfn is None and not file.confidential():
+            pfn = self.surplus(pool, node, allowed)
+        if pfn is None:
+            if ours and not promised and file.mount is not None:
+                self.forget(pool, file.mount.put(1))
+            return None
+        if pfn in pool.idle:
+            pool.idle.remove(pfn)
+        pool.reserved -= ours
+        file.reservation -= file.reservation > 0
         if not file.confidential():
             file.promised.add(number)
-        return HugePage(pool.order, pool.idle.pop(0))
+        return HugePage(pool.order, pfn)
 
-    def surplus(self, pool: Pool) -> int | None:
+    def idle_near(self, pool: Pool, node: int, allowed: set[int] | None) -> int | None:
+        """The newest idle page of the nearest allowed node that has one."""
+        for near in self.buddy.nodes.nearest[node]:
+            mine = [pfn for pfn in pool.idle if self.buddy.node_of(pfn) == near]
+            if mine and (allowed is None or near in allowed):
+                return mine[0]
+        return None
+
+    def surplus(self, pool: Pool, node: int, allowed: set[int] | None = None) -> int | None:
         """A page beyond the pool's size, if it may have one more."""
-        pfn = self.huge(pool) if pool.surplus < pool.overcommit else None
+        pfn = self.huge(pool, node, allowed) if pool.surplus < pool.overcommit else None
         if pfn is not None:
-            pool.surplus += 1
-            pool.nr += 1
+            pool.nr_on[self.buddy.node_of(pfn)] += 1
+            pool.surplus_on[self.buddy.node_of(pfn)] += 1
         return pfn
 
-    def promise(self, pool: Pool, pages: int) -> bool:
+    def promise(self, pool: Pool, pages: int, node: int = 0) -> bool:
         """So many pages are promised, with surplus ones where free ones are short; all or none."""
-        short = pool.reserved + pages - len(pool.idle)
-        for got in range(short):
-            pfn = self.surplus(pool)
+        new: list[int] = []
+        while len(pool.idle) + len(new) < pool.reserved + pages:
+            pfn = self.surplus(pool, node)
             if pfn is None:
-                self.drop_surplus(pool, got)
+                for got in reversed(new):
+                    pool.surplus_on[self.buddy.node_of(got)] -= 1
+                    self.free_huge(pool, got)
                 return False
-            pool.idle.insert(0, pfn)
+            new.append(pfn)
+        pool.idle[:0] = reversed(new)
         pool.reserved += pages
         return True
 
+    def forget(self, pool: Pool, pages: int) -> None:
+        """So many promises are not needed any more."""
+        pool.reserved -= pages
+        self.drop_surplus(pool, pages)
+
+    def turn(self, at: int, nodes: set[int]) -> tuple[int, int]:
+        """Whose turn it is, and whose the next time."""
+        ring = sorted(nodes) * 3
+        here = next((node for node in ring if node >= at), ring[0])
+        return here, ring[ring.index(here) + 1]
+
+    def all_nodes(self) -> set[int]:
+        return set(range(self.buddy.nodes.count()))
+
+    def pop_idle(self, pool: Pool, nodes: set[int], surplus: bool) -> int | None:
+        """An idle page of the node whose turn it is to shrink; with `surplus`, of one that has surplus pages."""
+        for _ in nodes:
+            node, pool.shrinks_next = self.turn(pool.shrinks_next, nodes)
+            mine = [pfn for pfn in pool.idle if self.buddy.node_of(pfn) == node]
+            if mine and (pool.surplus_on[node] or not surplus):
+                pool.idle.remove(mine[0])
+                pool.surplus_on[node] -= surplus
+                return mine[0]
+        return None
+
     def drop_surplus(self, pool: Pool, most: int) -> None:
         for _ in range(min(most, pool.surplus)):
-            if pool.idle:
-                self.free_huge(pool, pool.idle.pop(0))
-                pool.surplus -= 1
+            pfn = self.pop_idle(pool, self.all_nodes(), True)
+            if pfn is None:
+                return
+            self.free_huge(pool, pfn)
 
     def free_huge(self, pool: Pool, pfn: int) -> None:
         """A page leaves the pool for free memory, block by block."""
-        pool.nr -= 1
+        pool.nr_on[self.buddy.node_of(pfn)] -= 1
         for block in range(pfn, pfn + (1 << pool.order), BLOCK_PAGES):
             if pool.order == BLOCK_ORDER:
                 self.buddy.free(block, BLOCK_ORDER)
             else:
                 self.buddy.free_now(block, BLOCK_ORDER)
 
-    def resize(self, pool: Pool, count: int, overcommit: int) -> None:
-        """Surplus pages become the pool's own first; then it grows, or idle pages go; what is too much is surplus."""
+    def resize(self, pool: Pool, count: int, overcommit: int, node: int | None = None) -> None:
+        """Surplus pages become the pool's own first; then it grows, or idle pages go; what is too much is surplus.
+
+        The number may be that of one node.
+        """
         pool.overcommit = overcommit
-        while pool.surplus and pool.nr - pool.surplus < count:
-            pool.surplus -= 1
-        while pool.nr - pool.surplus < count and self.grow(pool, False):
+        nodes = self.all_nodes() if node is None else {node}
+        if node is not None:
+            count += pool.nr - pool.surplus - (pool.nr_on[node] - pool.surplus_on[node])
+        while pool.surplus and pool.nr - pool.surplus < count and self.shift_surplus(pool, nodes, -1):
+            pass
+        while pool.nr - pool.surplus < count and self.grow(pool, False, nodes):
             pass
         least = max(count, pool.reserved + pool.nr - len(pool.idle))
-        while pool.nr - pool.surplus > least and pool.idle:
-            self.free_huge(pool, pool.idle.pop(0))
-        pool.surplus += max(0, pool.nr - pool.surplus - count)
+        while pool.nr - pool.surplus > least:
+            pfn = self.pop_idle(pool, nodes, False)
+            if pfn is None:
+                break
+            self.free_huge(pool, pfn)
+        while pool.nr - pool.surplus > count and self.shift_surplus(pool, nodes, 1):
+            pass
+
+    def shift_surplus(self, pool: Pool, nodes: set[int], step: int) -> bool:
+        """One page of the node whose turn it is becomes surplus, or is it no longer."""
+        for _ in nodes:
+            if step > 0:
+                node, pool.shrinks_next = self.turn(pool.shrinks_next, nodes)
+                possible = pool.surplus_on[node] < pool.nr_on[node]
+            else:
+                node, pool.grows_next = self.turn(pool.grows_next, nodes)
+                possible = pool.surplus_on[node] > 0
+            if possible:
+                pool.surplus_on[node] += step
+                return True
+        return False
 
     def give_back(self, file: File, huge: HugePage) -> None:
         """Free the restored page structs, put the page on top of its pool; guest_memfd gets its reservation back."""
         self.forget_structs(huge)
         pool = self.pools[huge.order]
-        if pool.surplus and not file.confidential():
-            pool.surplus -= 1
+        node = self.buddy.node_of(huge.pfn)
+        if file.mount is not None and file.mount.put(1) == 0:
+            pool.reserved += 1
+        if pool.surplus_on[node] and not file.confidential():
+            pool.surplus_on[node] -= 1
             self.free_huge(pool, huge.pfn)
             return
         pool.idle.insert(0, huge.pfn)
@@ -177,7 +263,7 @@ class Memory:
 
         got: list[int] = []
         for _ in range(count):
-            pfn = alloc_with(self, 0, UNMOVABLE, KERNEL)
+            pfn = alloc_with(self, 0, UNMOVABLE, KERNEL, self.buddy.node_of(block))
             if pfn is None:
                 for frame in reversed(got):
                     self.buddy.free(frame, 0)
@@ -193,21 +279,38 @@ class Memory:
                 self.buddy.free(pfn, 0)
         huge.chains = {}
 
-    def demote_one(self) -> bool:
-        """The idle 1 GiB page that would be used next becomes 512 pages of 2 MiB, the lowest to be used first.
+    def demote(self, count: int, nodes: set[int]) -> tuple[int, int]:
+        """Idle 1 GiB pages that are promised to nobody become 2 MiB pages, all of one node before those of the next."""
+        giga, done = self.pools[GIGA_ORDER], 0
+        for _ in nodes:
+            if done == count:
+                break
+            node, giga.shrinks_next = self.turn(giga.shrinks_next, nodes)
+            while done < count and len(giga.idle) > giga.reserved:
+                mine = [pfn for pfn in giga.idle if self.buddy.node_of(pfn) == node]
+                if not mine:
+                    break
+                if not self.demote_one(mine[0]):
+                    return errno.ENOMEM, done
+                done += 1
+        return 0, done
+
+    def demote_one(self, pfn: int) -> bool:
+        """An idle 1 GiB page becomes 512 pages of 2 MiB, the lowest to be used first.
 
         With HVO, all of its page structs are restored before, and seven of eight frames of each piece freed after.
         """
         giga, small = self.pools[GIGA_ORDER], self.pools[BLOCK_ORDER]
-        page = HugePage(GIGA_ORDER, giga.idle[0])
+        page = HugePage(GIGA_ORDER, pfn)
+        node = self.buddy.node_of(pfn)
         blocks = range(page.pfn, page.pfn + (1 << GIGA_ORDER), BLOCK_PAGES)
         for pfn in blocks if giga.hvo else ():
             if not self.restore_structs(page, pfn, 7 if pfn == page.pfn else 8):
                 self.forget_structs(page)
                 return False
-        giga.idle.pop(0)
-        giga.nr -= 1
-        small.nr += len(blocks)
+        giga.idle.remove(page.pfn)
+        giga.nr_on[node] -= 1
+        small.nr_on[node] += len(blocks)
         small.hvo = giga.hvo
         small.idle[:0] = blocks
         for pfn in blocks if giga.hvo else ():
@@ -216,19 +319,25 @@ class Memory:
             self.reserved.update(page.chains[pfn][:-7])
         return True
 
-    def huge(self, pool: Pool) -> int | None:
+    def huge(self, pool: Pool, node: int, allowed: set[int] | None) -> int | None:
         """A huge page from free memory."""
         from oracle_contig import alloc_giga  # which knows of memory
 
-        return alloc_giga(self) if pool.order == GIGA_ORDER else self.buddy.alloc(pool.order, MOVABLE)
+        giga = pool.order == GIGA_ORDER
+        return alloc_giga(self, node, allowed) if giga else self.buddy.alloc(pool.order, MOVABLE, node, allowed)
 
-    def grow(self, pool: Pool, hvo: bool) -> bool:
-        """One more page for the pool; HVO frees the frames of its page structs but the first."""
+    def grow(self, pool: Pool, hvo: bool, nodes: set[int]) -> bool:
+        """One more page for the pool, nodes in turn; HVO frees the frames of its page structs but the first."""
         pool.hvo = hvo
-        pfn = self.huge(pool)
+        pfn = None
+        for _ in nodes:
+            node, pool.grows_next = self.turn(pool.grows_next, nodes)
+            pfn = self.huge(pool, node, {node})
+            if pfn is not None:
+                break
         if pfn is None:
             return False
-        pool.nr += 1
+        pool.nr_on[self.buddy.node_of(pfn)] += 1
         pool.idle.insert(0, pfn)
         if hvo:
             structs = BLOCK_PAGES + 8 * (pfn // BLOCK_PAGES)

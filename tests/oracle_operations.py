@@ -4,12 +4,17 @@ Functions return an errno, or (errno, pages done); the range has been checked by
 """
 
 import errno
+from collections.abc import Iterable
 
+from gmemlab.core.hardware.counts import HOST_WRITE, MAP_GPA
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     FRESH,
     GIGA_ORDER,
+    GUEST_PLAIN,
+    GUEST_SNP,
+    GUEST_TDX,
     KIND_ANON,
     KIND_HUGETLB,
     MERGE_EAGER,
@@ -20,6 +25,7 @@ from gmemlab.core.layout import (
     SPLIT_2M_FIRST,
     SPLIT_BUDDY,
     STALE,
+    UNSPECIFIED,
     USED,
     VMM_PUNCHES_PRIVATE,
     VMM_PUNCHES_SHARED,
@@ -27,8 +33,9 @@ from gmemlab.core.layout import (
 )
 from oracle_effort import alloc
 from oracle_files import File, Folio, HugePage
-from oracle_mapping import forget_inhibit, unmap
+from oracle_mapping import block_pages, forget_inhibit, mend, unmap
 from oracle_memory import Memory
+from oracle_snp import give_up, make_shared, request, rescind
 
 
 # -- population -------------------------------------------------------------------------------------------------------
@@ -48,7 +55,7 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
         mixed = order > 0 and file.in_place() and any(i in file.shared for i in pages)
         if mixed and not file.in_units():
             continue
-        pfn = alloc(memory, file, order)
+        pfn = alloc(memory, file, base, order)
         if pfn is not None:
             if order < BLOCK_ORDER and file.policy.kind == KIND_ANON:
                 file.tables.add(index // BLOCK_PAGES)
@@ -106,6 +113,12 @@ def use(file: File, index: int) -> None:
                 file.pages[member].content = USED
         folio.cleared = True
     file.pages[index].content = USED
+
+
+def note_zeroing(file: File, indexes: Iterable[int]) -> None:
+    """The kernel writes zeros to private pages (K1, T9)."""
+    if file.confidential() and file.guest != GUEST_PLAIN:
+        file.note(HOST_WRITE, len({index for index in indexes if index in file.pages} - file.shared))
 
 
 # -- splitting --------------------------------------------------------------------------------------------------------
@@ -178,8 +191,11 @@ def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
         if file.policy.kind == KIND_HUGETLB or file.policy.punch == PUNCH_ZERO:
             if file.policy.kind != KIND_HUGETLB:
                 unmap(file, range(a, b), "shattered_punch", memory.counters)
+            note_zeroing(file, range(a, b))
             for index in range(a, b):
                 file.pages[index].content = ZEROED
+            for block in range(a // BLOCK_PAGES, (b - 1) // BLOCK_PAGES + 1):
+                mend(file, block, memory.counters)
         return True
     folios = file.folios(a, b)
     huge = folios[0].huge
@@ -192,6 +208,10 @@ def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
         for folio in folios:
             memory.leave(folio)
         return True
+    if file.rmp is not None:
+        for base in range(a, b, BLOCK_PAGES):
+            give_up(file, range(base, base + BLOCK_PAGES))
+        make_shared(file, [file.pages[index].frame for index in range(a, b)])
     for index in range(a, b):
         del memory.users[file.pages.pop(index).frame]
     for folio in folios:
@@ -216,6 +236,7 @@ def punch_block(memory: Memory, file: File, a: int, b: int) -> None:
             memory.leave(folio)
         else:
             punch_part(memory, file, folio, a, b)
+    mend(file, a // BLOCK_PAGES, memory.counters)
 
 
 def defer_pages(memory: Memory, file: File, a: int, b: int) -> None:
@@ -239,6 +260,8 @@ def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None
     inside = sorted(index for index in folio.members if a <= index < b)
     if file.policy.punch == PUNCH_KEEP:
         return
+    if file.policy.punch == PUNCH_ZERO or file.policy.truncation:
+        note_zeroing(file, inside)
     if file.policy.punch == PUNCH_ZERO:
         for index in inside:
             file.pages[index].content = ZEROED
@@ -255,7 +278,7 @@ def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None
 def punch_failed_split(memory: Memory, file: File, folio: Folio, inside: list[int]) -> None:
     """The split fails on a hold: zeroed (L14), or stale if dirty, or the whole folio dropped if clean (K1, K2)."""
     memory.counters["split_failed"] += 1
-    if not file.confidential():
+    if not file.confidential() or file.policy.truncation:
         for index in inside:
             file.pages[index].content = ZEROED
     elif folio.dirty():
@@ -273,6 +296,7 @@ def convert(memory: Memory, file: File, first: int, count: int, to_shared: bool)
     """Change the attribute of a range (G43 to G48, G72)."""
     if all((index in file.shared) == to_shared for index in range(first, first + count)):
         return 0, count
+    ask(file, first, count)
     if file.two_sources():
         return convert_two_sources(memory, file, first, count, to_shared)
     if to_shared:
@@ -308,11 +332,32 @@ def punch_is_aligned(file: File, first: int, count: int) -> bool:
 def change_attributes(memory: Memory, file: File, first: int, end: int, to_shared: bool) -> None:
     """Unmap the pages whose attribute changes (the old kind only: G47), then change it."""
     changed = {index for index in range(first, end) if (index in file.shared) != to_shared}
-    unmap(file, changed, "shattered_convert", memory.counters)
+    blocks = sorted({index // BLOCK_PAGES for index in changed})
+    for block in blocks:
+        pages = changed & block_pages(block)
+        if to_shared and file.guest == GUEST_SNP:
+            rescind(file, pages, memory.counters)
+        unmap(file, pages, "shattered_convert", memory.counters)
+        if to_shared and file.guest == GUEST_SNP and file.in_place():
+            give_up(file, pages)
+            make_shared(file, [file.pages[index].frame for index in pages & set(file.pages)])
     if to_shared:
         file.shared |= changed
     else:
         file.shared -= changed
+    for index in range(first, end) if file.guest in (GUEST_SNP, GUEST_TDX) else ():
+        if index in file.pages and file.pages[index].content == USED:
+            file.pages[index].content = UNSPECIFIED
+    for block in blocks:
+        mend(file, block, memory.counters)
+
+
+def ask(file: File, first: int, count: int) -> None:
+    """The guest asks for a conversion."""
+    if file.guest == GUEST_SNP:
+        request(file, first, first + count, True)
+    elif file.guest == GUEST_TDX:
+        file.note(MAP_GPA)
 
 
 def share_in_place(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:

@@ -3,8 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, HIGHATOMIC, ISOLATE, MOVABLE, NR_ORDERS, ZONE_NORMAL
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CMA,
+    HIGHATOMIC,
+    ISOLATE,
+    MOVABLE,
+    NR_ORDERS,
+    ZONE_DMA32,
+    ZONE_NORMAL,
+)
 from oracle_buddy import FALLBACKS, Buddy
+from oracle_nodes import Nodes
 
 # A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
 LISTS = [(order, mt) for order in range(4) for mt in range(3)] + [(BLOCK_ORDER, 0), (BLOCK_ORDER, MOVABLE)]
@@ -49,55 +60,72 @@ class PageAllocator(Buddy):
         self.nofragment = False
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
+        self.nodes = Nodes([0] * len(zones), [[0]])
 
     # -- taking -------------------------------------------------------------------------------------------------------
-    def alloc(self, order: int, mt: int) -> int | None:
-        """First frame of 2^order contiguous ones; None where no zone may give them."""
-        pfn = self.alloc_easily(order, mt)
-        return self.alloc_hard(order, mt) if pfn is None and any(self.low) else pfn
+    def asked(self, mt: int, node: int, allowed: set[int] | None) -> list[int]:
+        """The zones for memory that wants a node: its own first, high ones before low ones, then those of the next node."""
+        near = self.nodes.nearest[node]
+        place = {number: (near.index(of), -self.zones[number].kind) for number, of in enumerate(self.nodes.of_zone)}
+        numbers = sorted(place, key=lambda number: place[number]) if self.nodes.several() else list(place)
+        mine = [number for number in numbers if allowed is None or self.nodes.of_zone[number] in allowed]
+        return [number for number in mine if self.may_use(self.zones[number], mt)]
 
-    def alloc_easily(self, order: int, mt: int) -> int | None:
-        """From above the low watermarks."""
-        preferred = next((zone.kind for zone in self.zones if self.may_use(zone, mt)), None)
-        efforts = [(self.low, BLOCK_ORDER)] if self.nofragment and preferred == ZONE_NORMAL else []
-        efforts.append((self.low, 0))
-        return self.first_of(order, mt, efforts)
+    def alloc(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """First frame of 2^order contiguous ones, of an allowed node, the nearest first; None where no zone may give them."""
+        pfn = self.alloc_easily(order, mt, node, allowed)
+        return self.alloc_hard(order, mt, node, allowed) if pfn is None and any(self.low) else pfn
 
-    def alloc_hard(self, order: int, mt: int) -> int | None:
-        """From above the min watermarks."""
-        return self.first_of(order, mt, [([0] * len(self.zones), 0)])
-
-    def first_of(self, order: int, mt: int, efforts: list[tuple[list[int], int]]) -> int | None:
-        for marks, least in efforts:
-            for number, zone in enumerate(self.zones):
-                if not self.may_use(zone, mt):
-                    continue
-                short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order, mt)
-                rest = self.spare(number, mt) - (1 << order)
-                if short or rest < self.high[number]:
-                    self.below_high[number] = True
-                if short or rest < marks[number]:
-                    continue
-                pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
+    def alloc_easily(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """From above the low watermarks; without mixing types first, where that is to be avoided."""
+        numbers = self.asked(mt, node, allowed)
+        if numbers and self.nofragment and self.zones[numbers[0]].kind == ZONE_NORMAL:
+            first = self.nodes.of_zone[numbers[0]]
+            mine = [number for number in numbers if self.nodes.of_zone[number] == first]
+            kinds = {zone.kind for zone, of in zip(self.zones, self.nodes.of_zone, strict=True) if of == first}
+            if not self.nodes.several() or ZONE_DMA32 in kinds:
+                pfn = self.first_of(mine, order, mt, self.low, BLOCK_ORDER)
                 if pfn is not None:
                     return pfn
+        return self.first_of(numbers, order, mt, self.low, 0)
+
+    def alloc_hard(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """From above the min watermarks."""
+        return self.first_of(self.asked(mt, node, allowed), order, mt, [0] * len(self.zones), 0)
+
+    def first_of(self, numbers: list[int], order: int, mt: int, marks: list[int], least: int) -> int | None:
+        """From the first of these zones that is above its mark, and has any."""
+        for number in numbers:
+            short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order, mt)
+            rest = self.spare(number, mt) - (1 << order)
+            if self.cpus and (short or rest < self.high[number]):
+                self.below_high[number] = True
+            if short or rest < marks[number]:
+                continue
+            pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
+            if pfn is not None:
+                self.nodes.note(self.nodes.of_zone[numbers[0]], self.nodes.of_zone[number], order)
+                return pfn
         return None
+
+    def node_of(self, pfn: int) -> int:
+        return self.nodes.of_zone[self.zone_of(pfn)]
 
     def has_chunk(self, zone: int, order: int, mt: int, atomic: bool = False) -> bool:
         types = {*FALLBACKS, *([CMA] if mt == MOVABLE else []), *([HIGHATOMIC] if atomic else [])}
         return any(self.lists[zone][other][large] for other in types for large in range(order, NR_ORDERS))
 
     # -- those who cannot wait ----------------------------------------------------------------------------------------
-    def alloc_atomic(self, order: int, mt: int) -> int | None:
+    def alloc_atomic(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
         """After `easily` was in vain: down to three eighths of the min watermark, and of HIGHATOMIC blocks."""
-        for number, zone in enumerate(self.zones):
-            if not self.may_use(zone, mt):
-                continue
+        numbers = self.asked(mt, node, allowed)
+        for number in numbers:
             if not self.is_above_atomic(number, order, mt, self.high[number]):
                 self.below_high[number] = True
             if self.is_above_atomic(number, order, mt, 0):
                 pfn = self.from_zone_atomic(number, order, mt)
                 if pfn is not None:
+                    self.nodes.note(self.nodes.of_zone[numbers[0]], self.nodes.of_zone[number], order)
                     return pfn
         return None
 
@@ -152,10 +180,10 @@ class PageAllocator(Buddy):
             self.retype(block, HIGHATOMIC)
             self.seen["reserved"] += 1
 
-    def unreserve_highatomic(self, mt: int, force: bool) -> bool:
+    def unreserve_highatomic(self, mt: int, force: bool, node: int = 0, allowed: set[int] | None = None) -> bool:
         """One block, or two that are one chunk, become of the type; one stays unless forced. Whether anything was free."""
-        for number, zone in enumerate(self.zones):
-            if not self.may_use(zone, mt) or self.blocks_highatomic(number) <= (0 if force else 1):
+        for number in self.asked(mt, node, allowed):
+            if self.blocks_highatomic(number) <= (0 if force else 1):
                 continue
             for order, pfns in enumerate(self.lists[number][HIGHATOMIC]):
                 if pfns:

@@ -2,10 +2,12 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, USED, ZEROED
-from oracle_effort import alloc
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
+from oracle_compaction import most_on
+from oracle_effort import alloc_with, flags_of
 from oracle_files import File
 from oracle_memory import Memory
+from oracle_snp import move_entry
 from oracle_split import split_to_pages
 
 
@@ -30,7 +32,8 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
         return 0
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
-    pfn = alloc(memory, file, BLOCK_ORDER)
+    mt = MOVABLE if file.policy.movable else UNMOVABLE
+    pfn = alloc_with(memory, BLOCK_ORDER, mt, flags_of(file.policy, BLOCK_ORDER), *most_on(memory, file, base))
     if pfn is None:
         return errno.ENOMEM
     exchange(memory, file, base, pfn)
@@ -51,9 +54,15 @@ def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
     """
     before = {index: file.pages[index].content for index in range(base, base + BLOCK_PAGES) if index in file.pages}
     memory.counters["copied"] += len(before)
+    accepted = set(file.accepted)
+    for index in before:
+        move_entry(file, file.pages[index].frame, -index)  # for as long as the old frames are freed and the new ones inserted
     for folio in file.folios(base, base + BLOCK_PAGES):
         memory.leave(folio)
     folio = memory.insert(file, base, pfn, BLOCK_ORDER)
+    file.accepted = accepted
+    for index in before:
+        move_entry(file, -index, file.pages[index].frame)
     if file.policy.kind == KIND_ANON:
         file.unseen.add(base // BLOCK_PAGES)
         file.tables.discard(base // BLOCK_PAGES)

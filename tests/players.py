@@ -10,8 +10,12 @@ from core_world import CoreWorld
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_LAUNCH,
     GIGA_BLOCKS,
     GIGA_ORDER,
+    GUEST_GENERIC,
+    GUEST_SNP,
+    GUEST_TDX,
     HOST,
     KIND_HOST,
     PRIVATE,
@@ -28,6 +32,7 @@ from oracle_files import OraclePolicy
 BACKGROUND: Final = {movable: OraclePolicy(KIND_HOST, (0,), movable=movable) for movable in (False, True)}
 BACKGROUND_PAGES: Final = 2048
 CPUS: Final = 2
+ACCEPTS: Final = (TOUCH, ACCEPT_4K, ACCEPT_2M)
 
 
 def _variant(preset: str, **choices: str) -> tuple[str, Policy]:
@@ -44,6 +49,7 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("thp", punch="no-op"),
         _variant("thp", punch="refuse"),
         _variant("thp", vmm_punch="private"),
+        _variant("thp", truncation="zeroes"),
         _variant("thp", repair="compaction"),
         _variant("thp", shared="thp", zone="movable", repair="collapse"),
         _variant("thp-migratable", punch="zero"),
@@ -121,6 +127,8 @@ class Setting:
     nr_blocks: int
     guest_pages: tuple[int, ...]
     pool: tuple[int, int]
+    nodes: list[int] = field(default_factory=list)  # of each zone
+    distances: list[list[int]] = field(default_factory=lambda: [[10]])
     types: dict[int, int] | None = None
 
 
@@ -144,15 +152,19 @@ class Players:
     """Both models of one host. `counts` says how often each operation succeeded and failed."""
 
     policy: Policy
+    guest: int = GUEST_GENERIC
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     guests: dict[int, int] = field(default_factory=dict)  # file: pages
     holds: list[tuple[str, int, int, int]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    where: Setting | None = None  # by default what suits the policy
 
     def __post_init__(self) -> None:
-        self.setting = setting = self.host()
+        self.setting = setting = self.where or self.host()
         self.core = CoreWorld(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
         self.oracle = OracleHost(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
+        for world in (self.oracle, self.core) if len(setting.distances) > 1 else ():
+            world.set_nodes(setting.distances, setting.nodes)
         order, count = self.setting.pool
         if count:
             self.both("grow_pool", order, count, self.policy.hvo == "on")
@@ -235,7 +247,7 @@ class Players:
             self.holds = [hold for hold in self.holds if hold[1] != file]
         wrong = random.randint(0, 3) == 0
         pages = random.choice((0, -512) if wrong else self.setting.guest_pages)
-        if self.counted("create", "create", pages, oracle_policy(self.policy), None) == 0:
+        if self.counted("create", "create", pages, oracle_policy(self.policy), None, self.guest) == 0:
             self.guests[self.core.created] = pages
 
     def let_go(self, random: Random, operation: str) -> None:
@@ -266,7 +278,8 @@ class Players:
                 self.holds.append(("un" + operation, file, first, count))
         elif operation in ("private", "shared", "host"):
             kind = {"private": PRIVATE, "shared": SHARED, "host": HOST}[operation]
-            accept = random.choice((TOUCH, ACCEPT_4K, ACCEPT_2M)) if operation == "private" else TOUCH
+            sizes = (TOUCH, ACCEPT_4K, ACCEPT_2M, ACCEPT_LAUNCH) if self.guest in (GUEST_SNP, GUEST_TDX) else ACCEPTS
+            accept = random.choice(sizes) if operation == "private" else TOUCH
             self.counted(operation, "access", file, first, count, kind, accept)
         elif operation in ("to_shared", "to_private"):
             self.counted(operation, "convert", file, first, count, operation == "to_shared")

@@ -94,9 +94,10 @@ def test_hosts(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     capture(TWO_NODES).save(path)
     monkeypatch.setattr(snapshot, "capture", lambda: capture(LAZY))
     for words, description in (
-        (["--host", str(path)], "host.json, Linux 6.18.2"),
+        (["--host", str(path)], "host.json, Linux 6.18.2, 2 NUMA nodes"),
         (["--host", "1G", "--fragmentation", "0.3"], "1G, fragmented to 0.3"),
         (["--host", "1G", "--cpus", "2"], "1G, empty, 2 CPUs with lists"),
+        (["--host", "1G", "--nodes", "2", "--cpus", "2"], "1G, empty, 2 NUMA nodes, 2 CPUs with lists"),
         (["--host", "live"], f"this machine, Linux {capture(LAZY).release}"),
         ([], f"this machine, Linux {capture(LAZY).release}"),
     ):
@@ -185,6 +186,13 @@ def test_truncated_snapshot(scenario: str, tmp_path: Path, capsys: pytest.Captur
     assert (output, errors.count("\n")) == ("", 1)
     assert f"{path}:" in errors
     assert "gmemlab host --save" in errors
+
+
+def test_nodes_of_a_host_that_has_its_own(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "host.json"
+    capture(TWO_NODES).save(path)
+    assert cli.main(["compare", scenario, "--host", str(path), "--nodes", "2"]) == 2
+    assert "--nodes: only a host that is given by its size can be given nodes" in capsys.readouterr().err
 
 
 def test_policies_are_named_once() -> None:

@@ -58,7 +58,11 @@ def test_json(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str
     machine(TWO_NODES)
     assert cli.main(["host", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert list(data) == ["snapshot", "kvm", "facilities", "summary"]
+    assert list(data) == ["snapshot", "kvm", "facilities", "summary", "nodes"]
+    assert [node["free_list_bytes"] for node in data["nodes"]] == [
+        sum(zone.free_pages for zone in capture(TWO_NODES).zones if zone.node == node) * 4096 for node in range(2)
+    ]
+    assert data["nodes"][0]["distances"] == []
     assert data["snapshot"]["zones"][2]["free"]["Movable"]["at_least"] == [1]
     snapshot = capture(TWO_NODES)
     assert data["summary"] == {

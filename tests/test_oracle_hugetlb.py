@@ -236,10 +236,10 @@ def test_object_api_promises() -> None:
 def test_pool_is_a_stack(world: MakeWorld) -> None:
     model = world(8)
     model.grow_pool(9, 2, False)
-    assert model.observe()["pools"][9] == (2, 2, 0, [1024, 4096])
+    assert model.observe()["pools"][9][:4] == (2, 2, 0, [1024, 4096])
     file = new(model, 512, HUGETLBFS)
     model.allocate(file, 0, 512)
-    assert model.observe()["pools"][9] == (2, 1, 0, [4096])
+    assert model.observe()["pools"][9][:4] == (2, 1, 0, [4096])
 
 
 def test_huge_guest_memfd_wants_whole_pages_and_reserves_them(world: MakeWorld) -> None:
@@ -368,7 +368,7 @@ def test_giga_page_is_split_to_2m_first(world: MakeWorld) -> None:
     model = world(1100)
     before = free_pages(model)
     assert model.grow_pool(18, 2, True) == (errno.ENOMEM, 1)
-    assert model.observe()["pools"][18] == (1, 1, 0, [512 * 512])
+    assert model.observe()["pools"][18][:4] == (1, 1, 0, [512 * 512])
     pooled = free_pages(model)
     assert pooled == before - GIGA + 4095
     file = new(model, GIGA, replace(HUGE_1G, split=SPLIT_2M_FIRST))

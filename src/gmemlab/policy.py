@@ -32,6 +32,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "merge,collapse,compaction",
     ),
     "zero_scan": ("off", "on"),
+    "truncation": ("inaccessible", "zeroes"),
     "vmm_punch": ("none", "private", "shared", "both"),
     "hvo": ("on", "off"),
 }
@@ -62,6 +63,8 @@ class Policy:
             kcompactd works as long as there is memory of the policy (`compaction`; Linux always has it, also beside `none`),
             its own `merge` (`merge`, as `merge` says).
         zero_scan: the shrinker looks for zeros in huge pages of shmem, too, and frees them (T4): no kernel does.
+        truncation: what the kernel does to the part that a punch covers before it splits the folio: nothing to memory that is
+            marked inaccessible (6.11 on), or it zeroes it, private or not (K1; the code that T9 speaks of).
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
         pool: size of the pool: "auto" (what the workload can hold at once), a size, or a share of free memory ("80%").
@@ -84,6 +87,7 @@ class Policy:
     merge: str = "never"
     repair: str = "none"
     zero_scan: str = "off"
+    truncation: str = "inaccessible"
     vmm_punch: str = "both"
     hvo: str = "off"
     pool: str = "auto"
@@ -202,6 +206,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         (confidential != (policy.conversion != "none"), "conversion is for guest_memfd, and guest_memfd needs one"),
         (policy.split == "2m-first" and not giga, "split=2m-first is for 1G pages"),
         (policy.split == "pieces" and huge_only, "huge-only memory is split to 4k (or 2m-first), not into other pieces"),
+        (
+            policy.truncation == "zeroes" and not confidential,
+            "truncation is a choice for guest_memfd: other memory is always zeroed (L14)",
+        ),
         (policy.hvo == "on" and not pooled, "HVO works on hugetlb pages only (set source=pool)"),
         (
             policy.merge == "eager" and policy.conversion != "in-place",

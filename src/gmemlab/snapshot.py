@@ -33,6 +33,9 @@ ZONE_KINDS: Final = ("DMA", "DMA32", "Normal", "Movable")
 _UNMOVABLE_TYPES: Final = ("Unmovable", "Movable", "Reclaimable", UNKNOWN)  # whose chunks such a request may take
 _MOVABLE_TYPES: Final = (*_UNMOVABLE_TYPES, "CMA")
 _DEFERRED_LEAST: Final = 64 * MIB // PAGE_SIZE
+_LOCAL_DISTANCE: Final = 10  # LOCAL_DISTANCE
+_FARTHEST: Final = 254  # a byte of the SLIT; 255 says unreachable
+_MOST_NODES: Final = 32
 _LARGEST_PFN: Final = 1 << 40  # 52-bit physical addresses
 _FILE_FORM: Final = "a file written by `gmemlab host --save`"
 
@@ -101,12 +104,22 @@ class ZoneSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """One NUMA node, with memory or without: its CPUs, and its distances to all nodes in the order of the snapshot."""
+
+    node: int
+    cpus: int
+    distances: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The free memory of one machine at one time.
 
     ``date`` is UTC in ISO 8601; ``nodes`` counts the NUMA nodes with memory; ``memory_bytes`` is MemTotal; ``notes``
     says, one sentence each, what could not be read, or was inferred; ``reclaimable_pages`` are those of the page cache on the
-    lists that reclaim takes from (Active(file) and Inactive(file); shmem and mlocked pages are not among them).
+    lists that reclaim takes from (Active(file) and Inactive(file); shmem and mlocked pages are not among them). ``topology``
+    has all online nodes, or none where the kernel tells nothing of them.
     """
 
     format: int = field(default=FORMAT, kw_only=True)
@@ -120,6 +133,7 @@ class Snapshot:
     hugetlb: tuple[HugetlbPool, ...] = ()
     notes: tuple[str, ...] = ()
     reclaimable_pages: int = 0
+    topology: tuple[NodeSnapshot, ...] = ()
 
     @property
     def free_pages(self) -> int:
@@ -247,7 +261,20 @@ def _capture(root: Path) -> Snapshot:
         hugetlb=features.read_hugetlb_pools(root),
         notes=tuple(notes),
         reclaimable_pages=memory.file_lists // PAGE_SIZE,
+        topology=_read_topology(root),
     )
+
+
+def _read_topology(root: Path) -> tuple[NodeSnapshot, ...]:
+    """Read /sys/devices/system/node; nothing where the kernel was built without NUMA."""
+    found = []
+    for folder in (root / "sys/devices/system/node").glob("node*"):
+        if folder.name.removeprefix("node").isdecimal():
+            place = f"sys/devices/system/node/{folder.name}"
+            distances = procfs.parse_distances(features.read_required(root, f"{place}/distance"), f"/{place}/distance")
+            cpus = procfs.parse_cpulist(features.read_required(root, f"{place}/cpulist"), f"/{place}/cpulist")
+            found.append(NodeSnapshot(int(folder.name.removeprefix("node")), cpus, distances))
+    return tuple(sorted(found, key=lambda node: node.node))
 
 
 def _read_types(root: Path, notes: list[str]) -> procfs.PageTypeInfo | None:
@@ -357,6 +384,7 @@ def _check(snapshot: Snapshot) -> None:
         _check_sizes(zone, f"zones[{index}]")
         for key in ("min_pages", "low_pages", "high_pages", "reserve_pages"):
             _at_most(getattr(zone, key), sum(other.managed_pages for other in snapshot.zones), f"zones[{index}].{key}")
+    _check_topology(snapshot)
     order = sorted(range(len(snapshot.zones)), key=lambda index: snapshot.zones[index].start_pfn)
     for lower, upper in pairwise(order):
         low, high = snapshot.zones[lower], snapshot.zones[upper]
@@ -364,6 +392,29 @@ def _check(snapshot: Snapshot) -> None:
             reason = f"begins inside zones[{lower}]; interleaved zones are not modelled"
             allowed = f"{low.start_pfn + low.spanned_pages} and more"
             raise UsageError(reason, key=f"zones[{upper}].start_pfn", value=high.start_pfn, allowed=allowed)
+
+
+def _check_topology(snapshot: Snapshot) -> None:
+    known = [node.node for node in snapshot.topology]
+    nodes = sorted({zone.node for zone in snapshot.zones})
+    if len(nodes) > _MOST_NODES:
+        raise UsageError("too many nodes", key="zones", value=len(nodes), allowed=f"up to {_MOST_NODES}")
+    for index, node in enumerate(snapshot.topology):
+        key = f"topology[{index}]"
+        if known.count(node.node) > 1:
+            raise UsageError("a node twice", key=f"{key}.node", value=node.node)
+        if len(node.distances) != len(known):
+            raise UsageError(
+                "wrong number of distances", key=f"{key}.distances", value=len(node.distances), allowed=str(len(known))
+            )
+        for place, far in enumerate(node.distances):
+            if not _LOCAL_DISTANCE <= far <= _FARTHEST:
+                allowed = f"{_LOCAL_DISTANCE} to {_FARTHEST}"
+                raise UsageError("not a distance", key=f"{key}.distances[{place}]", value=far, allowed=allowed)
+    for number in nodes if known else ():
+        if number not in known:
+            allowed = ", ".join(map(str, known))
+            raise UsageError("a zone's node is missing in topology", key="topology", value=number, allowed=allowed)
 
 
 def _check_names(zone: ZoneSnapshot, key: str) -> None:

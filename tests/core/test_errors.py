@@ -130,9 +130,9 @@ def test_tables_of_the_model_run_out(host: MakeHost) -> None:
     model = host(8)
     file = new(model, 10, SMALL)
     row = model.policy(Policy(kind=KIND_HOST))
-    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0)[0] == 0
+    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0, 0)[0] == 0
     assert model.state.host[0].exhausted == 0
-    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0) == (errno.ENFILE, 0)
+    assert execute.open_guest(model.state, 1 << 31, KIND_HOST, row, 0, 0) == (errno.ENFILE, 0)
     assert model.state.host[0].exhausted == 1
     assert model.allocate(file, 0, 10) == (0, 10)
 
@@ -143,7 +143,7 @@ def test_file_that_the_tables_could_never_hold(host: MakeHost, pages: int) -> No
     model = host(8)
     file = new(model, 10, SMALL)
     before = model.state.host.copy()
-    assert execute.open_guest(model.state, pages, KIND_HOST, model.policy(Policy(kind=KIND_HOST)), 0) == (errno.ENFILE, 0)
+    assert execute.open_guest(model.state, pages, KIND_HOST, model.policy(Policy(kind=KIND_HOST)), 0, 0) == (errno.ENFILE, 0)
     assert model.state.host.tobytes() == before.tobytes()
     assert model.allocate(file, 0, 10) == (0, 10)
 

@@ -85,7 +85,7 @@ class Runner:
     def run(self, events: NDArray[Any], budget: int = EVERYTHING) -> bool:
         """One slice."""
         stream = events.view(np.recarray)
-        arguments = (stream, self.vms, self.guests, self.background, self.policy, self.cursor, budget)
+        arguments = (stream, self.vms, self.guests, self.background, self.policy, 0, self.cursor, budget)
         return bool(run.run(self.world.state, *arguments))
 
     def finish(self, events: NDArray[Any], budget: int = EVERYTHING) -> int:

@@ -68,7 +68,7 @@ class TypePlayers(Players):
         end = self.normal + 1
         zones = [(end, end + 2, ZONE_MOVABLE, 0), (1, end, ZONE_NORMAL, 100)]
         usual = super().host()
-        return Setting(zones, set(range(1, self.taken + 1)), end + 1, usual.guest_pages, usual.pool, self.types)
+        return Setting(zones, set(range(1, self.taken + 1)), end + 1, usual.guest_pages, usual.pool, types=self.types)
 
     def work_of_cache(self) -> None:
         """Something is read, or dropped for other reasons, or held for a while."""

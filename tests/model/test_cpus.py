@@ -6,7 +6,7 @@ import pytest
 from gmemlab.core import layout
 from gmemlab.core.run import run
 from gmemlab.errors import UsageError
-from gmemlab.model.cpus import batch_size, low_watermark
+from gmemlab.model.cpus import batch_size, watermarks
 from gmemlab.model.host import Host
 from gmemlab.policy import find
 from gmemlab.snapshot import capture
@@ -19,11 +19,11 @@ def test_limits_are_those_of_a_machine_of_24_gib() -> None:
     """/proc/zoneinfo of a 6.18 kernel: zone Normal of 5,394,266 pages, 2 CPUs, low watermark 20,163: 63 pages at once."""
     assert batch_size(5394266) == batch_size(772918) == 63
     assert batch_size(3840) == 1
-    assert low_watermark(6 << 18) == 11 * 512 + (6 << 18) // 1000  # watermark_scale_factor: more than a quarter of min
+    assert watermarks([6 << 18])[0][1] == 11 * 512 + (6 << 18) // 1000  # watermark_scale_factor: more than a quarter of min
     host = Host("24G", cpus=2)
     pcp = host.state.pcps[1]
     managed = (24 << 30) // 4096
-    assert (pcp.batch, pcp.high_min, pcp.high_max) == (63, low_watermark(managed) // 2, managed // 8 // 2)
+    assert (pcp.batch, pcp.high_min, pcp.high_max) == (63, watermarks([managed])[0][1] // 2, managed // 8 // 2)
 
 
 def test_snapshots_bring_their_watermarks() -> None:
@@ -88,11 +88,11 @@ def test_events_choose_the_cpu_and_let_lists_decay() -> None:
     vms = np.zeros(2, layout.VM).view(np.recarray)
     cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
     nobody = np.zeros(2, dtype=np.int64)
-    run(host.state, events[:-1].view(np.recarray), vms, guests, nobody, row, cursor, 1 << 40)
+    run(host.state, events[:-1].view(np.recarray), vms, guests, nobody, row, 0, cursor, 1 << 40)
     assert host.state.pcps[0].count == 0
     kept = int(host.state.pcps[1].count)
     assert kept > host.state.pcps[1].high_min
-    run(host.state, events, vms, guests, nobody, row, cursor, 1 << 40)
+    run(host.state, events, vms, guests, nobody, row, 0, cursor, 1 << 40)
     assert host.state.pcps[1].count == host.state.pcps[1].high_min < kept
 
 

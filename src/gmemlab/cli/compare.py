@@ -9,8 +9,10 @@ from rich.console import Console
 from gmemlab.cli.options import (
     CPUS_HELP,
     FRAGMENTATION_HELP,
+    GUESTS_HELP,
     HOST_HELP,
     LIVE,
+    NODES_HELP,
     SET_HELP,
     Ticker,
     chosen_policies,
@@ -34,6 +36,8 @@ def run(
     host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
+    nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
+    guests: Annotated[str | None, typer.Option(help=GUESTS_HELP)] = None,
     policies: Annotated[str | None, typer.Option(help="Policies with commas between; by default the scenario's.")] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
@@ -48,6 +52,8 @@ def run(
         host: live, a size or a file.
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
+        nodes: NUMA nodes of a host that is given by its size.
+        guests: their hardware.
         policies: names with commas between.
         set: choices to set, for all of the policies.
         seeds: how many.
@@ -56,19 +62,19 @@ def run(
         json: whether to print JSON instead.
 
     Raises:
-        UsageError: an unknown scenario, host, policy, choice or cost profile, or a scenario that is larger than the host.
+        UsageError: an unknown scenario, host, hardware, policy, choice or cost profile, or a scenario larger than the host.
         UnsupportedError: this machine's free memory cannot be read.
     """
     with Ticker() as ticker:
         from gmemlab.costs import Profile
         from gmemlab.lab.compare import Row, Setting, compare
         from gmemlab.report.table import HeadlineTable, print_setting
-        from gmemlab.workload.scenario import load
+        from gmemlab.workload.scenario import load, with_hardware
 
-        wanted = load(scenario)
+        wanted = with_hardware(load(scenario), guests)
         profile = None if costs is None else Profile.load(costs)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
-        make_host = host_factory(host, fragmentation, cpus)
+        make_host = host_factory(host, fragmentation, cpus, nodes)
         screen = console()
         table = HeadlineTable(screen, chosen)
 

@@ -13,6 +13,7 @@ from gmemlab.cli.options import (
     FRAGMENTATION_HELP,
     HOST_HELP,
     LIVE,
+    NODES_HELP,
     SET_HELP,
     Ticker,
     chosen_policies,
@@ -36,6 +37,7 @@ def run(
     host: Annotated[str, typer.Option(help=HOST_HELP)] = LIVE,
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
+    nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the host and of the events.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: stable keys, nanoseconds.")] = False,
@@ -50,6 +52,7 @@ def run(
         host: live, a size or a file.
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
+        nodes: NUMA nodes of a host that is given by its size.
         set: choices to set.
         seed: of host and events.
         json: whether to print JSON instead.
@@ -68,7 +71,7 @@ def run(
         wanted = load(scenario)
         (chosen,) = chosen_policies([policy], set or ())
         ticker.show("preparing the host", 0.0)
-        machine = host_factory(host, fragmentation, cpus)(seed)
+        machine = host_factory(host, fragmentation, cpus, nodes)(seed)
         trace = generate(wanted, machine.usable_bytes, seed)
         found = explain(machine, trace, chosen, vm, frame, lambda share: ticker.show(chosen.name, share))
     if json:

@@ -73,6 +73,20 @@ def as_json(snapshot: Snapshot, kvm: Kvm, live: Mapping[str, str]) -> dict[str, 
             "unmovable_2m": snapshot.chunks_of(movable=False),
             "at_most_1g": snapshot.giga_at_most(),
         },
+        "nodes": [_node_as_json(snapshot, node) for node in sorted({zone.node for zone in snapshot.zones})],
+    }
+
+
+def _node_as_json(snapshot: Snapshot, node: int) -> dict[str, Any]:
+    zones = [zone for zone in snapshot.zones if zone.node == node]
+    return {
+        "node": node,
+        "free_list_bytes": sum(zone.free_pages for zone in zones) * PAGE_SIZE,
+        "deferred_bytes": sum(zone.deferred_pages for zone in zones) * PAGE_SIZE,
+        "per_cpu_bytes": sum(zone.pcp_pages for zone in zones) * PAGE_SIZE,
+        "movable_2m": sum(zone.chunks_of(HUGE_ORDER, movable=True) for zone in zones),
+        "unmovable_2m": sum(zone.chunks_of(HUGE_ORDER, movable=False) for zone in zones),
+        "distances": next((list(other.distances) for other in snapshot.topology if other.node == node), []),
     }
 
 
@@ -148,6 +162,13 @@ def _zone_table(zone: ZoneSnapshot) -> Table:
     return table
 
 
+def _node_summary(snapshot: Snapshot, node: int) -> str:
+    found = _node_as_json(snapshot, node)
+    free, far = format_size(found["free_list_bytes"]), " ".join(map(str, found["distances"]))
+    pages = f"{found['movable_2m']:,} 2M pages for movable memory, {found['unmovable_2m']:,} for unmovable"
+    return f"{free} on the free lists, {pages}" + (f"; distances {far}" if far else "")
+
+
 def _print_summary(screen: Console, snapshot: Snapshot) -> None:
     index = snapshot.unusable_index()
     share = "nothing is free" if index is None else f"{index:.1%} of the bytes on the free lists are in smaller pieces"
@@ -162,6 +183,8 @@ def _print_summary(screen: Console, snapshot: Snapshot) -> None:
     grid.add_row("unusable for 2M", share)
     cached = format_size(snapshot.reclaimable_pages * PAGE_SIZE)
     grid.add_row("reclaimable", f"{cached} of page cache, which is dropped where memory is short (if it is clean)")
+    for node in sorted({zone.node for zone in snapshot.zones}) if snapshot.nodes > 1 else ():
+        grid.add_row(f"node {node}", _node_summary(snapshot, node))
     grid.add_row("1G pages", f"at most {snapshot.giga_at_most():,} (free lists do not tell which 4M chunks are adjacent)")
     for note in snapshot.notes:
         grid.add_row("note", note)

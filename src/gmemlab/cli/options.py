@@ -23,29 +23,34 @@ if TYPE_CHECKING:
 LIVE: Final = "live"
 HOST_HELP: Final = "live (this machine's free memory), the size of an empty machine, or a file of `gmemlab host --save`."
 FRAGMENTATION_HELP: Final = "Fragment a host that is given by its size: share of free memory outside 2M pages, 0 to 0.95."
+GUESTS_HELP: Final = "What hardware the guests have: generic, plain, sw-protected, pkvm, snp or tdx; by default the scenario's."
 CPUS_HELP: Final = "CPUs that keep lists of free pages of their own; 0: none does, which is faster."
+NODES_HELP: Final = "NUMA nodes of a host that is given by its size. Guests are at home on one after the other."
 SET_HELP: Final = "Set one choice of the policies: choice=value (see `gmemlab policies thp`). May be repeated."
 QUIET_SECONDS: Final = 2.0
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
-def host_factory(host: str, fragmentation: float | None, cpus: int) -> "Callable[[int], Host]":
+def host_factory(host: str, fragmentation: float | None, cpus: int, nodes: int) -> "Callable[[int], Host]":
     """Return what makes fresh hosts from seeds. This machine, or a file, is looked at once.
 
     Args:
         host: ``live``, a size, or the path of a snapshot.
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
+        nodes: NUMA nodes of a host that is given by its size.
 
     Raises:
-        UsageError: no such host, a damaged file, or fragmentation for a host that has its own.
+        UsageError: no such host, a damaged file, or fragmentation or nodes for a host that has its own.
         UnsupportedError: this machine's free memory cannot be read.
     """
     from gmemlab.model.host import Host
     from gmemlab.snapshot import Snapshot, capture
 
     if host != LIVE and _is_size(host):
-        return lambda seed: Host(host, fragmentation, seed, cpus)
+        return lambda seed: Host(host, fragmentation, seed, cpus, nodes)
+    if nodes != 1:
+        raise UsageError("only a host that is given by its size can be given nodes", key="--nodes", value=nodes)
     if fragmentation is not None:
         raise UsageError("only a host that is given by its size can be fragmented", key="--fragmentation", value=fragmentation)
     if host == LIVE:

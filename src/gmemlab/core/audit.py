@@ -7,6 +7,7 @@ from typing import Final
 
 from gmemlab.core import layout
 from gmemlab.core.audit_files import audit_cache, audit_daemons, audit_files, audit_promises
+from gmemlab.core.audit_nodes import audit_nodes, audit_pool
 from gmemlab.core.audit_pcp import audit_cpus
 from gmemlab.core.audit_types import audit_types
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
@@ -29,7 +30,6 @@ from gmemlab.core.layout import (
     NR_ORDERS,
     NR_PCPTYPES,
     ORPHAN,
-    POOL,
     SPLIT,
     UNIFORM,
     WHOLE,
@@ -37,8 +37,8 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import list_index, pfn_of
 from gmemlab.core.mapping import frame_of
 from gmemlab.core.pcp import is_kept_chunk
-from gmemlab.core.pools import pool_of
 from gmemlab.core.state import Records, State
+from gmemlab.core.subpools import audit_subpools
 
 RULES: Final = {
     1: "a free list's links, tail or count are broken",
@@ -52,7 +52,7 @@ RULES: Final = {
     9: "a used frame is not where its file says",
     10: "a pin count is negative, or on a frame that is no head",
     11: "a whole or uniform block is not where its file says",
-    12: "a pool's stack, counts or pages are broken",
+    12: "a pool's stacks, counts or pages are broken, or those of its nodes do not add up",
     13: "pins and references differ from what their calls hold",
     14: "an orphan that nobody holds was not freed",
     15: "what a pool has promised differs from what files have of it, or is more than it has",
@@ -69,7 +69,12 @@ RULES: Final = {
     26: "a file's folio reaches into another folio's place",
     27: "what files were given, less what left them, differs from what they hold",
     28: "khugepaged's list, or the number of files that kcompactd works for, differs from the files",
-    29: "the list of page cache differs from the files, or reclaim's hand stands beside it, or what it calls dry is not",
+    29: "a zone is of no node, a node's list of zones is none, or does not start with its own",
+    30: "allocations that missed their node are not as many as were wanted elsewhere, or as the counters say",
+    31: "a file's policy names no node, or one that the host has not",
+    32: "what a mount of hugetlbfs uses or keeps differs from its files, or exceeds its limits",
+    33: "page states contradict who owns a page, how the guest maps it, or each other",
+    34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
 }
 
 
@@ -277,20 +282,6 @@ def audit_blocks(state: State) -> tuple[int, int]:
 
 
 @jit
-def audit_pool(state: State, order: int) -> tuple[int, int]:
-    """Walk one pool's stack."""
-    pool = state.pools[pool_of(order)]
-    block = int(pool.head)
-    found = 0
-    while block:
-        if state.blocks[block].kind != POOL or state.blocks[block].order != order or found > pool.free:
-            return 12, block
-        found += 1
-        block = int(state.blocks[block].next)
-    return (12, order) if found != pool.free or pool.reserved < 0 or pool.free > pool.nr else (0, 0)
-
-
-@jit
 def audit_holds(state: State) -> tuple[int, int]:
     """Hold the pin counts of all folios against the records of who holds them."""
     held = 0
@@ -328,6 +319,8 @@ def audit(state: State) -> tuple[int, int]:
     if code == 0:
         code, place = audit_cpus(state)
     if code == 0:
+        code, place = audit_nodes(state)
+    if code == 0:
         code, place = audit_pool(state, BLOCK_ORDER)
     if code == 0:
         code, place = audit_pool(state, layout.GIGA_ORDER)
@@ -335,6 +328,8 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_promises(state, BLOCK_ORDER)
     if code == 0:
         code, place = audit_promises(state, layout.GIGA_ORDER)
+    if code == 0:
+        code, place = audit_subpools(state)
     if code == 0:
         code, place = audit_types(state)
     if code == 0:

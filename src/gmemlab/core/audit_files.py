@@ -1,6 +1,7 @@
 """The invariants of files: counts, attributes, mappings, who owns the frames of present pages, which daemons work for them."""
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.audit_hardware import audit_states
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -23,8 +24,11 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
+from gmemlab.core.mapping import frame_of
+from gmemlab.core.nodes import node_of
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
+from gmemlab.core.subpools import kept_by_subpools
 
 
 @jit
@@ -128,6 +132,8 @@ def audit_file(state: State, file: int) -> int:
         block = state.file_blocks[row]
         first = step << BLOCK_ORDER
         code = audit_details(state, file, first, row) if block.detail else audit_uniform(state, file, first, row)
+        if code == 0:
+            code = audit_states(state, file, row)
         if code:
             return code
         if block.marks & HUGE_MAPPED:
@@ -163,6 +169,7 @@ def audit_promises(state: State, order: int) -> tuple[int, int]:
                 return 15, file
             promised += int(record.reserved)
     pool = state.pools[pool_of(order)]
+    promised += kept_by_subpools(state, order)
     return (15, order) if promised != pool.reserved or promised > pool.free else (0, 0)
 
 
@@ -191,31 +198,53 @@ def audit_daemons(state: State) -> tuple[int, int]:
 
 
 @jit
+def cache_on_node(state: State, file: int, node: int) -> bool:
+    """Whether a page of a file lies on a node."""
+    for index in range(int(state.files[file].pages)):
+        row = int(state.files[file].first_block) + (index >> BLOCK_ORDER)
+        pfn = frame_of(state, row, index) if state.file_blocks[row].nr_present else 0
+        if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
+            return True
+    return False
+
+
+@jit
+def audit_hand(state: State, node: int) -> bool:
+    """Whether the hand of a node's reclaim stands in a file of page cache, and what it calls dry has nothing of this node."""
+    record = state.nodes[node]
+    hand = int(record.lru_file)
+    if hand and (not state.files[hand].alive or state.files[hand].kind != KIND_CACHE):
+        return False
+    file = int(state.daemons[0].lru_head) if record.lru_dry else 0
+    while file:
+        if cache_on_node(state, file, node):
+            return False
+        file = int(state.files[file].scan_next)
+    return True
+
+
+@jit
 def audit_cache(state: State) -> tuple[int, int]:
     """Hold the list of page cache against the files, and what reclaim remembers of it."""
     daemons = state.daemons[0]
-    listed, present = 0, 0
+    listed = 0
     for file in range(1, int(state.host[0].next_file)):
-        record = state.files[file]
-        if record.alive and record.kind == KIND_CACHE:
-            listed += 1
-            for row in range(
-                int(record.first_block), int(record.first_block) + ((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER)
-            ):
-                present += int(state.file_blocks[row].nr_present)
+        listed += 1 if state.files[file].alive and state.files[file].kind == KIND_CACHE else 0
     before = 0
     file = int(daemons.lru_head)
     while file and listed >= 0:
         record = state.files[file]
         if record.scan_prev != before or not record.alive or record.kind != KIND_CACHE:
-            return 29, file
+            return 34, file
         listed -= 1
         before = file
         file = int(record.scan_next)
-    hand = int(daemons.lru_file)
-    stands = hand == 0 or (state.files[hand].alive and state.files[hand].kind == KIND_CACHE)
-    right = listed == 0 and before == daemons.lru_tail and stands and (daemons.lru_dry == 0 or present == 0)
-    return (0, 0) if right else (29, 0)
+    if listed or before != daemons.lru_tail:
+        return 34, 0
+    for node in range(int(state.host[0].nr_nodes)):
+        if not audit_hand(state, node):
+            return 34, node
+    return 0, 0
 
 
 @jit

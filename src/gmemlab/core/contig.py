@@ -7,6 +7,7 @@ emptied, its blocks are isolated.
 """
 
 from gmemlab.core import layout
+from gmemlab.core.daemons.register import note_cache
 from gmemlab.core.frames import open_block, own_block
 from gmemlab.core.isolation import isolate_block, release_block, take_isolated_block
 from gmemlab.core.jit import jit
@@ -30,9 +31,10 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row
 from gmemlab.core.migrate import move_backing, move_frames, split_source
+from gmemlab.core.nodes import alloc_near, may_serve, node_of, zone_at
 from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.operations.split import split_block
-from gmemlab.core.page_alloc import alloc, free_pages, is_open
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone, kept_in_block
 from gmemlab.core.state import State
@@ -91,7 +93,7 @@ def move_whole(state: State, block: int) -> None:
     """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here."""
     record = state.blocks[block]
     owner, index = int(record.owner), int(record.index)
-    target = alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+    target = alloc_near(state, BLOCK_ORDER, MOVABLE, node_of(state, block), 0) >> BLOCK_ORDER
     if target == 0:
         if state.files[owner].kind == KIND_ANON:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
@@ -115,8 +117,9 @@ def move_small(state: State, block: int) -> bool:
         if frame.kind != FRAME_USED:
             offset += 1
             continue
-        target = alloc(state, order, MOVABLE)
+        target = alloc_near(state, order, MOVABLE, node_of(state, block), 0)
         if target:
+            note_cache(state, int(frame.owner))  # which may come to another node
             move_frames(state, pfn, slot_of(state, target))
             free_pages(state, pfn, order)
             offset += 1 << order
@@ -167,14 +170,16 @@ def take_run(state: State, zone: int, first: int) -> bool:
 
 
 @part
-def alloc_giga(state: State, migratetype: int) -> int:
+def alloc_giga(state: State, migratetype: int, node: int, allowed: int) -> int:
     """The lowest aligned run of 512 blocks that is free or can be emptied. Returns its first block, or 0.
 
-    A zone that would fall below its reserve gives none, which Linux does not ask for what is free already.
+    Zones in the order in which the node asks them, of allowed nodes. A zone that would fall below its reserve gives none, which
+    Linux does not ask for what is free already.
     """
-    for zone in range(int(state.host[0].nr_zones)):
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
         record = state.zones[zone]
-        if not is_open(state, zone, migratetype) or record.free - (1 << GIGA_ORDER) < record.reserve:
+        if not may_serve(state, zone, migratetype, allowed) or record.free - (1 << GIGA_ORDER) < record.reserve:
             continue
         first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
         while first + GIGA_BLOCKS <= record.end:

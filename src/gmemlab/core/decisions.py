@@ -132,6 +132,15 @@ def allocate_granularity(policy: Records, kind: int) -> int:
 
 
 @jit
+def truncation_zeroes(policy: Records) -> bool:
+    """Whether truncation zeroes a part that it covers before it splits the folio (K1).
+
+    It does not where the mapping is marked inaccessible (AS_INACCESSIBLE, commit c72ceafbd12c).
+    """
+    return bool(policy.truncation == layout.TRUNCATION_ZEROES)
+
+
+@jit
 def partial_punch(policy: Records, kind: int, busy: int, dirty: bool) -> int:
     """What a punch does with a folio that it covers in part.
 
@@ -146,7 +155,7 @@ def partial_punch(policy: Records, kind: int, busy: int, dirty: bool) -> int:
         return PART_DEFER
     if busy == 0:
         return PART_SPLIT
-    if kind != KIND_GUEST_MEMFD:
+    if kind != KIND_GUEST_MEMFD or truncation_zeroes(policy):
         return PART_ZERO
     return PART_STALE if dirty else PART_DROP
 
@@ -188,6 +197,44 @@ def folio_may_cover(policy: Records, order: int, all_private: bool) -> bool:
     if order == 0 or all_private:
         return True
     return bool(policy.source == SOURCE_POOL or works_in_units(policy))  # taken whole and split at once (G71)
+
+
+@jit
+def accepts(guest: int) -> bool:
+    """Whether a guest of this kind must accept its private pages before it uses them."""
+    return guest == layout.GUEST_SNP or guest == layout.GUEST_TDX
+
+
+@jit
+def accept_limits(guest: int) -> bool:
+    """Whether the size of an accept limits the mapping: TDX tells it with the fault (G79), SNP after it (G83)."""
+    return guest == layout.GUEST_GENERIC or guest == layout.GUEST_TDX
+
+
+@jit
+def zaps_exactly(guest: int) -> bool:
+    """Whether a zap takes away the pages in its range only, for a page once zapped must be accepted again (G78)."""
+    return guest == layout.GUEST_GENERIC or guest == layout.GUEST_TDX
+
+
+@jit
+def keeps_contents(guest: int) -> bool:
+    """Whether a conversion leaves contents as they are (G50)."""
+    return not accepts(guest)
+
+
+@jit
+def marks_that_count(guest: int, marks: int, hardware: int, assigned: bool) -> int:
+    """The marks of a file block that forbid 2 MiB mappings, for `mapping_term`.
+
+    KVM follows the RMP and never un-smashes it (G83); TDX has no promotion, and a one-way mark (G76, G79). A guest without
+    such hardware is mapped at 2 MiB again when it faults next.
+    """
+    if guest == layout.GUEST_SNP:
+        return layout.HISTORY if assigned and hardware & layout.RMP_WHOLE == 0 else 0
+    if guest == layout.GUEST_TDX:
+        return marks & layout.HISTORY | (layout.INHIBIT if hardware & layout.ONE_WAY else 0)
+    return marks if guest == layout.GUEST_GENERIC else 0
 
 
 @jit

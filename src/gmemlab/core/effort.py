@@ -2,12 +2,21 @@
 
 from gmemlab.core import decisions
 from gmemlab.core.daemons.compaction import compact_for
-from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, highest_zone, wake_kswapd
+from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, wake_all_kswapds
 from gmemlab.core.frames import own_folio
 from gmemlab.core.highatomic import alloc_atomic, unreserve
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import COSTLY_ORDER, GFP_DIRECT, GFP_HIGH, GFP_KSWAPD, GFP_RETRY_MAYFAIL, MOVABLE
-from gmemlab.core.page_alloc import alloc, alloc_easily, alloc_hard
+from gmemlab.core.layout import (
+    COSTLY_ORDER,
+    GFP_DIRECT,
+    GFP_HIGH,
+    GFP_KSWAPD,
+    GFP_NORETRY,
+    GFP_RETRY_MAYFAIL,
+    MOVABLE,
+)
+from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
+from gmemlab.core.nodes import alloc_easily_near, alloc_hard, alloc_near
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -16,89 +25,112 @@ MAX_RECLAIM_RETRIES = 16
 
 
 @jit
-def alloc_compacting(state: State, order: int, migratetype: int, gfp: int) -> int:
+def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """What direct compaction wins, where there is no page cache to reclaim between two tries; then HIGHATOMIC blocks go.
 
     Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
     """
     pfn = 0
     for _ in range(COMPACTIONS_OF_RETRY if gfp & GFP_RETRY_MAYFAIL else 1):
-        if pfn == 0 and compact_for(state, order, migratetype, True):
-            pfn = alloc(state, order, migratetype)
-    if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True):
-        pfn = alloc_hard(state, order, migratetype)
+        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
+            pfn = alloc_near(state, order, migratetype, node, allowed)
+    if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
     return pfn
 
 
 @jit
-def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int) -> int:
+def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as reclaim drops anything.
 
     What is costly, or unmovable, has memory compacted before, too.
     """
-    if (order > COSTLY_ORDER or migratetype != MOVABLE) and compact_for(state, order, migratetype, False):
-        pfn = alloc_hard(state, order, migratetype)
+    before = order > COSTLY_ORDER or migratetype != MOVABLE
+    if before and compact_for(state, order, migratetype, False, node, allowed):
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
         if pfn:
             return pfn
     for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
-        pfn, progress = alloc_reclaiming(state, order, migratetype)
-        if pfn == 0 and compact_for(state, order, migratetype, True):
-            pfn = alloc_hard(state, order, migratetype)
+        pfn, progress = alloc_reclaiming(state, order, migratetype, node, allowed)
+        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
+            pfn = alloc_hard(state, order, migratetype, node, allowed)
         if pfn:
             return pfn
         if progress == 0:
             break
-    if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True):
-        return alloc_hard(state, order, migratetype)
+    if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
+        return alloc_hard(state, order, migratetype, node, allowed)
     return 0
 
 
 @part
-def alloc_slowly(state: State, order: int, migratetype: int, gfp: int) -> int:
+def alloc_slowly(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Go on where no zone is above its low watermark, as `gfp` (GFP_*) allows (`__alloc_pages_slowpath`).
 
-    kswapd is told first. Returns the first frame, or 0.
+    kswapd of every allowed node is told first. Returns the first frame, or 0.
     """
     if order == 0 and gfp & GFP_DIRECT:
-        return alloc_page_slowly(state, migratetype, gfp)
+        return alloc_page_slowly(state, migratetype, gfp, node, allowed)
     if gfp & GFP_KSWAPD:
-        wake_kswapd(state, order, highest_zone(migratetype), gfp)
+        wake_all_kswapds(state, order, migratetype, gfp, node, allowed)
     pfn = 0
     if gfp & GFP_HIGH:
-        pfn = alloc_atomic(state, order, migratetype)
+        pfn = alloc_atomic(state, order, migratetype, node, allowed)
     elif state.host[0].watermarks:
-        pfn = alloc_hard(state, order, migratetype)
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
     if pfn == 0 and gfp & GFP_DIRECT:
         if state.daemons[0].lru_head:
-            pfn = alloc_in_turns(state, order, migratetype, gfp)
+            pfn = alloc_in_turns(state, order, migratetype, gfp, node, allowed)
         else:
-            pfn = alloc_compacting(state, order, migratetype, gfp)
+            pfn = alloc_compacting(state, order, migratetype, gfp, node, allowed)
     if state.host[0].calls_kswapd:
         call_kswapd(state, gfp)
     return pfn
 
 
 @part
-def alloc_trying(state: State, order: int, migratetype: int, gfp: int) -> int:
+def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Allocate from the free lists, or by what `gfp` allows. Returns the first frame, or 0."""
-    pfn = alloc_easily(state, order, migratetype)
+    pfn = alloc_easily_near(state, order, migratetype, node, allowed)
     if pfn == 0:
-        return alloc_slowly(state, order, migratetype, gfp)
+        return alloc_slowly(state, order, migratetype, gfp, node, allowed)
     if state.host[0].calls_kswapd:
         call_kswapd(state, gfp)
+    return pfn
+
+
+@part
+def alloc_page(state: State, pfn: int, migratetype: int, gfp: int, file: int, index: int) -> int:
+    """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
+    if state.host[0].nr_nodes > 1:
+        node, allowed = wanted_nodes(state, file, index, 0)
+        return alloc_trying(state, 0, migratetype, gfp, node, allowed)
+    if pfn == 0:
+        return alloc_slowly(state, 0, migratetype, gfp, 0, 0)
+    call_kswapd(state, gfp)
     return pfn
 
 
 @part
 def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
-    """Allocate a folio of order 9 or less for page `index` of a file, as hard as its policy tries.
+    """Allocate a folio of order 9 or less for page `index` of a file, as hard as its policy tries. Its first frame, or 0.
 
-    Returns its first frame, or 0.
+    On a host of several nodes, a huge page of ordinary memory is sought on its own node first, where one direct compaction is
+    tried; others give one only to what may compact (`alloc_pages_mpol`).
     """
     record = state.files[owner]
     policy = state.policies[record.policy]
     gfp = decisions.gfp(policy, int(record.kind), order)
-    pfn = alloc_trying(state, order, decisions.migratetype(policy), gfp)
+    migratetype = decisions.migratetype(policy)
+    node, allowed = wanted_nodes(state, owner, index, order)
+    pfn = 0
+    anywhere = True
+    if state.host[0].nr_nodes > 1 and tries_wanted_first(state, owner, order, node, allowed):
+        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_NORETRY
+        pfn = alloc_trying(state, order, migratetype, once, node, 1 << node)
+        anywhere = pfn == 0 and gfp & GFP_DIRECT != 0
+    if anywhere:
+        pfn = alloc_trying(state, order, migratetype, gfp, node, allowed)
     if pfn:
         own_folio(state, pfn, order, owner, index)
     return pfn

@@ -8,6 +8,8 @@ from gmemlab.core.daemons.kcompactd import kcompactd
 from gmemlab.core.daemons.khugepaged import khugepaged
 from gmemlab.core.jit import entry
 from gmemlab.core.layout import PIN, REFERENCE
+from gmemlab.core.mempolicy import set_nodes
+from gmemlab.core.mounts import join, mount, unmount
 from gmemlab.core.operations.access import access
 from gmemlab.core.operations.collapse import collapse
 from gmemlab.core.operations.convert import convert, set_attributes
@@ -58,6 +60,9 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
         return 0, khugepaged(state, count)
     if op == layout.OP_KCOMPACTD:
         return 0, kcompactd(state, count)
+    if op == layout.OP_READY:
+        state.files[file].phase = layout.PHASE_RUNNING
+        return 0, 0
     if op == layout.OP_RESERVE:
         return reserve(state, file, first, count)
     if op == layout.OP_DESTROY:
@@ -66,9 +71,14 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
 
 
 @entry
-def open_guest(state: State, pages: int, kind: int, policy: int, shared: int) -> tuple[int, int]:
-    """`create`, for callers in Python; with `shared`, all pages start with that attribute (G14). Returns (errno, file)."""
+def open_guest(state: State, pages: int, kind: int, policy: int, shared: int, guest: int) -> tuple[int, int]:
+    """`create`, for callers in Python, for a guest of some hardware (GUEST_*). Returns (errno, file).
+
+    With `shared`, all pages start with that attribute (G14).
+    """
     error, file = create(state, pages, kind, policy)
+    if error == 0:
+        state.files[file].guest = guest
     if error == 0 and shared:
         set_attributes(state, file, 0, pages, 1)
     return error, file
@@ -81,18 +91,44 @@ def bind(state: State, file: int, k: int, gfn: int, count: int, offset: int) -> 
 
 
 @entry
-def fill_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
+def bind_nodes(state: State, file: int, mode: int, allowed: int, home: int) -> None:
+    """`set_nodes` for a file and the ordinary memory beside it, for callers in Python."""
+    set_nodes(state, file, mode, allowed, home)
+    if state.files[file].shared_file:
+        set_nodes(state, int(state.files[file].shared_file), mode, allowed, home)
+
+
+@entry
+def open_mount(state: State, order: int, most: int, least: int) -> tuple[int, int]:
+    """`mount`, for callers in Python. Returns (errno, subpool)."""
+    return mount(state, order, most, least)
+
+
+@entry
+def close_mount(state: State, subpool: int) -> int:
+    """`unmount`, for callers in Python. Returns 0 or the errno."""
+    return unmount(state, subpool)
+
+
+@entry
+def join_mount(state: State, subpool: int, file: int) -> None:
+    """`join`, for callers in Python."""
+    join(state, subpool, file)
+
+
+@entry
+def fill_pool(state: State, order: int, count: int, hvo: int, nodes: int) -> tuple[int, int]:
     """`grow_pool`, for callers in Python. Returns (errno, pages added)."""
-    return grow_pool(state, order, count, hvo)
+    return grow_pool(state, order, count, hvo, nodes)
 
 
 @entry
-def set_pool(state: State, order: int, count: int, overcommit: int) -> int:
+def set_pool(state: State, order: int, count: int, overcommit: int, node: int) -> int:
     """`resize_pool`, for callers in Python. Returns 0 or the errno."""
-    return resize_pool(state, order, count, overcommit)
+    return resize_pool(state, order, count, overcommit, node)
 
 
 @entry
-def demote_pages(state: State, count: int) -> tuple[int, int]:
+def demote_pages(state: State, count: int, nodes: int) -> tuple[int, int]:
     """`demote`, for callers in Python. Returns (errno, 1 GiB pages demoted)."""
-    return demote(state, count)
+    return demote(state, count, nodes)

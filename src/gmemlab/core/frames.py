@@ -260,11 +260,13 @@ def orphan_folio(state: State, pfn: int, order: int) -> None:
     owner = int(state.frames[slot].owner)
     if state.policies[state.files[owner].policy].movable:
         record.nr_movable -= 1 << order
+    assigned = int(state.frames[slot].index) if state.files[owner].guest == layout.GUEST_SNP else 0  # `snp.leave` put it there
     for offset in range(1 << order):
         frame = state.frames[slot + offset]
         frame.kind = FRAME_ORPHAN
         frame.owner = 0
         frame.index = 0
+    state.frames[slot].index = assigned
 
 
 @part

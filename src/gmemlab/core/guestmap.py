@@ -1,9 +1,9 @@
 """The guest's second-stage mapping of private memory: level by the rule of K8, shattering and healing by K6."""
 
-from gmemlab.core import layout
-from gmemlab.core.decisions import mapping_term
+from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_order
-from gmemlab.core.jit import inline, jit
+from gmemlab.core.hardware.counts import FAULT_2M, FAULT_4K, REFAULT, note
+from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     ACCEPT_4K,
     BLOCK_ORDER,
@@ -13,8 +13,9 @@ from gmemlab.core.layout import (
     INHIBIT,
     MAX_SLOTS,
     SHATTERED,
+    ZAPPED,
 )
-from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, open_details
+from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -47,7 +48,12 @@ def limiting_term(state: State, file: int, index: int, accept: int) -> int:
         slot = state.slots[slot_row]
         in_slot = bool(slot.offset <= first and first + BLOCK_PAGES <= slot.offset + slot.count)
         congruent = bool(((slot.gfn - slot.offset) & (BLOCK_PAGES - 1)) == 0)
-    return mapping_term(folio_order(state, pfn), in_slot, congruent, block.nr_shared > 0, int(block.marks), accept)
+    hardware = state.hardware[row]
+    guest = int(state.files[file].guest)
+    marks = decisions.marks_that_count(guest, int(block.marks), int(hardware.marks), hardware.nr_assigned > 0)
+    if not decisions.accept_limits(guest):
+        accept = layout.TOUCH
+    return decisions.mapping_term(folio_order(state, pfn), in_slot, congruent, block.nr_shared > 0, marks, accept)
 
 
 @jit
@@ -59,13 +65,24 @@ def shatter(state: State, row: int, cause: int) -> None:
 
 
 @jit
-def map_huge(state: State, row: int) -> None:
-    """Map a block with one 2 MiB entry."""
+def zap_huge(state: State, row: int, cause: int) -> None:
+    """Take a 2 MiB entry away for the sake of a part of it (`tdp_mmu_zap_leafs`); `mend` lets fault back what was in use."""
+    state.tally[layout.TALLY_SHATTERED + cause] += 1
+    state.tally[layout.TALLY_UNMAPPED_2M] += 1
+    forget_mapping(state, row)
+    state.file_blocks[row].marks |= SHATTERED
+    state.hardware[row].marks |= ZAPPED
+
+
+@jit
+def map_huge(state: State, file: int, row: int) -> None:
+    """A private fault maps a block with one 2 MiB entry."""
     block = state.file_blocks[row]
+    note(state, file, FAULT_2M, 1)
     state.tally[layout.TALLY_MAPPED_2M] += 1
     if block.marks & SHATTERED:
         state.tally[layout.TALLY_HEALED_MAPPING + layout.CAUSE_POPULATE] += 1
-    block.marks = (block.marks | HUGE_MAPPED) & ~SHATTERED
+    block.marks = (block.marks | HUGE_MAPPED) & ~(SHATTERED | HISTORY)
     block.nr_mapped = BLOCK_PAGES
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
@@ -74,74 +91,75 @@ def map_huge(state: State, row: int) -> None:
 
 
 @jit
-def map_base_pages(state: State, row: int, begin: int, end: int) -> None:
-    """Map the private pages [begin, end) of a block at 4 KiB, those that are not mapped yet."""
+def map_base_pages(state: State, row: int, begin: int, end: int) -> int:
+    """Map the private pages [begin, end) of a block at 4 KiB, those that are not mapped yet. Returns how many."""
     block = state.file_blocks[row]
     if block.nr_mapped == BLOCK_PAGES:
-        return
+        return 0
     block.marks |= HISTORY
-    if block.nr_mapped == 0 and begin == 0 and end == BLOCK_PAGES and block.detail == 0:
+    before = int(block.nr_mapped)
+    if before == 0 and begin == 0 and end == BLOCK_PAGES and block.detail == 0:
         block.nr_mapped = BLOCK_PAGES
-        state.tally[layout.TALLY_MAPPED_4K] += BLOCK_PAGES
-        return
+    else:
+        base = open_details(state, row)
+        for offset in range(begin, end):
+            page = state.pages[base + offset]
+            if page.mapped == 0:
+                page.mapped = 1
+                block.nr_mapped += 1
+    mapped = int(block.nr_mapped) - before
+    state.tally[layout.TALLY_MAPPED_4K] += mapped
+    return mapped
+
+
+@jit
+def is_in_use(state: State, file: int, slot: int) -> bool:
+    """Whether the guest uses a page that has details: it accepted it, or (where nothing is accepted) wrote to it."""
+    page = state.pages[slot]
+    if page.frame == 0 or page.shared:
+        return False
+    if decisions.accepts(int(state.files[file].guest)):
+        return bool(page.accepted)
+    return bool(page.content != layout.FRESH)
+
+
+@jit
+def map_in_use(state: State, file: int, row: int) -> None:
+    """What is in use of a block, and not mapped, faults back at 4 KiB."""
+    block = state.file_blocks[row]
     base = open_details(state, row)
-    for offset in range(begin, end):
+    found = 0
+    for offset in range(BLOCK_PAGES):
         page = state.pages[base + offset]
-        if page.mapped == 0:
+        if page.mapped == 0 and is_in_use(state, file, base + offset):
             page.mapped = 1
-            block.nr_mapped += 1
-            state.tally[layout.TALLY_MAPPED_4K] += 1
+            found += 1
+    block.nr_mapped += found
+    if found:
+        block.marks |= HISTORY
+    state.tally[layout.TALLY_MAPPED_4K] += found
+    note(state, file, REFAULT, found)
 
 
 @part
 def map_private(state: State, file: int, index: int, end: int, accept: int) -> None:
-    """The guest touches or accepts the present private pages [index, end) of one block."""
+    """A guest without page state touches or accepts the present private pages [index, end) of one block."""
     row = block_row(state, file, index)
     block = state.file_blocks[row]
     if block.marks & HUGE_MAPPED:
-        if accept == ACCEPT_4K:
+        if accept == ACCEPT_4K and state.files[file].guest == layout.GUEST_GENERIC:
             shatter(state, row, layout.CAUSE_ACCEPT)
             block.marks |= INHIBIT
         return
     term = limiting_term(state, file, index, accept)
     if term == layout.TERM_NONE:
-        map_huge(state, row)
+        if block.nr_mapped < BLOCK_PAGES:  # else nothing faults
+            map_huge(state, file, row)
         return
     if accept == ACCEPT_4K and folio_order(state, frame_of(state, row, index)) >= BLOCK_ORDER:
         block.marks |= INHIBIT
-    map_base_pages(state, row, index & (BLOCK_PAGES - 1), index - (index & ~(BLOCK_PAGES - 1)) + end - index)
-
-
-@inline
-def unmap(state: State, file: int, index: int, end: int, cause: int) -> None:
-    """Remove the guest's mapping of pages [index, end) of one block, and of nothing else (G78)."""
-    if state.file_blocks[block_row(state, file, index)].nr_mapped:
-        unmap_entries(state, file, index, end, cause)
-
-
-@part
-def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> None:
-    """`unmap`, where something is mapped."""
-    row = block_row(state, file, index)
-    block = state.file_blocks[row]
-    begin = index & (BLOCK_PAGES - 1)
-    stop = begin + end - index
-    if stop - begin >= block_span(state, file, index):
-        huge = bool(block.marks & HUGE_MAPPED)
-        state.tally[layout.TALLY_UNMAPPED_2M if huge else layout.TALLY_UNMAPPED_4K] += 1 if huge else block.nr_mapped
-        forget_mapping(state, row)
-        return
-    if block.marks & HUGE_MAPPED:
-        shatter(state, row, cause)
-    base = open_details(state, row)
-    for offset in range(begin, stop):
-        page = state.pages[base + offset]
-        if page.mapped:
-            page.mapped = 0
-            block.nr_mapped -= 1
-            state.tally[layout.TALLY_UNMAPPED_4K] += 1
-    if block.nr_mapped == 0:
-        block.marks &= ~HISTORY
+    first = index & ~(BLOCK_PAGES - 1)
+    note(state, file, FAULT_4K, map_base_pages(state, row, index - first, end - first))
 
 
 @jit

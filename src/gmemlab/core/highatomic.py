@@ -15,7 +15,7 @@ from gmemlab.core.buddy import (
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, HIGHATOMIC, MOVABLE, NR_ORDERS, NR_PCPTYPES, SPLIT
 from gmemlab.core.lists import count_free, list_index, push_block, remove_block
-from gmemlab.core.page_alloc import is_open
+from gmemlab.core.nodes import count_near, may_serve, zone_at
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import alloc_from_cpu, alloc_kept, has_lists
 from gmemlab.core.state import State
@@ -61,14 +61,16 @@ def give_chunk(state: State, zone: int, order: int, migratetype: int) -> None:
 
 
 @part
-def unreserve(state: State, migratetype: int, force: bool) -> bool:
+def unreserve(state: State, migratetype: int, force: bool, node: int, allowed: int) -> bool:
     """Have what is free of a HIGHATOMIC block be of a type that is short of memory (`unreserve_highatomic_pageblock`).
 
-    A zone's last block stays unless that is forced. Returns whether there was one.
+    Zones in the order in which the node asks them, of allowed nodes; a zone's last block stays unless that is forced. Returns
+    whether there was one.
     """
-    for zone in range(int(state.host[0].nr_zones)):
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
         record = state.zones[zone]
-        if not is_open(state, zone, migratetype) or record.reserved_highatomic <= (0 if force else BLOCK_PAGES):
+        if not may_serve(state, zone, migratetype, allowed) or record.reserved_highatomic <= (0 if force else BLOCK_PAGES):
             continue
         for order in range(NR_ORDERS):
             if state.free_lists[list_index(zone, HIGHATOMIC, order)].head:
@@ -133,10 +135,11 @@ def alloc_from_reserves(state: State, zone: int, order: int, migratetype: int) -
 
 
 @part
-def alloc_atomic(state: State, order: int, migratetype: int) -> int:
+def alloc_atomic(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
     """What GFP_ATOMIC tries when no zone is above its low watermark, order 9 at most. Returns the first frame, or 0."""
-    for zone in range(int(state.host[0].nr_zones)):
-        if not is_open(state, zone, migratetype):
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
+        if not may_serve(state, zone, migratetype, allowed):
             continue
         record = state.zones[zone]
         high = int(record.wmark_min + record.high + record.boost)
@@ -145,5 +148,6 @@ def alloc_atomic(state: State, order: int, migratetype: int) -> int:
         if is_above_min(state, zone, order, migratetype):
             pfn = alloc_from_reserves(state, zone, order, migratetype)
             if pfn:
+                count_near(state, zone, order, migratetype, node, allowed)
                 return pfn
     return 0

@@ -44,6 +44,16 @@ ZONE_DMA32: Final = 1
 ZONE_NORMAL: Final = 2
 ZONE_MOVABLE: Final = 3
 
+# -- NUMA nodes: which of them a file's memory comes from (include/uapi/linux/mempolicy.h) ----------------------------------
+MAX_NODES: Final = 32
+NODES_LOCAL: Final = 0  # MPOL_DEFAULT, MPOL_LOCAL: that of the task that allocates first
+NODES_BIND: Final = 1  # MPOL_BIND: no others than these
+NODES_PREFERRED: Final = 2  # MPOL_PREFERRED: this one first
+NODES_INTERLEAVE: Final = 3  # MPOL_INTERLEAVE: one after the other first
+NODES_SPREAD: Final = 4  # not Linux's: local to the tasks of the host, the next node's for each 2 MiB of the file
+
+MAX_SUBPOOLS: Final = 64
+
 # -- host blocks: what the 512 frames of a 2 MiB block are --------------------------------------------------------------
 HOLE: Final = 0  # not memory, or not managed by the host
 FREE: Final = 1  # free as a whole: head of a free order-9 or order-10 chunk, or (order -1) the second half of an order-10
@@ -81,6 +91,7 @@ FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date; of ano
 USED: Final = 1  # zeroed at first use, then written
 ZEROED: Final = 2  # punched without being freed, or a hole that a collapse filled: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
+UNSPECIFIED: Final = 4  # used, then converted under hardware that keeps nothing (G50)
 
 # -- policy choices (policy.py gives them their names) -----------------------------------------------------------------------
 EFFORT_NONE: Final = 0
@@ -107,6 +118,8 @@ CONVERT_IN_PLACE: Final = 2
 SPLIT_UNIFORM: Final = 0
 SPLIT_BUDDY: Final = 1
 SPLIT_2M_FIRST: Final = 2
+TRUNCATION_INACCESSIBLE: Final = 0
+TRUNCATION_ZEROES: Final = 1
 MERGE_NEVER: Final = 0
 MERGE_EAGER: Final = 1
 MERGE_LAZY: Final = 2
@@ -128,6 +141,24 @@ HOST: Final = 2
 TOUCH: Final = 0  # an access to memory the guest may have accepted before
 ACCEPT_4K: Final = 1
 ACCEPT_2M: Final = 2
+ACCEPT_LAUNCH: Final = 3  # put there and accepted before the guest runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD
+
+# -- what a guest is, and what state a 2 MiB of it is in under SNP or TDX (`hardware`) ------------------------------------
+GUEST_GENERIC: Final = 0  # confidential, of no particular hardware: K6 and G79 hold, and no operation is counted
+GUEST_PLAIN: Final = 1  # not confidential: huge mappings come back
+GUEST_SW_PROTECTED: Final = 2  # like a plain one; contents stay over conversions (G50)
+GUEST_PKVM: Final = 3  # the same
+GUEST_SNP: Final = 4
+GUEST_TDX: Final = 5
+PHASE_BOOT: Final = 0
+PHASE_RUNNING: Final = 1
+PHASE_TEAR_DOWN: Final = 2
+NR_PHASES: Final = 3
+DIRECT_2M: Final = 1  # the kernel maps these 2 MiB at 4 KiB
+DIRECT_1G: Final = 2  # on the last block of a 1 GiB: the kernel maps it in smaller pages
+RMP_WHOLE: Final = 1  # one 2 MiB entry of the RMP
+ONE_WAY: Final = 2  # TDX: a 4 KiB accept forbade 2 MiB here, for as long as the guest lives (G79)
+ZAPPED: Final = 4  # a 2 MiB mapping was taken away for the sake of a part of it: what was in use faults back (`mend`)
 
 # -- why the guest's second-stage table maps a page as it does: the terms of K8, in the order in which they are asked ------
 TERM_NONE: Final = 0  # nothing in the way: 2 MiB
@@ -241,13 +272,18 @@ NR_SCAN_RESULTS: Final = 7
 TALLY_COLLAPSE_COPIED: Final = TALLY_SCAN + NR_SCAN_RESULTS  # pages that a collapse copied
 TALLY_KCOMPACTD_RUNS: Final = TALLY_COLLAPSE_COPIED + 1  # zones that kcompactd compacted
 TALLY_FULL_SCANS: Final = TALLY_COLLAPSE_COPIED + 2  # khugepaged came to the end of its list
-TALLY_PGSCAN_KSWAPD: Final = TALLY_FULL_SCANS + 1  # pages of the page cache that kswapd looked at
-TALLY_PGSTEAL_KSWAPD: Final = TALLY_FULL_SCANS + 2  # and dropped
-TALLY_PGSCAN_DIRECT: Final = TALLY_FULL_SCANS + 3  # the same of allocations
-TALLY_PGSTEAL_DIRECT: Final = TALLY_FULL_SCANS + 4
-TALLY_PAGEOUTRUN: Final = TALLY_FULL_SCANS + 5  # turns of kswapd
-TALLY_ALLOCSTALL: Final = TALLY_FULL_SCANS + 6  # allocations that reclaimed, each time
-NR_TALLIES: Final = TALLY_FULL_SCANS + 7
+TALLY_NUMA_HIT: Final = TALLY_COLLAPSE_COPIED + 3  # allocations that got their node; on hosts of several nodes
+TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
+TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
+TALLY_PGSCAN_KSWAPD: Final = TALLY_NUMA_MISS_PAGES + 1  # pages of the page cache that kswapd looked at
+TALLY_PGSTEAL_KSWAPD: Final = TALLY_NUMA_MISS_PAGES + 2  # and dropped
+TALLY_PGSCAN_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 3  # the same of allocations
+TALLY_PGSTEAL_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 4
+TALLY_PAGEOUTRUN: Final = TALLY_NUMA_MISS_PAGES + 5  # turns of kswapd
+TALLY_ALLOCSTALL: Final = TALLY_NUMA_MISS_PAGES + 6  # allocations that reclaimed, each time
+TALLY_HARDWARE: Final = TALLY_ALLOCSTALL + 1  # + operation (`hardware`) * NR_PHASES + phase
+NR_HARDWARE: Final = 35
+NR_TALLIES: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

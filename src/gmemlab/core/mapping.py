@@ -8,7 +8,7 @@ true again. Counts in the block record are exact in both forms.
 from gmemlab.core import layout
 from gmemlab.core.frames import leave_base_page, settle_block
 from gmemlab.core.jit import inline, jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, ZEROED
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNSPECIFIED, USED, ZEROED
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -53,12 +53,16 @@ def open_details(state: State, row: int) -> int:
     content = block.content
     shared = int(block.nr_shared)  # all pages within the file, or none
     mapped = 1 if block.nr_mapped else 0
+    assigned = 1 if state.hardware[row].nr_assigned else 0
+    accepted = 1 if state.hardware[row].nr_accepted else 0
     for offset in range(BLOCK_PAGES):
         page = state.pages[base + offset]
         page.frame = first + offset if first else 0
         page.content = content if first else 0
         page.shared = 1 if offset < shared else 0
         page.mapped = mapped
+        page.assigned = assigned
+        page.accepted = accepted
     block.detail = slab
     return base
 
@@ -139,6 +143,9 @@ def settle(state: State, file: int, index: int) -> None:
         return
     if block.nr_present != BLOCK_PAGES or (block.nr_mapped and block.nr_mapped != BLOCK_PAGES):
         return
+    hardware = state.hardware[row]
+    if hardware.nr_assigned not in (0, BLOCK_PAGES) or hardware.nr_accepted not in (0, BLOCK_PAGES):
+        return
     base = int(block.detail) * BLOCK_PAGES
     host_block = contiguous_block(state, row)
     if host_block and content_is_uniform(state, base):
@@ -193,6 +200,21 @@ def set_content(state: State, row: int, begin: int, end: int, content: int) -> N
             block.nr_stranded -= 1 if page.content == ZEROED or page.content == STALE else 0
             block.nr_stranded += 1 if content == ZEROED or content == STALE else 0
             page.content = content
+
+
+@jit
+def scramble(state: State, row: int, begin: int, end: int) -> None:
+    """What was written to the present pages [begin, end) of a file block means nothing any more."""
+    block = state.file_blocks[row]
+    if block.nr_present == 0 or (block.detail == 0 and block.content != USED):
+        return
+    if block.detail == 0 and end - begin == BLOCK_PAGES:
+        block.content = UNSPECIFIED
+        return
+    base = open_details(state, row)
+    for offset in range(begin, end):
+        if state.pages[base + offset].content == USED:
+            state.pages[base + offset].content = UNSPECIFIED
 
 
 @jit

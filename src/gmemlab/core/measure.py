@@ -1,6 +1,6 @@
 """Measuring the state: what a sample reports. Reads only; the cost is per 2 MiB, and per page where that was split."""
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,12 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
+from gmemlab.core.nodes import node_of
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
-Listing: TypeAlias = NDArray[np.int64]  # pages x 5
+NR_LISTED: Final = 7
+Listing: TypeAlias = NDArray[np.int64]  # pages x NR_LISTED
 
 
 @jit
@@ -47,6 +49,22 @@ def count_twice(state: State, row: int, shared_row: int) -> int:
         if frame_of(state, row, offset) and frame_of(state, shared_row, offset):
             twice += 1
     return twice
+
+
+@jit
+def count_remote(state: State, row: int, home: int) -> int:
+    """Frames behind 2 MiB of guest memory that are on other nodes than `home`."""
+    block = state.file_blocks[row]
+    if block.nr_present == 0:
+        return 0
+    if block.block:
+        return 0 if node_of(state, int(block.block)) == home else int(block.nr_present)
+    remote = 0
+    for offset in range(BLOCK_PAGES):
+        pfn = frame_of(state, row, offset)
+        if pfn and node_of(state, pfn >> BLOCK_ORDER) != home:
+            remote += 1
+    return remote
 
 
 @jit
@@ -67,6 +85,8 @@ def measure_guest(state: State, file: int, out: Records) -> None:
         out.shared_pages += block.nr_shared
         out.charged += block.nr_present
         out.stranded += block.nr_stranded
+        if state.host[0].nr_nodes > 1:
+            out.remote += count_remote(state, row + step, int(record.home))
         if shared_row:
             out.charged_shared_side += state.file_blocks[shared_row + step].nr_present
             out.backed_twice += count_twice(state, row + step, shared_row + step)
@@ -139,7 +159,10 @@ def limit(state: State, file: int, index: int) -> int:
 
 @entry
 def list_pages(state: State, file: int, first: int, out: Listing) -> None:
-    """Fill rows for the pages of a file from `first` on: frame or 0, order of its folio or -1, shared, content, mapped."""
+    """Fill rows for the pages of a file from `first` on.
+
+    Columns: frame or 0, order of its folio or -1, shared, content, mapped, assigned by the RMP, accepted.
+    """
     for place in range(len(out)):
         index = first + place
         row = block_row(state, file, index)
@@ -150,9 +173,13 @@ def list_pages(state: State, file: int, first: int, out: Listing) -> None:
         out[place, 2] = 1 if is_shared(state, row, index) else 0
         out[place, 3] = 0
         out[place, 4] = 1 if block.nr_mapped else 0
+        out[place, 5] = 1 if state.hardware[row].nr_assigned else 0
+        out[place, 6] = 1 if state.hardware[row].nr_accepted else 0
         if block.detail:
             page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
             out[place, 3] = page.content
             out[place, 4] = page.mapped
+            out[place, 5] = page.assigned
+            out[place, 6] = page.accepted
         elif pfn:
             out[place, 3] = block.content

@@ -5,10 +5,9 @@ A frame number of 0 means that nothing could be had.
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import alloc_from_zone, claim, has_chunk, prefers_cma, spare, take_smallest
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, COSTLY_ORDER, MOVABLE
 from gmemlab.core.lists import count_free, list_index
-from gmemlab.core.parts import part
 from gmemlab.core.pcp import alloc_from_cpu, free_at_once, free_to_cpu, has_lists
 from gmemlab.core.state import State
 
@@ -52,30 +51,35 @@ def avoids_mixing(state: State, migratetype: int) -> bool:
     return False
 
 
+@inline
+def try_zone(state: State, zone: int, order: int, migratetype: int, effort: int) -> int:
+    """Take a chunk from one zone, if it may give one. Returns its first frame, or 0."""
+    record = state.zones[zone]
+    if state.host[0].nr_cpus and not is_above(state, zone, order, migratetype, int(record.high)):
+        record.below_high = 1
+    if not is_above(state, zone, order, migratetype, 0 if effort == HARD else int(record.low)):
+        return 0
+    least = BLOCK_ORDER if effort == UNMIXED and order < BLOCK_ORDER else 0
+    pfn = alloc_from_cpu(state, zone, order, migratetype, least) if has_lists(state, order) else 0
+    if pfn == 0:
+        pfn = alloc_from_zone(state, zone, order, migratetype, least)
+    return pfn
+
+
 @jit
 def alloc_at(state: State, order: int, migratetype: int, effort: int) -> int:
-    """One try of all zones (`get_page_from_freelist`). Returns the first frame of 2**order, or 0."""
-    host = state.host[0]
-    least = BLOCK_ORDER if effort == UNMIXED and order < BLOCK_ORDER else 0
-    for zone in range(int(host.nr_zones)):
-        if not is_open(state, zone, migratetype):
-            continue
-        record = state.zones[zone]
-        if host.nr_cpus and not is_above(state, zone, order, migratetype, int(record.high)):
-            record.below_high = 1
-        if not is_above(state, zone, order, migratetype, 0 if effort == HARD else int(record.low)):
-            continue
-        pfn = alloc_from_cpu(state, zone, order, migratetype, least) if has_lists(state, order) else 0
-        if pfn == 0:
-            pfn = alloc_from_zone(state, zone, order, migratetype, least)
-        if pfn:
-            return pfn
+    """One try of all zones of a host of one node (`get_page_from_freelist`). Returns the first frame of 2**order, or 0."""
+    for zone in range(int(state.host[0].nr_zones)):
+        if is_open(state, zone, migratetype):
+            pfn = try_zone(state, zone, order, migratetype, effort)
+            if pfn:
+                return pfn
     return 0
 
 
 @jit
 def alloc_easily(state: State, order: int, migratetype: int) -> int:
-    """Take a chunk from a zone that stays above its low watermark. Returns its first frame, or 0."""
+    """Take a chunk from a zone that stays above its low watermark, on a host of one node. Returns its first frame, or 0."""
     for effort in range(UNMIXED if avoids_mixing(state, migratetype) else EASY, HARD):
         pfn = alloc_at(state, order, migratetype, effort)
         if pfn:
@@ -83,25 +87,12 @@ def alloc_easily(state: State, order: int, migratetype: int) -> int:
     return 0
 
 
-@part
-def alloc_hard(state: State, order: int, migratetype: int) -> int:
-    """Take a chunk from a zone that stays above its min watermark. Returns its first frame, or 0."""
-    return alloc_at(state, order, migratetype, HARD)
-
-
-@jit
-def alloc(state: State, order: int, migratetype: int) -> int:
-    """Take a chunk of 2**order frames, zones in order of preference. Returns its first frame, or 0."""
-    pfn = alloc_easily(state, order, migratetype)
-    return alloc_hard(state, order, migratetype) if pfn == 0 and state.host[0].watermarks else pfn
-
-
 @jit
 def alloc_base_block(state: State, migratetype: int) -> int:
     """The 512 frames that 512 order-0 allocations would hand out, if these are one fresh block above the low watermarks.
 
-    Else 0. True as long as every smaller list of the type is empty in the zone that order-0 allocations would use, and no CPU
-    keeps lists.
+    Else 0. On a host of one node. True as long as every smaller list of the type is empty in the zone that order-0 allocations
+    would use, and no CPU keeps lists.
     """
     host = state.host[0]
     if host.nr_cpus:

@@ -10,15 +10,24 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     MOVABLE,
 )
-from gmemlab.core.page_alloc import alloc
+from gmemlab.core.nodes import all_nodes, alloc_near, next_node_in, node_of
 from gmemlab.core.parts import part
-from gmemlab.core.pools import drop_surplus, free_huge, pool_of, put_page, take_page
+from gmemlab.core.pools import (
+    count_pages,
+    free_huge,
+    next_to_free,
+    part_of,
+    pool_of,
+    put_page,
+    take_page,
+    take_to_free,
+)
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import STRUCT_FRAMES, release_boot_frames, release_structs, restore_structs
+from gmemlab.core.vmemmap import STRUCT_FRAMES, has_structs, release_boot_frames, release_structs, restore_structs
 
 
 @jit
-def alloc_huge(state: State, order: int) -> int:
+def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
     """A huge page for a pool: 2 MiB from the free lists, 1 GiB from a run that is emptied if need be. Its first block, or 0.
 
     The kernel has memory compacted for 2 MiB, too (`alloc_buddy_hugetlb_folio`), but mostly in vain: over movable memory of
@@ -26,45 +35,100 @@ def alloc_huge(state: State, order: int) -> int:
     measured on 6.18.44). What decides is what compaction tried before, which is not modelled: this is the lower bound.
     """
     if order == GIGA_ORDER:
-        return alloc_giga(state, MOVABLE)
-    return alloc(state, BLOCK_ORDER, MOVABLE) >> BLOCK_ORDER
+        return alloc_giga(state, MOVABLE, node, allowed)
+    return alloc_near(state, BLOCK_ORDER, MOVABLE, node, allowed) >> BLOCK_ORDER
 
 
 @part
-def alloc_surplus(state: State, order: int) -> int:
+def alloc_surplus(state: State, order: int, node: int, allowed: int) -> int:
     """A huge page beyond the pool's size, if it may have one more (`alloc_surplus_hugetlb_folio`). Its first block, or 0."""
     pool = state.pools[pool_of(order)]
     if pool.surplus >= pool.overcommit:
         return 0
-    block = alloc_huge(state, order)
+    block = alloc_huge(state, order, node, allowed)
     if block:
-        pool.surplus += 1
-        pool.nr += 1
+        count_pages(state, order, node_of(state, block), 1, 1)
     return block
 
 
 @part
-def promise(state: State, order: int, pages: int) -> bool:
-    """Have the pool promise so many pages, surplus ones as far as free ones are short (`gather_surplus_pages`); all or none."""
+def promise(state: State, order: int, pages: int, node: int) -> bool:
+    """Have the pool promise so many pages, surplus ones as far as free ones are short (`gather_surplus_pages`); all or none.
+
+    Surplus pages are of the node, or of others in its order. What is got is linked through `prev` meanwhile.
+    """
     pool = state.pools[pool_of(order)]
     short = int(pool.reserved) + pages - int(pool.free)
-    for got in range(short):
-        block = alloc_surplus(state, order)
+    newest = 0
+    enough = True
+    for _ in range(short):
+        block = alloc_surplus(state, order, node, 0)
         if block == 0:
-            drop_surplus(state, order, got)
-            return False
+            enough = False
+            break
         put_page(state, block, order)
-    pool.reserved += pages
-    return True
+        state.blocks[block].prev = newest
+        newest = block
+    while newest:
+        block = newest
+        newest = int(state.blocks[block].prev)
+        state.blocks[block].prev = 0
+        if not enough:
+            here = node_of(state, block)
+            take_page(state, order, here)
+            free_huge(state, block, order)
+            count_pages(state, order, here, -1, -1)
+    if enough:
+        pool.reserved += pages
+    return enough
+
+
+@jit
+def next_to_alloc(state: State, order: int, allowed: int) -> int:
+    """The node on which the pool grows next (`hstate_next_node_to_alloc`)."""
+    pool = state.pools[pool_of(order)]
+    node = int(pool.next_to_alloc)
+    if (allowed >> node) & 1 == 0:
+        node = next_node_in(node, allowed)
+    pool.next_to_alloc = next_node_in(node, allowed)
+    return node
+
+
+@jit
+def alloc_interleaved(state: State, order: int, nodes: int) -> int:
+    """A huge page from the node whose turn it is, or the next that has one (`alloc_pool_huge_folio`). Its first block, or 0."""
+    for k in range(int(state.host[0].nr_nodes)):
+        if (nodes >> k) & 1:
+            node = next_to_alloc(state, order, nodes)
+            block = alloc_huge(state, order, node, 1 << node)
+            if block:
+                return block
+    return 0
+
+
+@jit
+def make_surplus(state: State, order: int, nodes: int, pages: int) -> None:
+    """Have up to so many more pages of a pool be surplus, nodes in turn; or fewer, if negative (`adjust_pool_surplus`)."""
+    step = 1 if pages > 0 else -1
+    left = abs(pages)
+    missed = 0
+    while left and missed < state.host[0].nr_nodes:
+        node = next_to_free(state, order, nodes) if step > 0 else next_to_alloc(state, order, nodes)
+        here = state.node_pools[part_of(order, node)]
+        missed += 1
+        if (step > 0 and here.surplus < here.nr) or (step < 0 and here.surplus > 0):
+            count_pages(state, order, node, 0, step)
+            missed = 0
+            left -= 1
 
 
 @part
-def resize_pool(state: State, order: int, count: int, overcommit: int) -> int:
-    """Give a pool its size, and how many surplus pages it may have beyond (`set_max_huge_pages`). Returns 0 or the errno.
+def resize_pool(state: State, order: int, count: int, overcommit: int, node: int) -> int:
+    """Give a pool, or (`node` from 0 on) a node's part of it, its size (`set_max_huge_pages`). Returns 0 or the errno.
 
-    It first counts surplus pages as its own, then grows as far as memory goes. Idle pages leave a pool that is too large; what
-    is in use or promised beyond its size becomes surplus. EOPNOTSUPP for a pool with HVO, whose page structs would have to be
-    restored first.
+    And say how many surplus pages the pool may have beyond. It first counts surplus pages as its own, then grows as far as
+    memory goes. Idle pages leave a pool that is too large; what is in use or promised beyond its size becomes surplus.
+    EOPNOTSUPP for a pool with HVO, whose page structs would have to be restored first.
     """
     pool = state.pools[pool_of(order)]
     if count < 0 or overcommit < 0:
@@ -72,28 +136,38 @@ def resize_pool(state: State, order: int, count: int, overcommit: int) -> int:
     if pool.hvo:
         return errno.EOPNOTSUPP
     pool.overcommit = overcommit
-    pool.surplus -= max(0, min(int(pool.surplus), count - int(pool.nr - pool.surplus)))
+    nodes = all_nodes(state)
+    if node >= 0:
+        nodes = 1 << node
+        here = state.node_pools[part_of(order, node)]
+        count += int(pool.nr - pool.surplus - (here.nr - here.surplus))
+    make_surplus(state, order, nodes, -max(0, min(int(pool.surplus), count - int(pool.nr - pool.surplus))))
     missing = count - int(pool.nr - pool.surplus)
     if missing > 0:
-        grow_pool(state, order, missing, 0)
+        grow_pool(state, order, missing, 0, nodes)
     least = max(count, int(pool.reserved + pool.nr - pool.free))
-    while pool.nr - pool.surplus > least and pool.head:
-        free_huge(state, take_page(state, order), order)
-        pool.nr -= 1
-    pool.surplus += max(0, int(pool.nr - pool.surplus) - count)
+    while pool.nr - pool.surplus > least:
+        block = take_to_free(state, order, nodes, False)
+        if block == 0:
+            break
+        free_huge(state, block, order)
+    make_surplus(state, order, nodes, max(0, int(pool.nr - pool.surplus) - count))
     return 0
 
 
 @part
-def grow_pool(state: State, order: int, count: int, hvo: int) -> tuple[int, int]:
-    """Add up to `count` huge pages to a pool from free memory. Returns (ENOMEM or 0, pages added)."""
+def grow_pool(state: State, order: int, count: int, hvo: int, nodes: int) -> tuple[int, int]:
+    """Add up to `count` huge pages to a pool from free memory of these nodes (0: of all), in turn.
+
+    Returns (ENOMEM or 0, pages added).
+    """
     pool = state.pools[pool_of(order)]
     pool.hvo = hvo
     for done in range(count):
-        block = alloc_huge(state, order)
+        block = alloc_interleaved(state, order, nodes or all_nodes(state))
         if block == 0:
             return errno.ENOMEM, done
-        pool.nr += 1
+        count_pages(state, order, node_of(state, block), 1, 0)
         put_page(state, block, order)
         if hvo:
             release_boot_frames(state, block, order)
@@ -112,27 +186,44 @@ def restore_for_demotion(state: State, first: int) -> bool:
     return True
 
 
+@jit
+def demote_top(state: State, node: int) -> bool:
+    """Turn the idle 1 GiB page on top of a node's stack into 2 MiB pages; False where frames for its structs are short."""
+    giga = state.pools[pool_of(GIGA_ORDER)]
+    small = state.pools[pool_of(BLOCK_ORDER)]
+    first = int(state.node_pools[part_of(GIGA_ORDER, node)].head)
+    restores = bool(giga.hvo and has_structs(state))
+    if restores and not restore_for_demotion(state, first):
+        return False
+    take_page(state, GIGA_ORDER, node)
+    count_pages(state, GIGA_ORDER, node, -1, 0)
+    small.hvo = giga.hvo
+    count_pages(state, BLOCK_ORDER, node, GIGA_BLOCKS, 0)
+    for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):  # the lowest is used first
+        put_page(state, block, BLOCK_ORDER)
+    if restores:
+        for block in range(first, first + GIGA_BLOCKS):
+            release_structs(state, block, STRUCT_FRAMES - 1)
+    return True
+
+
 @part
-def demote(state: State, count: int) -> tuple[int, int]:
+def demote(state: State, count: int, nodes: int) -> tuple[int, int]:
     """Turn up to `count` idle 1 GiB pages that are promised to nobody into 2 MiB pages (`demote_store`, L20).
 
-    With HVO, the structs of the 1 GiB page are restored first, then those of each 2 MiB page given back. Returns (errno, 1 GiB
-    pages demoted): ENOMEM where frames for them are short; too few pages are no error.
+    All of a node (0: of any, those in turn) before those of the next (`demote_pool_huge_page`). With HVO, the structs of the
+    1 GiB page are restored first, then those of each 2 MiB page given back. Returns (errno, 1 GiB pages demoted): ENOMEM where
+    frames for them are short; too few pages are no error.
     """
     giga = state.pools[pool_of(GIGA_ORDER)]
-    for done in range(count):
-        if giga.free <= giga.reserved:
-            return 0, done
-        first = int(giga.head)
-        if giga.hvo and state.host[0].struct_frame and not restore_for_demotion(state, first):
-            return errno.ENOMEM, done
-        take_page(state, GIGA_ORDER)
-        giga.nr -= 1
-        state.pools[pool_of(BLOCK_ORDER)].hvo = giga.hvo
-        state.pools[pool_of(BLOCK_ORDER)].nr += GIGA_BLOCKS
-        for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):  # the lowest is used first
-            put_page(state, block, BLOCK_ORDER)
-        if giga.hvo and state.host[0].struct_frame:
-            for block in range(first, first + GIGA_BLOCKS):
-                release_structs(state, block, STRUCT_FRAMES - 1)
-    return 0, count
+    allowed = nodes or all_nodes(state)
+    done = 0
+    for k in range(int(state.host[0].nr_nodes)):
+        if done == count or (allowed >> k) & 1 == 0:
+            continue
+        node = next_to_free(state, GIGA_ORDER, allowed)
+        while done < count and giga.free > giga.reserved and state.node_pools[part_of(GIGA_ORDER, node)].head:
+            if not demote_top(state, node):
+                return errno.ENOMEM, done
+            done += 1
+    return 0, done

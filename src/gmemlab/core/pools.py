@@ -1,4 +1,4 @@
-"""Pools of huge pages (hugetlb): their stacks of idle pages, and pages that come back to them."""
+"""Pools of huge pages (hugetlb): each node's stack of idle pages, and pages that come back to it (mm/hugetlb.c, 6.18)."""
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_block
@@ -7,11 +7,14 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     GIGA_ORDER,
+    MAX_NODES,
     POOL,
 )
+from gmemlab.core.nodes import all_nodes, next_node_in, node_of, zone_at
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
+from gmemlab.core.subpools import put_pages
 
 
 @jit
@@ -21,25 +24,85 @@ def pool_of(order: int) -> int:
 
 
 @jit
-def put_page(state: State, block: int, order: int) -> None:
-    """Put a huge page on top of its pool's stack of idle pages."""
-    pool = state.pools[pool_of(order)]
-    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
-        own_block(state, piece, POOL, order, 0, 0)
-    state.blocks[block].next = pool.head
-    pool.head = block
-    pool.free += 1
+def part_of(order: int, node: int) -> int:
+    """Row in `state.node_pools` of a node's part of that pool."""
+    return pool_of(order) * MAX_NODES + node
 
 
 @jit
-def take_page(state: State, order: int) -> int:
-    """Take the idle huge page on top of a pool's stack, which must not be empty. Returns its first block."""
+def count_pages(state: State, order: int, node: int, pages: int, surplus: int) -> None:
+    """So many more pages are a pool's on a node, and so many more of these are surplus."""
     pool = state.pools[pool_of(order)]
-    block = int(pool.head)
-    pool.head = state.blocks[block].next
-    pool.free -= 1
+    here = state.node_pools[part_of(order, node)]
+    pool.nr += pages
+    here.nr += pages
+    pool.surplus += surplus
+    here.surplus += surplus
+
+
+@jit
+def put_page(state: State, block: int, order: int) -> None:
+    """Put a huge page on top of its node's stack of idle pages (`enqueue_hugetlb_folio`)."""
+    here = state.node_pools[part_of(order, node_of(state, block))]
+    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+        own_block(state, piece, POOL, order, 0, 0)
+    state.blocks[block].next = here.head
+    here.head = block
+    here.free += 1
+    state.pools[pool_of(order)].free += 1
+
+
+@jit
+def take_page(state: State, order: int, node: int) -> int:
+    """Take the idle huge page on top of a node's stack, which must not be empty. Returns its first block."""
+    here = state.node_pools[part_of(order, node)]
+    block = int(here.head)
+    here.head = state.blocks[block].next
+    here.free -= 1
+    state.pools[pool_of(order)].free -= 1
     state.blocks[block].next = 0
     return block
+
+
+@jit
+def dequeue(state: State, order: int, node: int, allowed: int) -> int:
+    """Take an idle huge page of an allowed node (0: of any), the nearest first (`dequeue_hugetlb_folio_nodemask`).
+
+    Returns its first block, or 0.
+    """
+    for k in range(int(state.host[0].nr_zones)):
+        near = int(state.zones[zone_at(state, node, k)].node)
+        if (allowed == 0 or (allowed >> near) & 1) and state.node_pools[part_of(order, near)].head:
+            return take_page(state, order, near)
+    return 0
+
+
+@jit
+def next_to_free(state: State, order: int, allowed: int) -> int:
+    """The node whose turn it is to give a page back (`hstate_next_node_to_free`)."""
+    pool = state.pools[pool_of(order)]
+    node = int(pool.next_to_free)
+    if (allowed >> node) & 1 == 0:
+        node = next_node_in(node, allowed)
+    pool.next_to_free = next_node_in(node, allowed)
+    return node
+
+
+@jit
+def take_to_free(state: State, order: int, allowed: int, surplus: bool) -> int:
+    """Take an idle page out of the pool, nodes in turn (`remove_pool_hugetlb_folio`). Returns its first block, or 0.
+
+    With `surplus` only nodes that have surplus pages are asked, and it is one of them.
+    """
+    for k in range(int(state.host[0].nr_nodes)):
+        if (allowed >> k) & 1:
+            node = next_to_free(state, order, allowed)
+            here = state.node_pools[part_of(order, node)]
+            if here.head and (here.surplus or not surplus):
+                block = take_page(state, order, node)
+                count_pages(state, order, node, -1, -1 if surplus else 0)
+                return block
+    return 0
 
 
 @jit
@@ -54,14 +117,12 @@ def free_huge(state: State, block: int, order: int) -> None:
 
 @jit
 def drop_surplus(state: State, order: int, most: int) -> None:
-    """Give up to `most` surplus pages back to free memory, from the top of the idle ones."""
-    pool = state.pools[pool_of(order)]
-    for _ in range(min(most, int(pool.surplus))):
-        if pool.head == 0:
+    """Give up to `most` surplus pages back to free memory, nodes in turn, from the top of the idle ones."""
+    for _ in range(min(most, int(state.pools[pool_of(order)].surplus))):
+        block = take_to_free(state, order, all_nodes(state), True)
+        if block == 0:
             return
-        free_huge(state, take_page(state, order), order)
-        pool.surplus -= 1
-        pool.nr -= 1
+        free_huge(state, block, order)
 
 
 @jit
@@ -76,18 +137,22 @@ def return_page(state: State, block: int, order: int, pooled: bool, file: int) -
     """A whole huge page left its file for good: back to its pool, or block by block to the buddy allocator.
 
     The sub-pool of a guest_memfd keeps what was reserved at its creation (G70); for hugetlb memory a promise is used up with
-    its page, and surplus pages are freed first (L19, `free_huge_folio`).
+    its page, unless its mount keeps so much, and where its node has surplus pages, it is freed as one of them (L19,
+    `free_huge_folio`).
     """
     pool = state.pools[pool_of(order)]
+    node = node_of(state, block)
+    subpool = int(state.files[file].subpool) if pooled else 0
+    if subpool and put_pages(state, subpool, 1) == 0:
+        pool.reserved += 1
     if not pooled:
         free_huge(state, block, order)
     elif state.files[file].kind == layout.KIND_GUEST_MEMFD:
         put_page(state, block, order)
         state.files[file].reserved += 1
         pool.reserved += 1
-    elif pool.surplus:
+    elif state.node_pools[part_of(order, node)].surplus:
         free_huge(state, block, order)
-        pool.surplus -= 1
-        pool.nr -= 1
+        count_pages(state, order, node, -1, -1)
     else:
         put_page(state, block, order)

@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     KIND_GUEST_MEMFD,
     MAX_SLOTS,
+    NODES_INTERLEAVE,
     OP_ACCESS,
     OP_ALLOCATE,
     OP_CREATE,
@@ -23,11 +24,14 @@ from gmemlab.core.layout import (
     OP_PUNCH,
     OP_READY,
     OP_SAMPLE,
+    PHASE_RUNNING,
     VM_FAILED,
     VM_GONE,
     VM_LAUNCHING,
     VM_READY,
 )
+from gmemlab.core.mempolicy import set_nodes
+from gmemlab.core.nodes import all_nodes
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
 from gmemlab.core.pcp import let_decay
 from gmemlab.core.state import Records, State
@@ -38,8 +42,19 @@ EVENT_COST = 64  # an event counts as this many pages of work, besides its pages
 
 
 @jit
-def launch(state: State, vms: Records, guests: Records, vm: int, policy: int) -> None:
-    """Create a guest with its memslots."""
+def place_guest(state: State, file: int, vm: int) -> None:
+    """Give a guest its home node, one after the other, and the policy that the scenario has for all of them."""
+    home = vm % int(state.host[0].nr_nodes)
+    mode = int(state.host[0].guest_nodes)
+    allowed = (1 << home) if mode != NODES_INTERLEAVE else all_nodes(state)
+    set_nodes(state, file, mode, allowed, home)
+    if state.files[file].shared_file:
+        set_nodes(state, int(state.files[file].shared_file), mode, allowed, home)
+
+
+@jit
+def launch(state: State, vms: Records, guests: Records, vm: int, policy: int, hardware: int) -> None:
+    """Create a guest of some hardware (GUEST_*) with its memslots."""
     guest = guests[vm]
     pages = int(guest.pages)
     state.tally[layout.TALLY_LAUNCHED] += 1
@@ -52,6 +67,8 @@ def launch(state: State, vms: Records, guests: Records, vm: int, policy: int) ->
         return
     vms[vm].file = file
     vms[vm].status = VM_LAUNCHING
+    place_guest(state, file, vm)
+    state.files[file].guest = hardware
     for k in range(MAX_SLOTS):
         set_slot(state, file, k, int(guest.slot_gfn[k]), int(guest.slot_count[k]), int(guest.slot_offset[k]))
 
@@ -84,7 +101,15 @@ def in_chunks(op: int) -> bool:
 
 
 @jit
-def prepare(state: State, event: Records, vms: Records, guests: Records, background: NDArray[np.int64], policy: int) -> int:
+def prepare(
+    state: State,
+    event: Records,
+    vms: Records,
+    guests: Records,
+    background: NDArray[np.int64],
+    policy: int,
+    hardware: int,
+) -> int:
     """The file that an event's operation is on; 0 where there is none, or where all of the event is done here."""
     op = int(event.op)
     vm = int(event.vm)
@@ -92,12 +117,13 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
         return int(background[-1 - vm])
     status = int(vms[vm].status)
     if op == OP_CREATE:
-        launch(state, vms, guests, vm, policy)
+        launch(state, vms, guests, vm, policy, hardware)
         return 0
     if status != VM_LAUNCHING and status != VM_READY:
         return 0
     if op == OP_READY:
         vms[vm].status = VM_READY
+        state.files[vms[vm].file].phase = PHASE_RUNNING
         return 0
     if op == OP_DESTROY:
         destroy(state, int(vms[vm].file))
@@ -108,10 +134,17 @@ def prepare(state: State, event: Records, vms: Records, guests: Records, backgro
 
 @jit
 def choose_cpu(state: State, time: int, vm: int) -> None:
-    """The CPU that works for a guest, or (the first one) for the host itself, once the vmstat worker has had its seconds."""
+    """The CPU that works for a guest, or (the first one) for the host itself, once the vmstat worker has had its seconds.
+
+    A guest's is one of its home node, where that has any.
+    """
     host = state.host[0]
     if host.nr_cpus:
-        host.cpu = vm % host.nr_cpus if vm > 0 else 0
+        host.cpu = 0
+        if vm > 0:
+            node = state.nodes[vm % host.nr_nodes]
+            turn = vm // int(host.nr_nodes)
+            host.cpu = int(node.first_cpu) + turn % int(node.nr_cpus) if node.nr_cpus else vm % host.nr_cpus
         seconds = (time - int(host.decayed)) // SECOND
         if seconds > 0:
             let_decay(state, seconds)
@@ -148,6 +181,7 @@ def run(
     guests: Records,
     background: NDArray[np.int64],
     policy: int,
+    hardware: int,
     cursor: Records,
     budget: int,
 ) -> bool:
@@ -169,7 +203,7 @@ def run(
         chunked = in_chunks(int(event.op))
         budget -= EVENT_COST + (min(int(event.count), CHUNK) if chunked else int(event.count))
         reached = int(event.count)
-        file = prepare(state, event, vms, guests, background, policy)
+        file = prepare(state, event, vms, guests, background, policy, hardware)
         if file:
             first = int(event.first + place.done)
             count = int(event.count - place.done)

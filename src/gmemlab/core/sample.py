@@ -27,6 +27,7 @@ MEASURE: Final = np.dtype(
             "free_2m_movable_zone",  # of these, in ZONE_MOVABLE or CMA, where unmovable requesters cannot go
             "free_1g",  # aligned 1 GiB runs of free blocks
             "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
+            "remote",  # frames of guest_memfd files on other nodes than their guest's home
         )
     ]
 )

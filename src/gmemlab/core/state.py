@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout, parts, state_type, tables
-from gmemlab.core.daemons.record import DAEMONS, DEFAULTS
+from gmemlab.core.daemons.record import DAEMONS, DEFAULTS, KCOMPACTD_INTERVAL
 
 Records = np.recarray[Any, Any]
 
@@ -30,6 +30,8 @@ class State(NamedTuple):
 
     host: Records  # one record
     zones: Records
+    nodes: Records
+    zonelists: NDArray[np.int64]  # node * nr_zones + k: the zone that is asked k-th for memory that wants this node
     free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; isolated chunks by order; CPUs' lists
     pcps: Records  # zone * MAX_CPUS + cpu: what each CPU keeps
     blocks: Records  # every 2 MiB of host
@@ -37,12 +39,15 @@ class State(NamedTuple):
     frame_slabs: Records
     files: Records
     file_blocks: Records  # every 2 MiB of every file
+    hardware: Records  # beside each row of file_blocks: what SNP or TDX says of it
     pages: Records  # slab * 512 + offset: every page of a file block that is not uniform
     page_slabs: Records
     extents: NDArray[np.int64]  # heads of free runs of file_blocks, by log2 of their length
     slots: Records  # file * MAX_SLOTS + k: memslots
     policies: Records
     pools: Records  # 0: 2 MiB pages, 1: 1 GiB pages
+    node_pools: Records  # pool * MAX_NODES + node
+    subpools: Records
     pins: Records
     daemons: Records  # one record
     tally: NDArray[np.int64]
@@ -79,6 +84,8 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
     return {
         "host": reserve(1, tables.HOST_RECORD),
         "zones": reserve(nr_zones, tables.ZONE),
+        "nodes": reserve(layout.MAX_NODES, tables.NODE),
+        "zonelists": np.tile(np.arange(nr_zones, dtype=np.int64), layout.MAX_NODES),
         "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
         "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
         "blocks": reserve(rows, tables.BLOCK),
@@ -86,12 +93,15 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
         "files": reserve(MAX_FILES, tables.FILE),
         "file_blocks": reserve(file_rows, tables.FILE_BLOCK),
+        "hardware": reserve(file_rows, tables.HARDWARE),
         "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE),
         "page_slabs": reserve(page_slabs, tables.SLAB),
         "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
         "slots": reserve(MAX_FILES * layout.MAX_SLOTS, tables.SLOT),
         "policies": reserve(MAX_POLICIES, tables.POLICY),
         "pools": reserve(2, tables.POOL_RECORD),
+        "node_pools": reserve(2 * layout.MAX_NODES, tables.NODE_POOL),
+        "subpools": reserve(layout.MAX_SUBPOOLS, tables.SUBPOOL),
         "pins": reserve(MAX_PINS, tables.PIN_RECORD),
         "daemons": reserve(1, DAEMONS),
         "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
@@ -112,6 +122,7 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     host = state.host[0]
     host.nr_blocks = nr_blocks
     host.nr_zones = nr_zones
+    host.nr_nodes = 1
     for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks"):
         host[f"max_{name}"] = len(arrays[name])
     for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
@@ -119,6 +130,8 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     host.boost_factor = WATERMARK_BOOST_FACTOR
     for name, value in DEFAULTS.items():
         state.daemons[0][name] = value
+    state.nodes["highest_zone"] = layout.ZONE_MOVABLE
+    state.nodes["kcompactd_sleep"] = KCOMPACTD_INTERVAL
     return state
 
 
@@ -132,6 +145,7 @@ def used_rows(state: State) -> dict[str, int]:
         "frame_slabs": frame_slabs,
         "files": files,
         "file_blocks": int(host.next_extent),
+        "hardware": int(host.next_extent),
         "pages": page_slabs * layout.BLOCK_PAGES,
         "page_slabs": page_slabs,
         "slots": files * layout.MAX_SLOTS,

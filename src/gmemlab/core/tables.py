@@ -22,6 +22,7 @@ ZONE: Final = np.dtype(
         ("low", "i8"),  # how far the low and the high watermark lie above `reserve`
         ("high", "i8"),
         ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
+        ("node", "i8"),
         ("wmark_min", "i8"),  # the min watermark, of which `reserve` is made
         ("boost", "i8"),  # `watermark_boost`: how much higher all watermarks lie for now
         ("reclaiming", "i8"),  # ZONE_RECLAIM_ACTIVE: kswapd works on it
@@ -32,6 +33,27 @@ ZONE: Final = np.dtype(
         ("free_highatomic", "i8"),  # of `free`
         ("free_isolated", "i8"),  # not of `free`
         ("reserved_highatomic", "i8"),  # `nr_reserved_highatomic`: pages of blocks of that type
+    ],
+    align=True,
+)
+NODE: Final = np.dtype(
+    [
+        ("struct_frame", "i8"),  # page structs of its block b, at boot: 8 frames from this one + 8 * b on; 0: not modelled
+        ("first_cpu", "i8"),
+        ("nr_cpus", "i8"),
+        ("has_dma32", "i8"),
+        ("hit", "i8"),  # NUMA_HIT: allocations here that wanted this node
+        ("miss", "i8"),  # NUMA_MISS: here, though another was wanted
+        ("foreign", "i8"),  # NUMA_FOREIGN: elsewhere, though this one was wanted
+        ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of its kcompactd
+        ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
+        ("kcompactd_sleep", "i8"),  # ms until its kcompactd looks by itself
+        ("kswapd_order", "i8"),  # what its kswapd was woken for since its last turn
+        ("kswapd_zone", "i8"),  # `kswapd_highest_zoneidx`: kind of the last zone that helps all of them
+        ("kswapd_woken", "i8"),
+        ("lru_page", "i8"),  # where the hand of reclaim stands in `lru_file`
+        ("lru_file", "i4"),  # 0: before the head of the list
+        ("lru_dry", "i4"),  # it went round and met nothing of this node, and nothing came since
     ],
     align=True,
 )
@@ -53,8 +75,10 @@ PCP_RECORD: Final = np.dtype(
 )
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
-# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios; `origin`
-# is the type that an isolated block had, and will have again.
+# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred`
+# counts unmapped pages of anonymous folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one
+# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an
+# isolated block had, and will have again.
 BLOCK: Final = np.dtype(
     {
         "names": [
@@ -72,10 +96,12 @@ BLOCK: Final = np.dtype(
             "order",
             "zone",
             "deferred",
+            "assigned",
+            "direct",
             "origin",
         ],
-        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i1"],
-        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 30],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1", "i1"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30, 31],
         "itemsize": 32,
     }
 )
@@ -105,6 +131,13 @@ FILE: Final = np.dtype(
         ("alive", "i2"),
         ("scan_next", "i4"),  # in the list of what khugepaged scans
         ("scan_prev", "i4"),
+        ("node_mode", "i2"),  # NODES_*
+        ("home", "i2"),  # the node on which its tasks run, where CPUs are not modelled
+        ("il_prev", "i2"),  # the node that a task interleaved to last (`current->il_prev`)
+        ("subpool", "i2"),  # of its mount; 0: none
+        ("allowed", "i8"),  # the nodes of its policy, as bits
+        ("guest", "i2"),  # GUEST_*
+        ("phase", "i2"),  # PHASE_*
     ],
     align=True,
 )
@@ -123,7 +156,19 @@ FILE_BLOCK: Final = np.dtype(
     ],
     align=True,
 )
-PAGE: Final = np.dtype([("frame", "i8"), ("content", "i1"), ("shared", "i1"), ("mapped", "i1")], align=True)
+PAGE: Final = np.dtype(
+    [
+        ("frame", "i8"),
+        ("content", "i1"),
+        ("shared", "i1"),
+        ("mapped", "i1"),
+        ("assigned", "i1"),  # by the RMP to its guest (SNP)
+        ("accepted", "i1"),  # by the guest: validated (SNP), accepted (TDX)
+    ],
+    align=True,
+)
+# 6 bytes beside each row of file_blocks, written for guests with such hardware only.
+HARDWARE: Final = np.dtype([("nr_assigned", "i2"), ("nr_accepted", "i2"), ("marks", "i2")], align=True)
 SLOT: Final = np.dtype([("gfn", "i8"), ("count", "i8"), ("offset", "i8")], align=True)
 POLICY: Final = np.dtype(
     [
@@ -141,6 +186,7 @@ POLICY: Final = np.dtype(
         ("hvo", "i2"),
         ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
         ("repair", "i2"),  # REPAIR_*: which daemons work for it
+        ("truncation", "i2"),
         ("zero_scan", "i2"),  # the shrinker looks for zeros in shmem, too (T4)
     ],
     align=True,
@@ -152,8 +198,24 @@ POOL_RECORD: Final = np.dtype(
         ("reserved", "i8"),
         ("surplus", "i8"),  # pages beyond the size that the pool was given, freed as soon as they are given back (L19)
         ("overcommit", "i8"),  # how many of them there may be
-        ("head", "i4"),
         ("hvo", "i4"),
+        ("next_to_alloc", "i2"),  # the node that it grows on next (`next_nid_to_alloc`)
+        ("next_to_free", "i2"),  # the node that gives a page back next (`next_nid_to_free`)
+    ],
+    align=True,
+)
+# A node's part of a pool. Reservations belong to no node.
+NODE_POOL: Final = np.dtype([("nr", "i8"), ("free", "i8"), ("surplus", "i8"), ("head", "i8")], align=True)
+# What one mount of hugetlbfs may use of a pool, or keeps of it (struct hugepage_subpool). Huge pages; -1: no such limit.
+SUBPOOL: Final = np.dtype(
+    [
+        ("max_hpages", "i8"),
+        ("min_hpages", "i8"),
+        ("used_hpages", "i8"),  # against the limit; not counted without one
+        ("rsv_hpages", "i8"),  # of the pages that are kept, how many no file has
+        ("order", "i4"),
+        ("alive", "i2"),
+        ("files", "i2"),
     ],
     align=True,
 )
@@ -174,6 +236,7 @@ HOST_RECORD: Final = np.dtype(
     [
         ("nr_blocks", "i8"),
         ("nr_zones", "i8"),
+        ("nr_nodes", "i8"),
         ("free_frame_slab", "i8"),
         ("next_frame_slab", "i8"),
         ("free_page_slab", "i8"),
@@ -186,11 +249,12 @@ HOST_RECORD: Final = np.dtype(
         ("pin_serial", "i8"),
         *((f"max_{name}", "i8") for name in ("frame_slabs", "page_slabs", "files", "pins", "file_blocks")),  # rows of tables
         ("exhausted", "i8"),  # a table of the model (not memory of the host) ran out
-        ("struct_frame", "i8"),  # first frame of the boot-time page structs; 0: not modelled
+        ("guest_nodes", "i8"),  # NODES_* of the guests that the event stream starts; bound ones to their home node
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
+        ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
         ("boost_factor", "i8"),  # vm.watermark_boost_factor
         ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd

@@ -20,11 +20,18 @@ from gmemlab.core.layout import (
     UNMOVABLE,
 )
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
-from gmemlab.core.page_alloc import alloc_easily, free_pages
+from gmemlab.core.nodes import alloc_easily_near, node_of
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 STRUCT_FRAMES = 8  # 512 page structs of 64 bytes (C23)
+
+
+@jit
+def has_structs(state: State) -> bool:
+    """Whether page structs are modelled: on all nodes, or on none."""
+    return bool(state.nodes[0].struct_frame)
 
 
 @jit
@@ -49,7 +56,7 @@ def open_reserved(state: State, block: int) -> None:
 @jit
 def release_boot_frames(state: State, block: int, order: int) -> None:
     """HVO's first work on a huge page that starts at `block`: free the boot-time frames of its page structs but the first."""
-    start = int(state.host[0].struct_frame)
+    start = int(state.nodes[node_of(state, block)].struct_frame)
     if start == 0:
         return
     first = start + STRUCT_FRAMES * block
@@ -64,11 +71,15 @@ def release_boot_frames(state: State, block: int, order: int) -> None:
 
 @part
 def restore_structs(state: State, block: int, frames: int) -> bool:
-    """Take `frames` unmovable frames for page structs and chain them at `block`; False, and nothing taken, if short."""
+    """Take `frames` unmovable frames for page structs and chain them at `block`; False, and nothing taken, if short.
+
+    The node that the structs are of is asked first (`alloc_vmemmap_page_list`).
+    """
+    node = node_of(state, block)
     for taken in range(frames):
-        pfn = alloc_easily(state, 0, UNMOVABLE)
+        pfn = alloc_easily_near(state, 0, UNMOVABLE, node, 0)
         if pfn == 0:
-            pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
+            pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
         if pfn == 0:
             release_structs(state, block, taken)
             return False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gmemlab.core import audit, boot, execute, layout, measure, parts, run
+from gmemlab.core.hardware import places
 from gmemlab.core.jit import prune_cache
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import compiled_type, reserve_state
@@ -29,19 +30,24 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("zones", lambda: boot.set_zone(state, 0, 1, 65, layout.ZONE_NORMAL, 0)),
         ("block types", lambda: boot.set_types(state, 60, 60, layout.CMA)),
         ("free memory", lambda: boot.free_range(state, 3, 65)),
-        ("files", lambda: execute.open_guest(state, 512, layout.KIND_HOST, 1, 0)),
+        ("files", lambda: execute.open_guest(state, 512, layout.KIND_HOST, 1, 0, 0)),
         ("memslots", lambda: execute.bind(state, 1, 0, 0, 512, 0)),
         ("operations", lambda: execute.execute(state, layout.OP_ALLOCATE, 1, 0, 512, 0)),
-        ("pools", lambda: execute.fill_pool(state, layout.BLOCK_ORDER, 0, 0)),
-        ("pool sizes", lambda: execute.set_pool(state, layout.BLOCK_ORDER, 0, 0)),
-        ("demotion", lambda: execute.demote_pages(state, 0)),
+        ("pools", lambda: execute.fill_pool(state, layout.BLOCK_ORDER, 0, 0, 0)),
+        ("pool sizes", lambda: execute.set_pool(state, layout.BLOCK_ORDER, 0, 0, -1)),
+        ("demotion", lambda: execute.demote_pages(state, 0, 0)),
+        ("mounts", lambda: execute.open_mount(state, layout.BLOCK_ORDER, 0, -1)),
+        ("mounted files", lambda: execute.join_mount(state, 0, 0)),
+        ("mounts that go", lambda: execute.close_mount(state, 1)),
+        ("nodes", lambda: execute.bind_nodes(state, 1, 0, 0, 0)),
         ("placement", lambda: boot.punch_each(state, 1, none, none)),
         ("memory in use", lambda: boot.occupy(state, 1, 1, layout.MOVABLE)),
-        ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, cursor, 1)),
+        ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, 0, cursor, 1)),
         ("samples", lambda: measure.measure(state, out)),
         ("usage", lambda: measure.measure_one(state, 1, out)),
-        ("listings", lambda: measure.list_pages(state, 1, 0, np.zeros((512, 5), dtype=np.int64))),
+        ("listings", lambda: measure.list_pages(state, 1, 0, np.zeros((512, measure.NR_LISTED), dtype=np.int64))),
         ("limits", lambda: measure.limit(state, 1, 0)),
+        ("places", lambda: places.mark_places(state, np.zeros(65, dtype=np.int64))),
         ("audit", lambda: audit.audit(state)),
     ]
 

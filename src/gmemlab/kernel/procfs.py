@@ -34,6 +34,7 @@ _REQUIRED: Final = ("free", "min", "low", "high", "spanned", "present", "managed
 _ZONE_FIELD: Final = re.compile(rf"({'|'.join(re.escape(name) for name in _ZONE_FIELDS)})\s+(\d+)")
 _PROTECTION: Final = re.compile(r"protection: \(([\d, ]*)\)")
 _FILE_LISTS: Final = ("Active(file)", "Inactive(file)")
+_CPU_RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 _PCP_COUNT: Final = re.compile(r"count:\s+(\d+)")
 
 
@@ -204,6 +205,33 @@ def parse_meminfo(text: str, file: str = MEMINFO) -> MemInfo:
             raise UsageError("missing", file=file, key=name)
     cached = sum(values.get(name, 0) for name in _FILE_LISTS)
     return MemInfo(values["MemTotal"], values["MemFree"], values["MemAvailable"], cached)
+
+
+def parse_distances(text: str, file: str) -> tuple[int, ...]:
+    """Return a node's distances to all online nodes: a line of numbers.
+
+    Raises:
+        UsageError: it is none.
+    """
+    words = text.split()
+    if not words or not all(word.isdecimal() for word in words):
+        _bad(file, 1, text.strip(), "a line of numbers")
+    return tuple(int(word) for word in words)
+
+
+def parse_cpulist(text: str, file: str) -> int:
+    """Return how many CPUs a list like ``0-3,8`` has; an empty one has none.
+
+    Raises:
+        UsageError: it is no such list.
+    """
+    cpus = 0
+    for item in text.strip().split(",") if text.strip() else ():
+        match = _CPU_RANGE.fullmatch(item)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            _bad(file, 1, text.strip(), "a list like 0-3,8")
+        cpus += int(match[2] or match[1]) - int(match[1]) + 1
+    return cpus
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

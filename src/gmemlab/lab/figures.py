@@ -116,6 +116,9 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "firmware_copies": Figure(
         "count", "guests' private 4K pages that were moved or collapsed, which no kernel does: an upper bound (K16)"
     ),
+    "remote_end": Figure("bytes", "guests' memory on other NUMA nodes than the guest's home, at the end"),
+    "numa_misses": Figure("count", "allocations, the host's too, that did not get the NUMA node that they wanted (NUMA_MISS)"),
+    "numa_missed": Figure("bytes", "what they got"),
     "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
     "pgscan_kswapd": Figure("count", "4K pages of the host's page cache that kswapd looked at (names of /proc/vmstat)"),
     "pgsteal_kswapd": Figure("count", "of these, dropped"),
@@ -237,6 +240,7 @@ def _free(run: Run) -> Figures:
         figures[f"free_2m_unmovable_{moment}"] = int(sample.free_2m - sample.free_2m_movable_zone)
         figures[f"free_1g_{moment}"] = int(sample.free_1g)
         figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
+    figures["remote_end"] = int(run.samples[-1].remote) * PAGE_SIZE
     figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
     figures["pool_wanted"] = run.pool_wanted_bytes
     figures["pool_missing"] = run.pool_wanted_bytes - run.pool_bytes
@@ -258,6 +262,7 @@ def _operations(tally: Tally) -> Figures:
         "entries_4k": layout.TALLY_MAPPED_4K,
         "fallbacks": layout.TALLY_HUGE_FALLBACK,
         "blocks_stolen": layout.TALLY_BLOCKS_STOLEN,
+        "numa_misses": layout.TALLY_NUMA_MISS,
         "compactions": layout.TALLY_COMPACT_RUNS,
         "compact_moved": layout.TALLY_COMPACT_MOVED,
         "firmware_copies": layout.TALLY_FIRMWARE_COPIES,
@@ -271,6 +276,7 @@ def _operations(tally: Tally) -> Figures:
     figures["compact_scanned"] = int(tally[layout.TALLY_COMPACT_MIGRATE_SCANNED] + tally[layout.TALLY_COMPACT_FREE_SCANNED])
     figures["khugepaged_scanned"] = int(tally[layout.TALLY_SCAN : layout.TALLY_SCAN + layout.NR_SCAN_RESULTS].sum())
     figures["collapse_failed"] = sum(int(tally[index]) for index in COLLAPSE_FAILURES.values())
+    figures["numa_missed"] = int(tally[layout.TALLY_NUMA_MISS_PAGES]) * PAGE_SIZE
     figures["stale"] = int(tally[layout.TALLY_STALE_PAGES]) * PAGE_SIZE
     figures["lost"] = int(tally[layout.TALLY_LOST_PAGES]) * PAGE_SIZE
     return figures

@@ -1,8 +1,8 @@
 """One scenario under one policy on one host: events in, samples and counters out."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +13,9 @@ from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
 from gmemlab.model.daemons import DaemonSettings
+from gmemlab.model.guests import Places, guest_code
 from gmemlab.model.host import Host
+from gmemlab.model.nodes import MODES, NodeUsage
 from gmemlab.policy import Policy
 from gmemlab.units import MILLISECOND, format_size, parse_size
 from gmemlab.workload.schema import Daemons
@@ -37,6 +39,8 @@ class Run:
         samples: MEASURE records, one per periodic sample; the last one is the end of the scenario.
         ready: MEASURE records taken when a guest became ready.
         tally: TALLY_* counters at the end, before the guests that are left are torn down.
+        operations: what the guests' hardware did, with the tear-down of those that were left (`Host.operations`).
+        places: where page states lie, at the end.
         after: the host when all guests have left.
         start: the host before its pool has grown.
         filled: the host after that, before the first event.
@@ -44,6 +48,7 @@ class Run:
         pool_wanted_bytes: what it was to hold.
         notes: what the reader must know.
         seconds: wall time.
+        nodes: what each NUMA node has, by moment: `start`, `filled`, `end` and `after`.
     """
 
     policy: Policy
@@ -52,6 +57,8 @@ class Run:
     samples: Records
     ready: Records
     tally: NDArray[np.int64]
+    operations: Mapping[str, Mapping[str, int]]
+    places: Places
     after: Any
     start: Any
     filled: Any
@@ -59,6 +66,7 @@ class Run:
     pool_wanted_bytes: int
     notes: tuple[str, ...]
     seconds: float
+    nodes: Mapping[str, tuple[NodeUsage, ...]] = field(default_factory=dict)
 
 
 class Simulation:
@@ -71,6 +79,7 @@ class Simulation:
         self.policy = policy
         self.pool_bytes, self.pool_wanted_bytes = _grow_pool(host, trace, policy)
         self.row = host.policy_row(policy)
+        self._hardware = guest_code(trace.hardware)
         host.set_daemons(_settings(trace.daemons))
         self.vms = np.zeros(max(1, len(trace.guests)), layout.VM).view(np.recarray)
         self.cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
@@ -82,6 +91,7 @@ class Simulation:
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
         host.state.host[0].decayed = 0  # the stream's time starts
+        host.state.host[0].guest_nodes = MODES[trace.nodes]
 
     def _read_cache(self, size: int) -> None:
         """Have the host read its page cache, before the first guest; it has watermarks then."""
@@ -110,6 +120,7 @@ class Simulation:
             self._guests,
             self._background,
             self.row,
+            self._hardware,
             self.cursor,
             self._budget,
         )
@@ -151,8 +162,10 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
     """
     started = time.perf_counter()
     start = host.measure()
+    nodes = {"start": tuple(host.nodes())}
     simulation = Simulation(host, trace, policy)
     filled = host.measure()
+    nodes["filled"] = tuple(host.nodes())
     periodic: list[Any] = []
     times: list[int] = []
     ready: list[Any] = []
@@ -168,8 +181,10 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
             simulation.skip()
         if progress:
             progress(simulation.event / total)
-    tally = host.state.tally.copy()
+    tally, places = host.state.tally.copy(), host.places()
+    nodes["end"] = tuple(host.nodes())
     simulation.leave()
+    nodes["after"] = tuple(host.nodes())
     return Run(
         policy=policy,
         seed=trace.seed,
@@ -177,13 +192,16 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         samples=_stack(periodic),
         ready=_stack(ready),
         tally=tally,
+        operations=host.operations(),
+        places=places,
         after=host.measure(),
         start=start,
         filled=filled,
         pool_bytes=simulation.pool_bytes,
         pool_wanted_bytes=simulation.pool_wanted_bytes,
-        notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation),
+        notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation) + _node_notes(host, trace),
         seconds=time.perf_counter() - started,
+        nodes=nodes,
     )
 
 
@@ -235,6 +253,15 @@ def _daemon_notes(simulation: Simulation) -> tuple[str, ...]:
     if not policy.copies_private_memory or not copies:
         return ()
     return (f"{policy.name}: an upper bound: {copies:,} private 4K pages were copied by firmware, which no kernel does (K16)",)
+
+
+def _node_notes(host: Host, trace: Trace) -> tuple[str, ...]:
+    """Where guests are at home."""
+    if host.nr_nodes == 1:
+        return ()
+    where = {"local": "their home first", "bind": "their home alone", "interleave": "all nodes in turn"}[trace.nodes]
+    own = "the host's own memory is spread over the nodes, 2M by 2M"
+    return (f"assumption: guest k is at home on node k modulo {host.nr_nodes}, its memory comes from {where}; {own}",)
 
 
 def _pool_notes(simulation: Simulation) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
     """Run a trace and stop after each event that can touch the 2 MiB around guest frame `gfn` of guest `vm`."""
     page = page_of_gfn(trace, vm, gfn)
     simulation = Simulation(host, trace, policy)
-    seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0))
+    seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0, 0, 0))
     changes: list[Change] = []
     for number in _touching(trace, vm, page, policy.is_repaired_by("collapse")):
         simulation.run_to(number)

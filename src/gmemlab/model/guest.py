@@ -11,6 +11,7 @@ from gmemlab.core import execute, layout, measure
 from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.errors import UsageError, operation_error
+from gmemlab.model.nodes import parse_nodes
 from gmemlab.model.observe import file_pages
 from gmemlab.policy import Policy
 from gmemlab.protocol import Extent, Usage
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 LARGEST_OFFSET: Final = (1 << 63) - 1  # of a loff_t
 _ACCESS: Final = {"guest": layout.PRIVATE, "guest-shared": layout.SHARED, "host": layout.HOST}
-_ACCEPT: Final = {None: layout.TOUCH, "4K": layout.ACCEPT_4K, "2M": layout.ACCEPT_2M}
+_ACCEPT: Final = {
+    None: layout.TOUCH,
+    "4K": layout.ACCEPT_4K,
+    "2M": layout.ACCEPT_2M,
+    "launch": layout.ACCEPT_LAUNCH,
+}
 TERMS: Final = {
     layout.TERM_NONE: "nothing: 2M",
     layout.TERM_ABSENT: "no backing",
@@ -29,7 +35,7 @@ TERMS: Final = {
     layout.TERM_SLOT: "the aligned 2M range leaves the memslot",
     layout.TERM_CONGRUENCE: "guest address and file offset differ modulo 2M",
     layout.TERM_ATTRIBUTES: "private and shared pages in the 2M",
-    layout.TERM_HISTORY: "mapped at 4K before, and never left the guest as a whole since",
+    layout.TERM_HISTORY: "in 4K entries of RMP or S-EPT before, and never left the guest as a whole since",
     layout.TERM_ACCEPT: "the guest accepts in 4K",
     layout.TERM_INHIBIT: "a 4K accept forbade 2M here",
     layout.TERM_SHARED: "the page is shared",
@@ -122,15 +128,20 @@ class GuestMemory:
             by: `guest` (private), `guest-shared` or `host`. MemoryFault if the attribute differs, HostAccessFault (SIGBUS) if
                 the host touches private memory or beyond the end, ENODEV if the file was created without MMAP (G25),
                 PoolExhausted (SIGBUS) if hugetlb memory finds no page that is promised to it or to nobody (L19).
-            accept: `4K` or `2M` if the guest accepts the memory with this size (G79), else it just touches it.
+            accept: `4K` or `2M` if the guest accepts the memory with this size (G79), else it just touches it; `launch` if its
+                VMM puts it there before it runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD.
         """
         if by not in _ACCESS:
             raise UsageError("no such kind of access", key="by", value=by, allowed=", ".join(_ACCESS))
         if accept not in _ACCEPT:
-            raise UsageError("no such accept size", key="accept", value=str(accept), allowed="4K, 2M")
+            raise UsageError("no such accept size", key="accept", value=str(accept), allowed="4K, 2M, launch")
         if by == "host":
             self._check_mappable()
         self._run(layout.OP_ACCESS, offset, size, _ACCESS[by] + 4 * _ACCEPT[accept])
+
+    def ready(self) -> None:
+        """The guest is up: what its hardware does from here on counts as running, no longer as boot."""
+        execute.execute(self._host.state, layout.OP_READY, self.file, 0, 0, 0)
 
     def convert(self, offset: int | str, size: int | str, to: str) -> None:
         """Make a range `shared` or `private`. TryAgain (EAGAIN) where a busy folio is in the way (G45, K4)."""
@@ -154,6 +165,25 @@ class GuestMemory:
     def unreference(self, offset: int | str, size: int | str) -> None:
         """Undo one `reference` of exactly this range."""
         self._run(layout.OP_UNREFERENCE, offset, size)
+
+    def set_nodes(self, nodes: str) -> None:
+        """Give all of the file another NUMA policy (mbind): what is allocated from now on obeys it, nothing moves (G53).
+
+        Raises:
+            UsageError: no such policy, or nodes that the host has not.
+        """
+        state = self._host.state
+        mode, allowed = parse_nodes(nodes, self._host.nr_nodes)
+        execute.bind_nodes(state, self.file, mode, allowed, int(state.files[self.file].home))
+
+    def nodes(self) -> list[int]:
+        """Bytes of this memory on each node, the ordinary memory beside a two-source guest not among them. Walks every page."""
+        state = self._host.state
+        found = [0] * self._host.nr_nodes
+        for page in file_pages(state, self.file):
+            if page.pfn:
+                found[int(state.zones[int(state.blocks[page.pfn // layout.BLOCK_PAGES].zone)].node)] += PAGE_SIZE
+        return found
 
     def usage(self) -> Usage:
         """Where the memory is."""

@@ -8,14 +8,17 @@ import numpy as np
 
 from gmemlab.core import execute, jit, layout, measure
 from gmemlab.core.audit import audit, describe
-from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
+from gmemlab.core.hardware import places
+from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GUEST_GENERIC, PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, copy_state, written_bytes
 from gmemlab.errors import CapacityError, UsageError, operation_error
-from gmemlab.model import machine
+from gmemlab.model import machine, pools
 from gmemlab.model.cpus import check_cpus, give_cpus, give_watermarks
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
+from gmemlab.model.guests import OPERATIONS, PHASES, Places, guest_code
+from gmemlab.model.nodes import Distances, NodeUsage, check_node, check_nodes, parse_nodes, usage_of_nodes
 from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.model.vmstat import cached_pages, counters
 from gmemlab.policy import Policy, background, find, for_guest, for_ordinary_memory, page_cache
@@ -24,6 +27,7 @@ from gmemlab.snapshot import Snapshot, capture
 from gmemlab.units import format_size, parse_size
 
 BLOCK_SIZE: Final = PAGE_SIZE * BLOCK_PAGES
+GIB: Final = 1 << 30
 LARGEST: Final = 64 << 40
 LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
@@ -54,10 +58,12 @@ class Host:
         fragmentation: float | None = None,
         seed: int = 0,
         cpus: int = 0,
+        nodes: int = 1,
+        distances: Distances | None = None,
         cma: int | str = 0,
         watermarks: bool = False,
     ) -> None:
-        """An empty machine of `size` bytes, in one Normal zone; 1.6 % of it holds page structs (C23).
+        """An empty machine of `size` bytes, each node of it in one Normal zone; 1.6 % of it holds page structs (C23).
 
         Args:
             size: bytes, or a size such as `1T`.
@@ -65,14 +71,16 @@ class Host:
             seed: where that is drawn from.
             cpus: how many CPUs keep lists of free pages of their own. With them every base page is stepped through alone, which
                 takes some hundred times longer where blocks are uniform; without them (0) pages go to the free lists at once.
+            nodes: how many NUMA nodes it has, of the same size; the CPUs are dealt out to them in ascending, equal parts.
+            distances: between the nodes, a row for each, as in the SLIT: 10 from a node to itself. By default 20 to all others.
             cma: bytes, or a size, at the end of memory that only movable memory may use (the kernel's `cma=`). What drivers
                 take of it with `cma_alloc` is not modelled.
             watermarks: whether a reserve stays free, and kswapd works, as Linux sets that (`set_watermarks`).
 
         Raises:
             UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
-                whole number from 0 on, the CPUs are none of 0 to 512, or CMA is no multiple of 2M up to half of the memory, or
-                is to be fragmented.
+                whole number from 0 on, the CPUs are none of 0 to 512; the nodes are none of 1 to 32, have less than 64M each,
+                or distances that are none; or CMA is no multiple of 2M up to half of a node, or is to be fragmented.
         """
         total = parse_size(size)
         _check_seed(seed)
@@ -86,10 +94,16 @@ class Host:
                 value=str(fragmentation),
                 allowed=f"0 to {machine.MAX_FRAGMENTATION}",
             )
-        reserved = _check_cma(cma, total)
+        table = check_nodes(nodes, distances)
+        if total < 32 * BLOCK_SIZE * nodes:
+            allowed = f"{total // (32 * BLOCK_SIZE)} nodes of {format_size(total)}, or a larger host"
+            raise UsageError("nodes smaller than 64M", key="nodes", value=nodes, allowed=allowed)
+        reserved = _check_cma(cma, total // nodes)
         if reserved and fragmentation:
             raise UsageError("a machine with CMA is not fragmented on purpose", key="cma", value=str(cma), allowed="0")
-        self._adopt(machine.empty(total // BLOCK_SIZE, reserved // BLOCK_SIZE), format_size(total) + ", empty", ())
+        state = machine.empty(total // BLOCK_SIZE, table, cpus, reserved // BLOCK_SIZE)
+        self._adopt(state, format_size(total) + ", empty", ())
+        self._describe_nodes()
         if fragmentation:
             self._precondition(fragmentation, seed)
         self._give_cpus(cpus, None)
@@ -111,8 +125,9 @@ class Host:
                 key, allowed = f"zones[{index}].spanned_pages", f"zones that end below {format_size(LARGEST)}"
                 raise UsageError("larger than any host that is modelled", key=key, value=zone.spanned_pages, allowed=allowed)
         host = cls.__new__(cls)
-        state = machine.from_snapshot(snapshot)
-        host._adopt(state, description, snapshot.notes)
+        state, notes = machine.from_snapshot(snapshot, cpus)
+        host._adopt(state, description, (*snapshot.notes, *notes))
+        host._describe_nodes()
         files = (*host._boot_files(), host._boot_cache() if snapshot.reclaimable_pages else 0)
         host.notes += machine.fill_from_snapshot(state, snapshot, files, seed)
         host._give_cpus(cpus, machine.low_watermarks(snapshot))
@@ -137,7 +152,15 @@ class Host:
         host._policies = self._policies.copy_to(host.state)
         return host
 
-    def guest_memfd(self, size: int | str, policy: Policy | str = "4k", flags: int | None = None) -> GuestMemory:
+    def guest_memfd(
+        self,
+        size: int | str,
+        policy: Policy | str = "4k",
+        flags: int | None = None,
+        nodes: str = "local",
+        home: int = 0,
+        guest: str = "generic",
+    ) -> GuestMemory:
         """A guest_memfd, empty, bound at guest address 0.
 
         Args:
@@ -145,32 +168,42 @@ class Host:
             policy: how its memory is backed.
             flags: of KVM_CREATE_GUEST_MEMFD on a VM without private memory: MMAP (1), INIT_SHARED (2) or both (G8, G12). By
                 default it is a confidential guest's: all private, and shared pages can be mapped by the host.
+            nodes: the NUMA policy of its memory, as mbind sets it for all of the file (G53): `local`, `bind:0` (or more nodes:
+                `bind:0-1,3`), `preferred:0` or `interleave:0-1`; `GuestMemory.set_nodes` changes it.
+            home: the node on which the guest runs, where the host has no CPUs; where it has, memory is local to the one that
+                works.
+            guest: what hardware the guest has: snp or tdx, whose page states are kept then; plain, sw-protected or pkvm, whose
+                huge mappings come back; or generic: confidential, by the rules that SNP and TDX share (K6, G79).
 
         Raises:
             OperationError: InvalidArgument for flags that do not exist (asked first, G11), or a size that is not positive
                 or no multiple of the policy's pages; OutOfMemory where the pool cannot promise them; TooBig or ENFILE where
                 the model's own tables have no room for so large a file, ever or now.
-            UsageError: no such policy, or one for ordinary memory; something that is no size or flags.
+            UsageError: no such policy, or one for ordinary memory; something that is no size, flags or guest; nodes that are no
+                policy, or that the host has not.
         """
         if flags is not None and not isinstance(flags, int):
             raise UsageError("not flags", key="flags", value=flags, allowed="None, MMAP (1), INIT_SHARED (2), or both (3)")
         if flags is not None and flags & ~ALL_FLAGS:
             raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
-        memory = self._open(size, for_guest(_policy(policy)), shared=bool((flags or 0) & INIT_SHARED))
+        shared = bool((flags or 0) & INIT_SHARED)
+        memory = self._open(size, for_guest(_policy(policy)), nodes, home, shared, guest_code(guest))
         memory.mappable = flags is None or bool(flags & MMAP)
         return memory
 
-    def memory(self, size: int | str, policy: Policy | str = "shmem-thp") -> GuestMemory:
+    def memory(self, size: int | str, policy: Policy | str = "shmem-thp", nodes: str = "local", home: int = 0) -> GuestMemory:
         """Ordinary memory: shmem, anonymous or hugetlb, as the policy says; to hugetlb `reserve` promises (L19).
+
+        `nodes` and `home` as for `guest_memfd`; `allocate` takes pages of hugetlb memory as if it had no policy, as Linux does.
 
         Raises:
             OperationError: as `guest_memfd` does for sizes.
             UsageError: no such policy, or one for guest_memfd.
         """
-        return self._open(size, for_ordinary_memory(_policy(policy)))
+        return self._open(size, for_ordinary_memory(_policy(policy)), nodes, home)
 
     def background(self, size: int | str, movable: bool, atomic: int | str | None = None) -> GuestMemory:
-        """Memory of the host itself, in 4K pages.
+        """Memory of the host itself, in 4K pages. Its tasks run on all nodes: each 2M of it is local to the next node.
 
         Args:
             size: bytes, or a size.
@@ -183,79 +216,83 @@ class Host:
             OperationError: as `guest_memfd` does for sizes.
         """
         if atomic is None:
-            return self._open(size, background(movable))
+            return self._open_spread(size, background(movable))
         piece = parse_size(atomic)
         if movable or piece & (piece - 1) or not PAGE_SIZE <= piece < BLOCK_SIZE:
             allowed = "4K, 8K, ... 1M, and movable=False"
             raise UsageError(
                 "not how the kernel takes memory that cannot wait", key="atomic", value=str(atomic), allowed=allowed
             )
-        return self._open(size, atomic_memory(piece))
+        return self._open_spread(size, atomic_memory(piece))
 
     def page_cache(self, size: int | str) -> GuestMemory:
         """Clean page cache of the host, in 4K pages: `allocate` reads it, reclaim drops it where memory is short.
 
         The oldest goes first: what was made first, and of that the first pages (`core.daemons.reclaim`). On a machine without
-        watermarks (`set_watermarks`) that happens only when nothing is free any more.
+        watermarks (`set_watermarks`) that happens only when nothing is free any more. Nodes as for `background`.
 
         Raises:
             OperationError: as `guest_memfd` does for sizes.
         """
-        return self._open(size, page_cache())
+        return self._open_spread(size, page_cache())
 
     def set_watermarks(self) -> None:
         """Give an empty or fragmented machine the watermarks of Linux 6.18; others have those of their snapshot."""
-        if not self.state.host[0].watermarks and len(self.state.zones) == 1:
+        if not self.state.host[0].watermarks and all(zone.kind == layout.ZONE_NORMAL for zone in self.state.zones):
             give_watermarks(self.state)
 
     def vmstat(self) -> dict[str, int]:
         """What reclaim did, under the names of /proc/vmstat, and `nr_cache`, the 4K pages that it could drop now."""
         return counters(self.state)
 
-    def grow_pool(self, page: int | str, count: int, hvo: bool = True) -> int:
-        """Add up to `count` huge pages of 2M or 1G to their pool. Returns how many could be had."""
-        order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
-        if order is None or not isinstance(count, int) or count < 0:
-            raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and a count of 0 or more")
-        pool = self.state.pools[int(order == layout.GIGA_ORDER)]
-        if pool.nr and bool(pool.hvo) is not bool(hvo):
-            raise UsageError(
-                "one pool has HVO for all of its pages, or none", key="hvo", value=hvo, allowed=str(bool(pool.hvo))
-            )
-        _, done = execute.fill_pool(self.state, order, count, int(hvo))
+    def grow_pool(self, page: int | str, count: int, hvo: bool = True, node: int | None = None) -> int:
+        """Add up to `count` huge pages of 2M or 1G to their pool, on a node or on all in turn. Returns how many there were."""
+        done = pools.grow(self.state, page, count, hvo, node)
         self.check_capacity()
-        return int(done)
+        return done
 
-    def set_pool(self, page: int | str, count: int, overcommit: int = 0) -> None:
+    def set_pool(self, page: int | str, count: int, overcommit: int = 0, node: int | None = None) -> None:
         """Give a pool without HVO its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
 
         Args:
             page: 2M or 1G.
             count: pages; what is in use or promised beyond that becomes surplus, and goes when it is given back.
             overcommit: how many surplus pages hugetlb memory may take beyond (nr_overcommit_hugepages).
+            node: whose part of the pool gets this size (the node's own nr_hugepages); by default all of it, nodes in turn.
 
         Raises:
-            UsageError: no such pool, or a negative number.
+            UsageError: no such pool or node, or a negative number.
             OperationError: ENOTSUP for a pool with HVO.
         """
-        order = {BLOCK_SIZE: layout.BLOCK_ORDER, 1 << 30: layout.GIGA_ORDER}.get(parse_size(page))
-        if order is None or count < 0 or overcommit < 0:
-            raise UsageError("no such pool", key="page", value=str(page), allowed="2M or 1G, and counts of 0 or more")
-        error = int(execute.set_pool(self.state, order, count, overcommit))
+        error = pools.resize(self.state, page, count, overcommit, node)
         self.check_capacity()
         if error:
             raise operation_error(error, 0, f"set the pool of {page} pages to {count}")
 
-    def demote_pages(self, count: int) -> int:
-        """Turn up to `count` idle 1G pages of their pool, promised to nobody, into 2M pages (L20). Returns how many were."""
-        if not isinstance(count, int) or count < 0:
-            raise UsageError("not a number of pages", value=str(count), allowed="0 or more")
-        small, large = self.state.pools
-        if small.nr and small.hvo != large.hvo:
-            raise UsageError("the pool of 2M pages differs in HVO from that of 1G", key="hvo", allowed="the same in both")
-        _, done = execute.demote_pages(self.state, count)
+    def demote_pages(self, count: int, node: int | None = None) -> int:
+        """Turn up to `count` idle 1G pages of their pool (or of a node's), promised to nobody, into 2M pages (L20).
+
+        Returns how many were.
+        """
+        done = pools.demote(self.state, count, node)
         self.check_capacity()
-        return int(done)
+        return done
+
+    def mount_hugetlbfs(
+        self, page: int | str = "2M", size: int | str | None = None, min_size: int | str | None = None
+    ) -> "pools.HugetlbMount":
+        """Mount hugetlbfs, as `mount -o pagesize=,size=,min_size=` does.
+
+        Args:
+            page: 2M or 1G.
+            size: how much its files may use.
+            min_size: how much the pool keeps for them from now on.
+
+        Raises:
+            UsageError: no such pool, or limits that are none.
+            OperationError: OutOfMemory where the pool cannot promise what is kept; ENFILE beyond 63 mounts.
+        """
+        return pools.mount(self, page, size, min_size)
 
     def compact(self) -> int:
         """Compact all zones, as a write to /proc/sys/vm/compact_memory does. Returns how many 4K pages moved."""
@@ -307,11 +344,33 @@ class Host:
         measure.measure(self.state, out)
         return out[0]
 
+    def places(self) -> Places:
+        """Where page states of SNP and TDX guests lie; walks every page of memory that is not contiguous."""
+        regions = -(-len(self.state.blocks) // GIGA_BLOCKS)
+        marks = np.zeros(regions * GIGA_BLOCKS, dtype=np.int64)
+        places.mark_places(self.state, marks)
+        snp = (marks & places.SNP).reshape(-1, GIGA_BLOCKS).any(axis=1)
+        return Places(-(-self.total_bytes // GIB), int(snp.sum()), int(np.count_nonzero(marks & places.TDX_SMALL)))
+
+    def operations(self) -> dict[str, dict[str, int]]:
+        """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""
+        counts = self.state.tally[layout.TALLY_HARDWARE :].reshape(-1, layout.NR_PHASES)
+        return {name: dict(zip(PHASES, counts[code].tolist(), strict=True)) for name, code in OPERATIONS.items()}
+
     def audit(self) -> None:
         """Check every invariant of the state. AssertionError with what is broken and where."""
         code, place = audit(self.state)
         if code:
             raise AssertionError(f"{describe(code)} (at {place})")
+
+    @property
+    def nr_nodes(self) -> int:
+        """How many NUMA nodes the host has."""
+        return int(self.state.host[0].nr_nodes)
+
+    def nodes(self) -> list[NodeUsage]:
+        """What each NUMA node has, and how many allocations got the node that they wanted (counted on several nodes only)."""
+        return usage_of_nodes(self.state)
 
     @property
     def total_bytes(self) -> int:
@@ -364,7 +423,17 @@ class Host:
         self.notes = notes
         self._policies = PolicyTable(state)
 
-    def _open(self, size: int | str, policy: Policy, shared: bool = False) -> GuestMemory:
+    def _open(
+        self,
+        size: int | str,
+        policy: Policy,
+        nodes: str,
+        home: int,
+        shared: bool = False,
+        guest: int = GUEST_GENERIC,
+    ) -> GuestMemory:
+        mode, allowed = parse_nodes(nodes, self.nr_nodes)
+        check_node(home, self.nr_nodes, "home")
         total = size if isinstance(size, int) else parse_size(size)
         if shared and policy.conversion != "in-place":
             raise UsageError("only with in-place conversion can a file start shared", key="policy", value=policy.name)
@@ -372,11 +441,17 @@ class Host:
             raise operation_error(errno.EINVAL, 0, f"create {size} ({policy.name})")
         self._check_room(size, total, policy)
         row = self.policy_row(policy)
-        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared))
+        error, file = execute.open_guest(self.state, total // PAGE_SIZE, KINDS[policy.memory], row, int(shared), guest)
         self.check_capacity()
         if error:
             raise operation_error(error, 0, f"create {size} ({policy.name})")
+        execute.bind_nodes(self.state, int(file), mode, allowed, home)
         return GuestMemory(self, int(file), total, policy)
+
+    def _open_spread(self, size: int | str, policy: Policy) -> GuestMemory:
+        memory = self._open(size, policy, "local", 0)
+        execute.bind_nodes(self.state, memory.file, layout.NODES_SPREAD, 0, 0)
+        return memory
 
     def _check_room(self, size: int | str, total: int, policy: Policy) -> None:
         """Refuse a file that the model's table of file blocks has no room for; rows are handed out in powers of two."""
@@ -405,6 +480,10 @@ class Host:
         """A third file like these, for page cache."""
         return self.page_cache((int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE).file
 
+    def _describe_nodes(self) -> None:
+        if self.nr_nodes > 1:
+            self.description += f", {self.nr_nodes} NUMA nodes"
+
     def _give_cpus(self, cpus: int, low_pages: list[int] | None) -> None:
         give_cpus(self.state, cpus, low_pages)
         if cpus:
@@ -414,6 +493,7 @@ class Host:
         files = self._boot_files()
         machine.precondition(self.state, files, fragmentation, seed)
         self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
+        self._describe_nodes()
         self.notes += (machine.PRECONDITION_NOTE,)
 
 
@@ -426,11 +506,11 @@ def _check_seed(seed: int) -> None:
         raise UsageError("not a seed", key="seed", value=seed, allowed="a whole number, 0 or more")
 
 
-def _check_cma(cma: int | str, total: int) -> int:
-    """CMA in bytes."""
+def _check_cma(cma: int | str, most: int) -> int:
+    """CMA in bytes, which lies in one node of so many bytes."""
     size = parse_size(cma)
-    if size % BLOCK_SIZE or not 0 <= size <= total // 2:
-        raise UsageError("not a size of CMA", key="cma", value=str(cma), allowed="multiples of 2M up to half of the memory")
+    if size % BLOCK_SIZE or not 0 <= size <= most // 2:
+        raise UsageError("not a size of CMA", key="cma", value=str(cma), allowed="multiples of 2M up to half of a node")
     return size
 
 

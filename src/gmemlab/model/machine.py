@@ -9,6 +9,7 @@ from gmemlab.core import boot, execute, layout
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.state import State, nr_free_lists, reserve_state
 from gmemlab.errors import UsageError
+from gmemlab.model.nodes import LOCAL, REMOTE, Distances, set_nodes, split_blocks
 from gmemlab.model.placement import place
 from gmemlab.snapshot import Snapshot, ZoneSnapshot
 from gmemlab.units import format_size
@@ -39,19 +40,23 @@ _TYPES: Final = {
 _FIXED: Final = (layout.UNMOVABLE, layout.HIGHATOMIC)  # in blocks of these types, what is in use cannot be moved
 
 
-def empty(nr_blocks: int, cma_blocks: int = 0) -> State:
-    """An empty machine of `nr_blocks` blocks in one Normal zone, its page structs in the first ones, CMA in the last.
+def empty(nr_blocks: int, distances: Distances = ((LOCAL,),), cpus: int = 0, cma_blocks: int = 0) -> State:
+    """An empty machine of `nr_blocks` blocks: each node a Normal zone of the same size, its page structs in the first ones.
 
-    That is where `cma_declare_contiguous` finds room, which looks from the top of memory down.
+    CMA is in the last ones: there `cma_declare_contiguous` finds room, which looks from the top of memory down.
     """
-    state = reserve_state(nr_blocks, 1)
-    structs = -(-STRUCT_FRAMES * (nr_blocks + 1) // BLOCK_PAGES)
-    boot.set_zone(state, 0, 1, nr_blocks + 1, layout.ZONE_NORMAL, 0)
-    state.host[0].struct_frame = BLOCK_PAGES
+    parts = split_blocks(nr_blocks, len(distances))
+    state = reserve_state(nr_blocks, len(parts))
     cma = nr_blocks + 1 - cma_blocks
+    for node, (start, end) in enumerate(parts):
+        boot.set_zone(state, node, start, end, layout.ZONE_NORMAL, 0)
+        structs = -(-STRUCT_FRAMES * (end - start + 1) // BLOCK_PAGES)
+        state.zones[node].node = node
+        state.nodes[node].struct_frame = start * BLOCK_PAGES - STRUCT_FRAMES * (start - 1)
+        boot.free_range(state, start + structs, min(end, cma))
     boot.set_types(state, cma, nr_blocks + 1, layout.CMA)
-    boot.free_range(state, 1 + structs, cma)
     boot.free_range(state, cma, nr_blocks + 1)
+    set_nodes(state, distances, cpus)
     return state
 
 
@@ -68,21 +73,49 @@ def _bounds(zone: ZoneSnapshot) -> tuple[int, int]:
     return -(-zone.start_pfn // BLOCK_PAGES), (zone.start_pfn + zone.spanned_pages) // BLOCK_PAGES
 
 
-def from_snapshot(snapshot: Snapshot) -> State:
-    """The zones of a snapshot, all memory reserved."""
+def _numbered(snapshot: Snapshot) -> list[int]:
+    """The nodes that have zones here, ascending: node k of the model is the k-th of them."""
+    return sorted({zone.node for zone in _zones(snapshot)})
+
+
+def _tell_nodes(state: State, snapshot: Snapshot, cpus: int) -> list[str]:
+    """Give a state the nodes of a snapshot. Returns what could not be taken over."""
+    numbers = _numbered(snapshot)
+    told = {node.node: node for node in snapshot.topology}
+    notes = []
+    if numbers != list(range(len(numbers))):
+        notes.append(
+            f"nodes without memory are left out: 0 to {len(numbers) - 1} are the machine's {', '.join(map(str, numbers))}"
+        )
+    if all(node in told for node in numbers):
+        places = [[other.node for other in snapshot.topology].index(node) for node in numbers]
+        distances = [[told[node].distances[place] for place in places] for node in numbers]
+        has_cpus = [told[node].cpus > 0 for node in numbers]
+    else:
+        distances = [[LOCAL if a == b else REMOTE for b in numbers] for a in numbers]
+        has_cpus = [True] * len(numbers)
+        if len(numbers) > 1:
+            notes.append(f"the distances between nodes are unknown: {REMOTE} between any two")
+    set_nodes(state, distances, cpus, has_cpus if any(has_cpus) else None)
+    return notes
+
+
+def from_snapshot(snapshot: Snapshot, cpus: int = 0) -> tuple[State, tuple[str, ...]]:
+    """The zones of a snapshot, all memory reserved, and notes on what could not be taken over."""
     zones = _zones(snapshot)
     nr_blocks = max(_bounds(zone)[1] for zone in zones) - 1
     state = reserve_state(nr_blocks, len(zones))
     for row, zone in enumerate(zones):
         start, end = _bounds(zone)
         boot.set_zone(state, row, start, end, _KINDS[zone.kind], zone.reserve_pages)
+        state.zones[row].node = _numbered(snapshot).index(zone.node)
         state.zones[row].wmark_min = zone.min_pages
         state.zones[row].low = zone.low_pages - zone.min_pages
         state.zones[row].high = zone.high_pages - zone.min_pages
     kinds = {zone.kind for zone in zones}
     state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
-    return state
+    return state, tuple(_tell_nodes(state, snapshot, cpus))
 
 
 def low_watermarks(snapshot: Snapshot) -> list[int]:
@@ -98,7 +131,7 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, 
     """
     notes = []
     share = _cache_share(snapshot)
-    spare: list[tuple[int, int]] = []
+    spare: dict[int, list[tuple[int, int]]] = {}
     for row, zone in enumerate(_zones(snapshot)):
         start, end = _bounds(zone)
         rng = np.random.default_rng([seed, row])
@@ -116,12 +149,13 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, 
         for number, file in enumerate(files):
             boot.punch_each(state, file, placement.firsts[owner == number], placement.pages[owner == number])
         boot.free_range(state, start + managed, start + managed + deferred)
-        spare.append((end - start - managed - deferred, start + managed + deferred))
+        rest = (end - start - managed - deferred, start + managed + deferred)
+        spare.setdefault(int(state.zones[row].node), []).append(rest)
         if placement.unplaced:
             notes.append(
                 f"{format_size(placement.unplaced * 4096)} of zone {zone.kind} could not be placed and count as in use"
             )
-    _place_structs(state, max(spare))
+    _place_structs(state, {node: max(parts) for node, parts in spare.items()})
     return tuple(notes)
 
 
@@ -136,12 +170,18 @@ def _cache_share(snapshot: Snapshot) -> float:
     return min(1.0, snapshot.reclaimable_pages / used) if used else 0.0
 
 
-def _place_structs(state: State, spare: tuple[int, int]) -> None:
-    """Put the page structs into memory that the buddy allocator does not manage, if there is enough in one piece."""
-    blocks, first = spare
-    nr_blocks = int(state.host[0].nr_blocks)
-    if blocks * BLOCK_PAGES >= STRUCT_FRAMES * (nr_blocks + 1):
-        state.host[0].struct_frame = first * BLOCK_PAGES
+def _place_structs(state: State, spare: dict[int, tuple[int, int]]) -> None:
+    """Put the page structs into memory that the buddy allocator does not manage, if each node has enough in one piece."""
+    starts = {}
+    for node, (blocks, first) in spare.items():
+        mine = [zone for zone in state.zones if zone.node == node]
+        lowest = min(int(zone.start) for zone in mine) if len(spare) > 1 else 0
+        end = max(int(zone.end) for zone in mine)
+        if blocks * BLOCK_PAGES < STRUCT_FRAMES * (end - lowest):
+            return
+        starts[node] = first * BLOCK_PAGES - STRUCT_FRAMES * lowest
+    for node, start in starts.items():
+        state.nodes[node].struct_frame = start
 
 
 def _counts(zone: ZoneSnapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -18,7 +18,10 @@ from gmemlab.core.state import State, nr_free_lists
 
 
 class PageView(NamedTuple):
-    """One page of a file. `order` is its folio's, -1 for a hole; `pfn` is then 0."""
+    """One page of a file. `order` is its folio's, -1 for a hole; `pfn` is then 0.
+
+    `assigned`: by the RMP to its guest (SNP). `accepted`: validated (SNP), or accepted and mapped (TDX).
+    """
 
     page: int
     pfn: int
@@ -26,11 +29,13 @@ class PageView(NamedTuple):
     shared: int
     content: int
     mapped: int
+    assigned: int
+    accepted: int
 
 
 def file_pages(state: State, file: int, first: int = 0, count: int | None = None) -> list[PageView]:
     """The pages [first, first + count) of a file, by default all of them."""
-    table = np.zeros((int(state.files[file].pages) - first if count is None else count, 5), dtype=np.int64)
+    table = np.zeros((int(state.files[file].pages) - first if count is None else count, measure.NR_LISTED), dtype=np.int64)
     measure.list_pages(state, file, first, table)
     return [PageView(index, *row) for index, row in enumerate(table.tolist(), first)]
 

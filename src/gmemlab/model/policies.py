@@ -43,6 +43,7 @@ CODES: Final[dict[str, dict[str, int]]] = {
         for means in ALLOWED["repair"]
     },
     "zero_scan": {"off": 0, "on": 1},
+    "truncation": {"inaccessible": layout.TRUNCATION_INACCESSIBLE, "zeroes": layout.TRUNCATION_ZEROES},
     "vmm_punch": {
         "none": 0,
         "shared": layout.VMM_PUNCHES_SHARED,

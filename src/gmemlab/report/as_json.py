@@ -1,6 +1,7 @@
 """A comparison as plain data for ``--json``: raw bytes, counts and nanoseconds under stable keys."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.lab.compare import Comparison, Outcome, Row, Spread
 from gmemlab.lab.figures import FIGURES
+from gmemlab.model.nodes import NodeUsage
 from gmemlab.report.status import policy_as_json
 
 FORMAT: Final = 1
@@ -67,9 +69,16 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             moment: {key: int(values[0]) for key, values in _series(sample).items()}
             for moment, sample in (("start", run.start), ("filled", run.filled), ("after", run.after))
         },
+        "nodes": {moment: [_node(node) for node in nodes] for moment, nodes in run.nodes.items()},
         "series": {"time_ns": run.times.tolist(), **{key: v.tolist() for key, v in _series(run.samples).items()}},
         "ready": {key: values.tolist() for key, values in _series(run.ready).items()},
     }
+
+
+def _node(node: NodeUsage) -> dict[str, int]:
+    """Return what a node has: bytes end in `_bytes`."""
+    counts = ("free_2m", "numa_hit", "numa_miss", "numa_foreign")
+    return {key if key in counts else f"{key}_bytes": value for key, value in asdict(node).items()}
 
 
 def _series(samples: Any) -> dict[str, Any]:

@@ -89,6 +89,14 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
+        "Memory on other NUMA nodes",
+        (
+            Detail("of guests,\nat the end", format_size, ("remote_end",)),
+            Detail("allocations\nthat missed", write_count, ("numa_misses",)),
+            Detail("what they\ngot", format_size, ("numa_missed",)),
+        ),
+    ),
+    (
         "Operations that failed, and what they left",
         (
             Detail("refused,\nEAGAIN", write_count, ("conversions_refused",)),

@@ -25,8 +25,8 @@ from gmemlab.workload.schema import Boot, Swiotlb
 from gmemlab.workload.stream import (
     ARG_ACCEPT_2M,
     ARG_ACCEPT_4K,
+    ARG_LAUNCH,
     ARG_SHARED,
-    ARG_TOUCH,
     SAMPLE_READY,
     Events,
     Ints,
@@ -92,7 +92,7 @@ def boot(layout: MemoryLayout, settings: Boot, bounce: Swiotlb, rng: np.random.G
     touched, untouched = take(late, round(total(late) * settings.touched) // BLOCK_PAGES * BLOCK_PAGES)
     parts = [
         rows(0, OP_CREATE, 0),
-        _accesses((LAUNCH_IMAGE,) if swept else (), ARG_TOUCH),
+        _accesses((LAUNCH_IMAGE,) if swept else (), ARG_LAUNCH),
         _accesses(unaligned, ARG_ACCEPT_4K),
         _accesses(swept, ARG_ACCEPT_4K),
         _accesses(early, ARG_ACCEPT_2M),

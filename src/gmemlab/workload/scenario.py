@@ -5,13 +5,13 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gmemlab.errors import UsageError
-from gmemlab.workload.schema import Scenario
+from gmemlab.workload.schema import Guests, Scenario
 from gmemlab.workload.toml_lines import nearest_line, toml_lines
 
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -52,6 +52,17 @@ def find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in known:
         return known[str(name_or_path)]
     raise UsageError("no such scenario", value=str(name_or_path), allowed=f"{', '.join(known)}, or a TOML file")
+
+
+def with_hardware(scenario: Scenario, hardware: str | None) -> Scenario:
+    """Return the scenario with guests of other hardware; as it is for None. UsageError for hardware that does not exist."""
+    if hardware is None:
+        return scenario
+    allowed = get_args(Guests.model_fields["hardware"].annotation)
+    if hardware not in allowed:
+        raise UsageError("no such guests", key="--guests", value=hardware, allowed=", ".join(allowed))
+    guests = scenario.guests.model_copy(update={"hardware": hardware})
+    return scenario.model_copy(update={"guests": guests})
 
 
 def load(name_or_path: str | Path) -> Scenario:

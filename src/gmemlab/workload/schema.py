@@ -109,6 +109,7 @@ class Guests(Table):
     """Which guests there are: how large, how many, how long they live (W1 to W4; P3, P4).
 
     Attributes:
+        hardware: what it has, for the states of its pages; ``generic``: confidential, and nothing is counted.
         machine: memory layout (K10): ``q35`` has the legacy hole and the PCI hole, ``flat`` has none.
         sizes: column of W4 (``fixed``: the list in `fixed`; ``share``: the list in `shares`).
         inside: where in a bucket of W4 a size lies: at its powers of two, or log-uniform in whole GiB (P4).
@@ -123,8 +124,11 @@ class Guests(Table):
         tail_mean: mean time, ns, that a guest lives beyond the last point of W2's column (exponential; P4).
         longest: lifetimes are conditioned on being at most this, ns (P4).
         fill_time: the guests that are there at the start boot evenly over this time, ns.
+        nodes: where a guest's memory comes from on a host of several NUMA nodes, guest k being at home on node k modulo their
+            number: its home first (``local``), its home alone (``bind``), or all in turn (``interleave``).
     """
 
+    hardware: Literal["generic", "plain", "sw-protected", "pkvm", "snp", "tdx"] = "generic"
     machine: Literal["q35", "flat"] = "q35"
     sizes: Literal["v1-public", "v2-public", "azure-2019", "fixed", "share"]
     inside: Literal["points", "log-uniform"] = "points"
@@ -139,6 +143,7 @@ class Guests(Table):
     tail_mean: Positive | None = None
     longest: Positive | None = None
     fill_time: Duration = 0
+    nodes: Literal["local", "bind", "interleave"] = "local"
     _file: str | None = PrivateAttr(None)
     _line: int | None = PrivateAttr(None)
 

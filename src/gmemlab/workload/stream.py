@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gmemlab.core.layout import ACCEPT_2M, ACCEPT_4K, EVENT, PRIVATE, SHARED, TOUCH
+from gmemlab.core.layout import ACCEPT_2M, ACCEPT_4K, ACCEPT_LAUNCH, EVENT, PRIVATE, SHARED, TOUCH
 
 Events = npt.NDArray[np.void]
 Ints = npt.NDArray[np.int64]
@@ -13,6 +13,7 @@ Bools = npt.NDArray[np.bool_]
 
 # arg of OP_ACCESS: access kind + 4 * accept size
 ARG_TOUCH = PRIVATE + 4 * TOUCH
+ARG_LAUNCH = PRIVATE + 4 * ACCEPT_LAUNCH
 ARG_ACCEPT_4K = PRIVATE + 4 * ACCEPT_4K
 ARG_ACCEPT_2M = PRIVATE + 4 * ACCEPT_2M
 ARG_SHARED = SHARED

@@ -50,6 +50,8 @@ class Trace:
         not_admitted: guests that found the host full by their sizes and were not started.
         daemons: how those of the host work.
         cache_pages: page cache that the host has at the start.
+        nodes: where guests' memory comes from on a host of several NUMA nodes: local, bind or interleave.
+        hardware: what all guests have (`model.guests.GUESTS`).
     """
 
     events: Events
@@ -63,6 +65,8 @@ class Trace:
     not_admitted: int
     daemons: Daemons = field(default_factory=Daemons)
     cache_pages: int = 0
+    nodes: str = "local"
+    hardware: str = "generic"
 
 
 def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
@@ -96,6 +100,8 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         not_admitted=fleet.not_admitted,
         daemons=scenario.daemons,
         cache_pages=_cache_pages(scenario, host_free_bytes),
+        nodes=scenario.guests.nodes,
+        hardware=scenario.guests.hardware,
     )
 
 

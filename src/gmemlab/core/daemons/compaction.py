@@ -27,7 +27,8 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import count_free, list_index, pfn_of, push_frame, remove_frame
 from gmemlab.core.migrate import move_frames, split_source
-from gmemlab.core.page_alloc import free_pages, is_open, is_suitable
+from gmemlab.core.nodes import may_serve, zone_at
+from gmemlab.core.page_alloc import free_pages, is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_cpu
 from gmemlab.core.state import State
@@ -300,15 +301,21 @@ def note_result(state: State, zone: int, order: int, result: int) -> None:
 
 
 @part
-def compact_for(state: State, order: int, migratetype: int, notes: bool) -> bool:
+def compact_for(state: State, order: int, migratetype: int, notes: bool, node: int, allowed: int) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 
-    Unmovable memory may not come from ZONE_MOVABLE; a zone where it failed lately is passed over. Orders above 3 never get more
-    than this, however hard they try (`MIN_COMPACT_COSTLY_PRIORITY`). Without `notes` a failure is not remembered: reclaim comes
-    next, and then another try (COMPACT_PRIO_ASYNC).
+    Zones in the order in which the node asks them, of allowed nodes; unmovable memory may not come from ZONE_MOVABLE. A zone
+    where it failed lately is passed over. Orders above 3 never get more than this, however hard they try
+    (`MIN_COMPACT_COSTLY_PRIORITY`). Without `notes` a failure is not remembered: reclaim comes next, and then another try
+    (COMPACT_PRIO_ASYNC).
     """
-    for zone in range(int(state.host[0].nr_zones)):
-        if not is_open(state, zone, migratetype) or not is_suitable(state, zone, order, 0) or is_deferred(state, zone, order):
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
+        if (
+            not may_serve(state, zone, migratetype, allowed)
+            or not is_suitable(state, zone, order, 0)
+            or is_deferred(state, zone, order)
+        ):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
         result = compact_zone(state, zone, order, migratetype)

@@ -19,15 +19,17 @@ def fragmentation_score_zone(state: State, zone: int) -> int:
 
 
 @jit
-def fragmentation_score_node(state: State) -> int:
-    """The scores of all zones, each weighted with its size and rounded down by itself."""
+def fragmentation_score_node(state: State, node: int) -> int:
+    """The scores of all zones of a node, each weighted with its size and rounded down by itself."""
     present = 0
     for zone in range(int(state.host[0].nr_zones)):
-        present += int(state.zones[zone].end - state.zones[zone].start) * BLOCK_PAGES
+        if state.zones[zone].node == node:
+            present += int(state.zones[zone].end - state.zones[zone].start) * BLOCK_PAGES
     score = 0
     for zone in range(int(state.host[0].nr_zones)):
-        pages = int(state.zones[zone].end - state.zones[zone].start) * BLOCK_PAGES
-        score += pages * fragmentation_score_zone(state, zone) // (present + 1)
+        if state.zones[zone].node == node:
+            pages = int(state.zones[zone].end - state.zones[zone].start) * BLOCK_PAGES
+            score += pages * fragmentation_score_zone(state, zone) // (present + 1)
     return score
 
 

@@ -1,6 +1,7 @@
 """kcompactd: compacts zones by itself, for allocations that failed and against fragmentation (mm/compaction.c, 6.18).
 
-It works while there is a file whose policy has it. What a failed allocation asks for is done when time passes next.
+Each node has its own, for its zones. It works while there is a file whose policy has it. What a failed allocation asks for is
+done when time passes next.
 """
 
 from gmemlab.core import layout
@@ -25,16 +26,16 @@ from gmemlab.core.state import State
 
 
 @jit
-def do_work(state: State) -> None:
-    """Compact for the largest order that was asked for (`kcompactd_do_work`): zones upwards, those that lack it.
+def do_work(state: State, node: int) -> None:
+    """Compact a node for the largest order that was asked for (`kcompactd_do_work`): zones upwards, those that lack it.
 
     A success does not end a deferral, which only an allocation does (`compaction_defer_reset`).
     """
-    daemons = state.daemons[0]
-    order = int(daemons.max_order)
+    asked = state.nodes[node]
+    order = int(asked.max_order)
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
         record = state.zones[zone]
-        if record.kind > daemons.highest_zone or is_deferred(state, zone, order):
+        if record.node != node or record.kind > asked.highest_zone or is_deferred(state, zone, order):
             continue
         if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order, 0):
             continue
@@ -45,44 +46,53 @@ def do_work(state: State) -> None:
         elif result == COMPLETE:
             drain_zone(state, zone)  # before it is said to have failed
             note_result(state, zone, order, COMPLETE)
-    daemons.max_order = 0
-    daemons.highest_zone = ZONE_MOVABLE
+    asked.max_order = 0
+    asked.highest_zone = ZONE_MOVABLE
 
 
 @jit
-def compact_proactively(state: State) -> int:
-    """Compact every zone down to its low watermark (`compact_node`). Returns how long it sleeps then.
+def compact_proactively(state: State, node: int) -> int:
+    """Compact every zone of a node down to its low watermark (`compact_node`). Returns how long it sleeps then.
 
     Longer (32 s) where the score did not fall.
     """
-    before = fragmentation_score_node(state)
+    before = fragmentation_score_node(state, node)
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
-        state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        compact_zone(state, zone, PROACTIVE, MOVABLE)
-    won = fragmentation_score_node(state) < before
+        if state.zones[zone].node == node:
+            state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
+            compact_zone(state, zone, PROACTIVE, MOVABLE)
+    won = fragmentation_score_node(state, node) < before
     return KCOMPACTD_INTERVAL if won else KCOMPACTD_INTERVAL << MAX_DEFER_SHIFT
 
 
-@part
-def kcompactd(state: State, milliseconds: int) -> int:
-    """Let time pass for kcompactd. Returns how many pages moved.
+@jit
+def let_pass(state: State, node: int, milliseconds: int) -> None:
+    """Let time pass for the kcompactd of a node.
 
     It looks every 500 ms whether the node is too fragmented (`should_proactive_compact_node`); where it is not, nothing changes
     that until the next event. Its work takes no time.
     """
-    daemons = state.daemons[0]
-    before = int(state.tally[layout.TALLY_COMPACT_MOVED])
-    if daemons.nr_compacted == 0:
-        return 0
-    if daemons.max_order:
-        do_work(state)
-        daemons.kcompactd_sleep = KCOMPACTD_INTERVAL
-    while milliseconds >= daemons.kcompactd_sleep:
-        milliseconds -= int(daemons.kcompactd_sleep)
-        daemons.kcompactd_sleep = KCOMPACTD_INTERVAL
-        if daemons.proactiveness and fragmentation_score_node(state) > fragmentation_score_wmark(state, False):
-            daemons.kcompactd_sleep = compact_proactively(state)
+    record = state.nodes[node]
+    proactive = state.daemons[0].proactiveness > 0
+    if record.max_order:
+        do_work(state, node)
+        record.kcompactd_sleep = KCOMPACTD_INTERVAL
+    while milliseconds >= record.kcompactd_sleep:
+        milliseconds -= int(record.kcompactd_sleep)
+        record.kcompactd_sleep = KCOMPACTD_INTERVAL
+        if proactive and fragmentation_score_node(state, node) > fragmentation_score_wmark(state, False):
+            record.kcompactd_sleep = compact_proactively(state, node)
         else:
             milliseconds %= KCOMPACTD_INTERVAL
-    daemons.kcompactd_sleep -= milliseconds
+    record.kcompactd_sleep -= milliseconds
+
+
+@part
+def kcompactd(state: State, milliseconds: int) -> int:
+    """Let time pass for the kcompactd of every node; what one does changes nothing for others. Returns how many pages moved."""
+    before = int(state.tally[layout.TALLY_COMPACT_MOVED])
+    if state.daemons[0].nr_compacted == 0:
+        return 0
+    for node in range(int(state.host[0].nr_nodes)):
+        let_pass(state, node, milliseconds)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before

@@ -14,7 +14,7 @@ from gmemlab.core.frames import folio_busy, own_folio
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, KIND_ANON
 from gmemlab.core.mapping import block_row, frame_of
-from gmemlab.core.operations.collapse import is_whole, replace_pages
+from gmemlab.core.operations.collapse import find_target_nodes, is_whole, replace_pages
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -71,7 +71,8 @@ def scan_block(state: State, file: int, base: int) -> int:
     result = look_at_pages(state, file, base)
     if result != SCAN_SUCCEED:
         return result
-    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.khugepaged_gfp())
+    node, allowed = find_target_nodes(state, file, base)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.khugepaged_gfp(), node, allowed)
     if pfn == 0:
         return SCAN_ALLOC_HUGE_PAGE_FAIL
     result = look_at_pages(state, file, base)

@@ -1,4 +1,6 @@
-"""What the daemons are told, and where they stand: one record of the state, for the host as one node.
+"""What the daemons are told, and where khugepaged stands: one record of the state.
+
+What belongs to the kcompactd and the kswapd of a node is in the node's record (`tables`).
 
 Settings have the names and defaults of /sys/kernel/mm/transparent_hugepage/khugepaged and /proc/sys/vm in 6.18. There is no
 max_ptes_swap and no max_ptes_shared: nothing is swapped out here, and no page is mapped by two processes, so that neither
@@ -8,8 +10,6 @@ could ever be exceeded.
 from typing import Final
 
 import numpy as np
-
-from gmemlab.core.layout import ZONE_MOVABLE
 
 KCOMPACTD_INTERVAL: Final = 500  # HPAGE_FRAG_CHECK_INTERVAL_MSEC
 DAEMONS: Final = np.dtype(
@@ -29,17 +29,8 @@ DAEMONS: Final = np.dtype(
         ("waited", "i4"),  # this scan has slept for a huge page already
         ("khugepaged_sleep", "i8"),  # ms until it wakes
         ("nr_compacted", "i8"),  # files that kcompactd works for
-        ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of it
-        ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
-        ("kcompactd_sleep", "i8"),  # ms until it looks by itself
         ("lru_head", "i4"),  # files of page cache (`scan_next`, `scan_prev`), by time of creation
         ("lru_tail", "i4"),
-        ("lru_file", "i4"),  # where the hand of reclaim stands; 0: before the head
-        ("lru_dry", "i4"),  # it went round and met nothing, and nothing came since
-        ("lru_page", "i8"),
-        ("kswapd_order", "i8"),  # what kswapd was woken for since its last turn
-        ("kswapd_zone", "i8"),  # `kswapd_highest_zoneidx`: kind of the last zone that helps all of them
-        ("kswapd_woken", "i8"),
     ],
     align=True,
 )
@@ -49,6 +40,4 @@ DEFAULTS: Final[dict[str, int]] = {
     "alloc_sleep": 60_000,
     "max_ptes_none": 511,
     "proactiveness": 20,
-    "highest_zone": ZONE_MOVABLE,
-    "kcompactd_sleep": KCOMPACTD_INTERVAL,
 }

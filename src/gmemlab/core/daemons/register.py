@@ -7,14 +7,14 @@ from gmemlab.core.state import State
 
 
 @jit
-def wake_kcompactd(state: State, order: int, highest: int) -> None:
-    """A chunk of this order is wanted in a zone up to a kind (`wakeup_kcompactd`)."""
-    daemons = state.daemons[0]
-    if daemons.nr_compacted == 0 or order == 0:
+def wake_kcompactd(state: State, node: int, order: int, highest: int) -> None:
+    """A chunk of this order is wanted in a zone of a node up to a kind (`wakeup_kcompactd`)."""
+    if state.daemons[0].nr_compacted == 0 or order == 0:
         return
-    daemons.max_order = max(int(daemons.max_order), order)
+    record = state.nodes[node]
+    record.max_order = max(int(record.max_order), order)
     if highest < ZONE_MOVABLE:
-        daemons.highest_zone = ZONE_NORMAL
+        record.highest_zone = ZONE_NORMAL
 
 
 @jit
@@ -33,13 +33,14 @@ def list_cache(state: State, file: int) -> None:
 
 @jit
 def unlist_cache(state: State, file: int) -> None:
-    """A file of page cache goes: a hand that stands in it moves on to the next."""
+    """A file of page cache goes: hands that stand in it move on to the next."""
     daemons = state.daemons[0]
     record = state.files[file]
     after, before = int(record.scan_next), int(record.scan_prev)
-    if daemons.lru_file == file:
-        daemons.lru_file = after
-        daemons.lru_page = 0
+    for node in range(int(state.host[0].nr_nodes)):
+        if state.nodes[node].lru_file == file:
+            state.nodes[node].lru_file = after
+            state.nodes[node].lru_page = 0
     if before:
         state.files[before].scan_next = after
     else:
@@ -50,6 +51,14 @@ def unlist_cache(state: State, file: int) -> None:
         daemons.lru_tail = before
     record.scan_next = 0
     record.scan_prev = 0
+
+
+@jit
+def note_cache(state: State, file: int) -> None:
+    """Something comes into a file, or to other nodes: where that is page cache, reclaim has something to look at."""
+    if state.files[file].kind == KIND_CACHE:
+        for node in range(int(state.host[0].nr_nodes)):
+            state.nodes[node].lru_dry = 0
 
 
 @jit

@@ -5,6 +5,7 @@ import errno
 from gmemlab.core import layout
 from gmemlab.core.frames import folio_head, folio_order
 from gmemlab.core.guestmap import map_private
+from gmemlab.core.hardware import snp, tdx
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_PAGES,
@@ -103,6 +104,18 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         index = min(after, end)
 
 
+@jit
+def touch_private(state: State, file: int, index: int, end: int, accept: int) -> None:
+    """The guest touches or accepts the present private pages [index, end) of one block."""
+    guest = state.files[file].guest
+    if guest == layout.GUEST_SNP:
+        snp.access(state, file, index, end, accept)
+    elif guest == layout.GUEST_TDX:
+        tdx.access(state, file, index, end, accept)
+    else:
+        map_private(state, file, index, end, accept)
+
+
 @part
 def use_range(state: State, file: int, first: int, end: int, accept: int, map_it: bool) -> tuple[int, int]:
     """Back, use and (for the guest's private accesses) map pages [first, end), one block at a time."""
@@ -114,7 +127,7 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
         if reached > index:
             use_pages(state, file, index, reached)
             if map_it:
-                map_private(state, file, index, reached, accept)
+                touch_private(state, file, index, reached, accept)
         if error:
             return error, reached - first
         index = stop
@@ -130,6 +143,8 @@ def access_guest_memfd(
     if kind == layout.HOST and not in_place:
         return use_range(state, int(state.files[file].shared_file), first, end, 0, False)
     stop = run_of_attribute(state, file, first, end, shared)
+    if state.files[file].guest == layout.GUEST_SNP and (accept == layout.ACCEPT_4K or accept == layout.ACCEPT_2M):
+        snp.request_accepts(state, file, first, stop, accept)
     target = file if in_place or not shared else int(state.files[file].shared_file)
     error, done = use_range(state, target, first, stop, accept, not shared)
     if error == 0 and stop < end:

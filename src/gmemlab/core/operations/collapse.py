@@ -2,10 +2,10 @@
 
 import errno
 
-from gmemlab.core import layout
+from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
-from gmemlab.core.effort import alloc_folio
-from gmemlab.core.frames import folio_busy, folio_order, leave_folio
+from gmemlab.core.effort import alloc_trying
+from gmemlab.core.frames import folio_busy, folio_order, leave_folio, own_folio
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -22,6 +22,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, settle
+from gmemlab.core.nodes import node_of
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages
 from gmemlab.core.parts import part
@@ -43,6 +44,40 @@ def is_held(state: State, row: int, base: int) -> bool:
         if pfn and folio_busy(state, pfn):
             return True
     return False
+
+
+@jit
+def count_on_node(state: State, file: int, base: int, node: int) -> int:
+    """How much of 2 MiB of a file lies on a node: pages of anonymous memory, folios of files (`cc->node_load`)."""
+    row = block_row(state, file, base)
+    host_block = int(state.file_blocks[row].block)
+    if host_block and state.blocks[host_block].kind == UNIFORM:
+        return BLOCK_PAGES if node_of(state, host_block) == node else 0
+    count = 0
+    index = base
+    while index < base + BLOCK_PAGES:
+        pfn = frame_of(state, row, index)
+        if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
+            count += 1
+        index += 1 if pfn == 0 or state.files[file].kind == KIND_ANON else 1 << folio_order(state, pfn)
+    return count
+
+
+@jit
+def find_target_nodes(state: State, file: int, base: int) -> tuple[int, int]:
+    """The node with the most of 2 MiB that shall become one folio, and all that have as much (`collapse_find_target_node`).
+
+    The first is wanted, no other but these are allowed, whatever the file's policy says.
+    """
+    if state.host[0].nr_nodes == 1:
+        return 0, 0
+    most, target, allowed = 0, 0, 0
+    for node in range(int(state.host[0].nr_nodes)):
+        count = count_on_node(state, file, base, node)
+        if count > most:
+            most, target, allowed = count, node, 0
+        allowed |= 1 << node if count == most else 0
+    return target, allowed
 
 
 @jit
@@ -137,9 +172,14 @@ def collapse_block(state: State, file: int, base: int) -> int:
         return 0
     if is_held(state, row, base):
         return errno.EAGAIN
-    pfn = alloc_folio(state, BLOCK_ORDER, file, base)
+    record = state.files[file]
+    policy = state.policies[record.policy]
+    node, allowed = find_target_nodes(state, file, base)
+    gfp = decisions.gfp(policy, int(record.kind), BLOCK_ORDER)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), gfp, node, allowed)
     if pfn == 0:
         return errno.ENOMEM
+    own_folio(state, pfn, BLOCK_ORDER, file, base)
     replace_pages(state, file, base, pfn)
     return 0
 

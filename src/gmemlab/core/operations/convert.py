@@ -4,7 +4,9 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
-from gmemlab.core.guestmap import unmap
+from gmemlab.core.hardware import snp
+from gmemlab.core.hardware.counts import MAP_GPA, note
+from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -13,16 +15,39 @@ from gmemlab.core.layout import (
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
     GIGA_ORDER,
+    GUEST_SNP,
+    GUEST_TDX,
     KIND_GUEST_MEMFD,
     SOURCE_POOL,
 )
-from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, set_shared, settle
+from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, scramble, set_shared, settle
 from gmemlab.core.operations.access import run_of_attribute
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.split import merge_block, merge_giga, split_folio, split_unit
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
+
+
+@jit
+def share_block(state: State, file: int, index: int, end: int) -> None:
+    """Pages [index, end) of one block become shared: the guest gives them up, KVM zaps and, in place, takes them back (G47)."""
+    record = state.files[file]
+    if record.guest == GUEST_SNP:
+        snp.rescind(state, file, index, end)
+    unmap(state, file, index, end, CAUSE_CONVERT)
+    if record.guest == GUEST_SNP and decisions.shares_in_place(state.policies[record.policy]):
+        snp.take_back(state, file, index, end, False)
+
+
+@jit
+def ask(state: State, file: int, first: int, end: int) -> None:
+    """The guest asks its VMM for a conversion: page-state changes under SNP, MapGPA under TDX."""
+    guest = state.files[file].guest
+    if guest == GUEST_SNP:
+        snp.request_changes(state, file, first, end, True)
+    elif guest == GUEST_TDX:
+        note(state, file, MAP_GPA, 1)
 
 
 @part
@@ -35,8 +60,11 @@ def set_attributes(state: State, file: int, first: int, end: int, shared: int) -
         begin = index & ~(BLOCK_PAGES - 1)
         stop = min(end, begin + span)
         if shared:
-            unmap(state, file, index, stop, CAUSE_CONVERT)
+            share_block(state, file, index, stop)
         set_shared(state, row, index - begin, stop - begin, span, shared)
+        if not decisions.keeps_contents(int(state.files[file].guest)):
+            scramble(state, row, index - begin, stop - begin)
+        mend(state, file, index)
         settle(state, file, index)
         index = stop
 
@@ -163,6 +191,7 @@ def convert(state: State, file: int, first: int, count: int, shared: bool) -> tu
     if run_of_attribute(state, file, first, end, shared) == end:
         return 0, count
     state.tally[layout.TALLY_CONVERTED] += 1
+    ask(state, file, first, end)
     if policy.conversion == CONVERT_TWO_SOURCES:
         convert_two_sources(state, file, first, end, shared)
         return 0, count

@@ -13,9 +13,11 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     MAX_SLOTS,
+    PHASE_TEAR_DOWN,
     SOURCE_POOL,
 )
 from gmemlab.core.mapping import drop_details
+from gmemlab.core.mempolicy import forget_nodes
 from gmemlab.core.operations.checks import MAX_INDEX
 from gmemlab.core.operations.pin import drop_all_holds
 from gmemlab.core.operations.punch import punch_blocks
@@ -23,6 +25,7 @@ from gmemlab.core.operations.release import release_unit
 from gmemlab.core.parts import part
 from gmemlab.core.pools import pool_of, withdraw
 from gmemlab.core.state import NR_EXTENT_CLASSES, State
+from gmemlab.core.subpools import put_pages
 
 
 @jit
@@ -97,6 +100,10 @@ def open_file(state: State, pages: int, kind: int, policy: int) -> int:
     record.next = 0
     record.extent = k
     record.alive = 1
+    record.subpool = 0
+    forget_nodes(state, file)
+    record.guest = 0
+    record.phase = 0
     for slot_row in range(file * MAX_SLOTS, (file + 1) * MAX_SLOTS):
         slot = state.slots[slot_row]
         slot.gfn = 0
@@ -159,7 +166,8 @@ def close_file(state: State, file: int) -> None:
     else:
         punch_blocks(state, file, 0, pages)
     if policy.source == SOURCE_POOL:
-        withdraw(state, int(policy.unit), int(record.reserved))
+        withdraw(state, int(policy.unit), put_pages(state, int(record.subpool), int(record.reserved)))
+        state.subpools[int(record.subpool)].files -= 1 if record.subpool else 0
     first = int(record.first_block)
     for row in range(first, first + ((pages + BLOCK_PAGES - 1) >> BLOCK_ORDER)):
         block = state.file_blocks[row]
@@ -172,6 +180,7 @@ def close_file(state: State, file: int) -> None:
         block.nr_stranded = 0
         block.marks = 0
         block.content = 0
+        state.hardware[row].marks = 0
     state.file_blocks[first].block = state.extents[record.extent]
     state.extents[record.extent] = first
     record.alive = 0
@@ -185,6 +194,7 @@ def destroy(state: State, file: int) -> tuple[int, int]:
     """The VMM exits: its pins go, then its memory, then the ordinary memory beside it."""
     shared = int(state.files[file].shared_file)
     pages = int(state.files[file].pages)
+    state.files[file].phase = PHASE_TEAR_DOWN
     drop_all_holds(state, file)
     if shared:
         drop_all_holds(state, shared)

@@ -7,12 +7,14 @@ left the file since (L10).
 import errno
 
 from gmemlab.core.frames import add_busy, folio_busy, folio_head, folio_order, free_folio
+from gmemlab.core.hardware import snp
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     CONVERT_TWO_SOURCES,
     FRAME_ORPHAN,
+    GUEST_SNP,
     KIND_ANON,
     KIND_GUEST_MEMFD,
     ORPHAN,
@@ -153,8 +155,8 @@ def newest_serial(state: State, file: int, first: int, count: int, kind: int) ->
 
 
 @jit
-def drop_frame(state: State, pfn: int) -> None:
-    """Release one hold on a frame; an orphaned folio is freed with its last one."""
+def drop_frame(state: State, file: int, pfn: int) -> None:
+    """Release a file's hold on a frame; an orphaned folio is freed with its last one."""
     add_busy(state, pfn, -1)
     if folio_busy(state, pfn):
         return
@@ -162,9 +164,13 @@ def drop_frame(state: State, pfn: int) -> None:
     record = state.blocks[block]
     if record.kind == ORPHAN:
         order = int(record.order)
+        if state.files[file].guest == GUEST_SNP:
+            snp.leave_orphan(state, file, pfn, order)
         return_page(state, folio_head(pfn, order) >> BLOCK_ORDER, order, record.owner < 0, int(record.index))
     elif record.kind == SPLIT and state.frames[slot_of(state, pfn)].kind == FRAME_ORPHAN:
         order = folio_order(state, pfn)
+        if state.files[file].guest == GUEST_SNP:
+            snp.leave_orphan(state, file, pfn, order)
         free_folio(state, folio_head(pfn, order), order)
 
 
@@ -187,7 +193,7 @@ def release_serial(state: State, file: int, serial: int) -> None:
         after = int(record.next)
         if record.serial == serial:
             for pfn in range(int(record.frame), int(record.frame + record.frames)):
-                drop_frame(state, pfn)
+                drop_frame(state, file, pfn)
             if before:
                 state.pins[before].next = after
             else:

@@ -3,8 +3,8 @@
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.daemons.reclaim import call_kswapd
-from gmemlab.core.effort import alloc_folio, alloc_slowly
+from gmemlab.core.daemons.register import note_cache
+from gmemlab.core.effort import alloc_folio, alloc_page
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
@@ -15,6 +15,7 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_HUGETLB,
     MOVABLE,
+    NODES_LOCAL,
     PAGE_TABLE,
     PROMISED,
     SOURCE_POOL,
@@ -25,13 +26,15 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
+from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
-from gmemlab.core.page_alloc import alloc_base_block, alloc_easily
+from gmemlab.core.page_alloc import alloc_easily
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
-from gmemlab.core.pools import pool_of, put_page, take_page
+from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw
 from gmemlab.core.state import Records, State
+from gmemlab.core.subpools import get_pages, put_pages
 
 
 @jit
@@ -92,6 +95,10 @@ def is_promised(state: State, file: int, base: int) -> bool:
 def populate_from_pool(state: State, file: int, base: int, order: int, all_private: bool) -> int:
     """Take a huge page from the file's pool for an empty range: one that is promised to it, or (hugetlb memory) to nobody.
 
+    Or one that its mount keeps; what the mount grants beyond that, and the pool has not, stays counted as the mount's (so
+    `alloc_hugetlb_folio` in 7.3). The page is of the nodes that the file's policy allows, which no promise is about; where they
+    have none, hugetlb memory takes a surplus page of them (`hugetlb_alloc_folio`).
+
     Returns 0, ENOMEM or (hugetlb memory) ENOSPC. That is what fallocate says; an access says so too, where a process feels
     SIGBUS (L19).
     """
@@ -99,12 +106,21 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
     pool = state.pools[pool_of(order)]
     hugetlb = record.kind == KIND_HUGETLB
     short = errno.ENOSPC if hugetlb else errno.ENOMEM
-    promised = is_promised(state, file, base)
+    subpool = int(record.subpool)
+    granted = is_promised(state, file, base)
+    wanted = 0 if granted else get_pages(state, subpool, 1)
+    if wanted < 0:
+        return short
+    promised = wanted == 0
+    node, allowed = wanted_nodes(state, file, base, order)
+    block = 0
     if promised or (hugetlb and pool.free > pool.reserved):
-        block = take_page(state, order)
-    else:
-        block = alloc_surplus(state, order) if hugetlb else 0
+        block = dequeue(state, order, node, allowed)
+    if block == 0:
+        block = alloc_surplus(state, order, node, allowed) if hugetlb else 0
         if block == 0:
+            if promised and not granted:
+                withdraw(state, order, put_pages(state, subpool, 1))
             return short
     insert_whole_blocks(state, file, base, block, order)
     end = base + (1 << order)
@@ -115,7 +131,7 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
         return short
     state.tally[TALLY_ALLOCATED + order] += 1
     if promised:
-        record.reserved -= 1
+        record.reserved -= 1 if granted else 0
         pool.reserved -= 1
     if hugetlb:
         state.file_blocks[block_row(state, file, base)].marks |= PROMISED
@@ -193,7 +209,7 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     row = block_row(state, file, index)
     if state.file_blocks[row].nr_present:
         return False
-    pfn = alloc_base_block(state, decisions.migratetype(policy))
+    pfn = alloc_page_block(state, decisions.migratetype(policy), file, index)
     if pfn == 0:
         return False
     own_block(state, pfn >> BLOCK_ORDER, UNIFORM, 0, file, index >> BLOCK_ORDER)
@@ -203,27 +219,17 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     return True
 
 
-@jit
-def note_read(state: State, file: int) -> None:
-    """Something comes into a file: where that is page cache, reclaim has something to look at."""
-    if state.files[file].kind == layout.KIND_CACHE:
-        state.daemons[0].lru_dry = 0
-
-
 @inline
 def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int, gfp: int) -> int:
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
-    pfn = alloc_easily(state, 0, migratetype)
-    if pfn == 0:
-        pfn = alloc_slowly(state, 0, migratetype, gfp)
+    pfn = alloc_easily(state, 0, migratetype) if state.host[0].nr_nodes == 1 else 0
+    if pfn == 0 or state.host[0].calls_kswapd:
+        pfn = alloc_page(state, pfn, migratetype, gfp, file, index)
         if pfn == 0:
             return errno.ENOMEM
-        note_read(state, file)  # once more, as reclaim went round before this page was there
-    elif state.host[0].calls_kswapd:
-        call_kswapd(state, gfp)
-        note_read(state, file)
+        note_cache(state, file)  # once more, as reclaim went round before this page was there
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
     state.tally[TALLY_ALLOCATED] += 1
@@ -243,7 +249,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
     migratetype, gfp = decisions.migratetype(policy), decisions.gfp(policy, int(state.files[file].kind), 0)
-    note_read(state, file)
+    note_cache(state, file)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
@@ -281,6 +287,9 @@ def allocate(state: State, file: int, first: int, count: int) -> tuple[int, int]
         unit = 1 << int(policy.unit)
         end = (end + unit - 1) // unit * unit
         begin = first // unit * unit
+        mode = int(record.node_mode)
+        record.node_mode = NODES_LOCAL  # `hugetlbfs_fallocate` has no mapping whose policy it could ask
         error, done = populate(state, file, begin, end, True)
+        record.node_mode = mode
         return error, max(0, min(count, begin + done - first))
     return populate(state, file, first, end, True)

@@ -6,20 +6,26 @@ from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
-from gmemlab.core.guestmap import unmap
+from gmemlab.core.hardware import snp
+from gmemlab.core.hardware.counts import HOST_WRITE, note
+from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     CAUSE_PUNCH,
+    GUEST_SNP,
+    KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     KIND_SHMEM,
     PAGE_TABLE,
     PUNCH_DEFER,
     PUNCH_KEEP,
+    PUNCH_ZERO,
     STALE,
     TALLY_PRESENT,
     UNIFORM,
+    UNSPECIFIED,
     USED,
     WHOLE,
     ZEROED,
@@ -42,15 +48,44 @@ from gmemlab.core.state import State
 
 
 @jit
+def was_used(content: int) -> bool:
+    """Whether a page of this content makes its folio dirty."""
+    return content == USED or content == STALE or content == UNSPECIFIED
+
+
+@jit
+def count_private(state: State, row: int, begin: int, end: int) -> int:
+    """Present private pages among [begin, end) of a file block (offsets within it)."""
+    block = state.file_blocks[row]
+    if block.detail == 0:
+        return end - begin if block.nr_present and block.nr_shared == 0 else 0
+    base = int(block.detail) * BLOCK_PAGES
+    found = 0
+    for offset in range(begin, end):
+        page = state.pages[base + offset]
+        found += 1 if page.frame and page.shared == 0 else 0
+    return found
+
+
+@jit
+def note_zeroing(state: State, file: int, begin: int, end: int) -> None:
+    """The kernel writes zeros to pages [begin, end) of one block: private ones are not its own to write (K1, T9)."""
+    record = state.files[file]
+    if record.kind == KIND_GUEST_MEMFD and record.guest != layout.GUEST_PLAIN:
+        row = block_row(state, file, begin)
+        first = begin & ~(BLOCK_PAGES - 1)
+        note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
+
+
+@jit
 def is_dirty(state: State, row: int, begin: int, end: int) -> bool:
     """Whether any page [begin, end) of a file block (offsets within it) was used since it was allocated (K2)."""
     block = state.file_blocks[row]
     if block.detail == 0:
-        return bool(block.content == USED or block.content == STALE)
+        return was_used(int(block.content))
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
-        content = state.pages[base + offset].content
-        if content == USED or content == STALE:
+        if was_used(int(state.pages[base + offset].content)):
             return True
     return False
 
@@ -59,6 +94,8 @@ def is_dirty(state: State, row: int, begin: int, end: int) -> bool:
 def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> None:
     """A folio of order 9 or less, at page `index` and frame `pfn`, leaves its file as a whole."""
     row = block_row(state, file, index)
+    if state.files[file].guest == GUEST_SNP:
+        snp.leave(state, file, index, order)
     if order == BLOCK_ORDER:
         empty_block(state, row)
     else:
@@ -114,6 +151,8 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
     if action == PART_DEFER:
         defer_pages(state, file, begin, end)
         return
+    if policy.punch == PUNCH_ZERO or decisions.truncation_zeroes(policy):
+        note_zeroing(state, file, begin, end)
     if busy and policy.punch == layout.PUNCH_SPLIT:
         state.tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH] += 1
     if action == PART_SPLIT:
@@ -141,6 +180,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     # MADV_COLLAPSE makes huge pages of shmem whatever sizes it allocates.
     base_pages_only = policy.sizes == 1 and policy.fallocate_sizes == 1 and state.files[file].kind != KIND_SHMEM
     row = block_row(state, file, begin)
+    assigned = state.files[file].guest == GUEST_SNP
     index = begin
     while index < end:
         pfn = frame_of(state, row, index)
@@ -149,6 +189,8 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
+            if assigned:
+                snp.leave_base_page(state, file, row, index, pfn)
             drop_base_page(state, row, index, pfn, policy.movable != 0)
             index += 1
             continue
@@ -175,6 +217,8 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
         drop_folio(state, file, index, BLOCK_ORDER, block << BLOCK_ORDER)
         return True
     if kind == UNIFORM and state.host[0].nr_cpus == 0:
+        if state.files[file].guest == GUEST_SNP:
+            snp.take_back(state, file, index, index + BLOCK_PAGES, False)
         empty_block(state, row)
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
         state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
@@ -195,6 +239,7 @@ def punch_blocks(state: State, file: int, first: int, end: int) -> None:
                 unmap(state, file, index, stop, CAUSE_PUNCH)
             if stop - index < BLOCK_PAGES or not punch_whole_block(state, file, index):
                 punch_folios(state, file, index, stop)
+            mend(state, file, index)
             if state.file_blocks[block_row(state, file, index)].nr_present == 0:
                 settle(state, file, index)
         if policy.punch == PUNCH_DEFER and stop - index == BLOCK_PAGES:
@@ -211,7 +256,9 @@ def zero_part(state: State, file: int, begin: int, end: int, zap: bool) -> None:
         if zap:
             unmap(state, file, index, stop, CAUSE_PUNCH)
         first = index & ~(BLOCK_PAGES - 1)
+        note_zeroing(state, file, index, stop)
         set_content(state, block_row(state, file, index), index - first, stop - first, ZEROED)
+        mend(state, file, index)
         settle(state, file, index)
         index = stop
 

@@ -5,12 +5,14 @@ import errno
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio
-from gmemlab.core.guestmap import unmap
+from gmemlab.core.hardware import snp
+from gmemlab.core.hardware.zap import unmap
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     CAUSE_PUNCH,
+    GUEST_SNP,
     ORPHAN,
     PROMISED,
     SOURCE_POOL,
@@ -66,10 +68,25 @@ def orphan_unit(state: State, file: int, block: int, order: int, pooled: bool) -
 
 
 @jit
+def take_back_pieces(state: State, file: int, base: int, pfn: int) -> None:
+    """`snp.leave` of each piece of a split 2 MiB page at page `base` and frame `pfn`."""
+    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
+        snp.take_back(state, file, base, base + BLOCK_PAGES, False)
+        return
+    index = base
+    while index < base + BLOCK_PAGES:
+        order = folio_order(state, pfn + index - base)
+        snp.leave(state, file, index, order)
+        index += 1 << order
+
+
+@jit
 def release_pieces(state: State, file: int, base: int) -> None:
     """Release a split 2 MiB page that came from the buddy allocator, piece by piece (busy ones become orphans)."""
     row = block_row(state, file, base)
     block = int(state.file_blocks[row].block)
+    if state.files[file].guest == GUEST_SNP:
+        take_back_pieces(state, file, base, block << BLOCK_ORDER)
     empty_unit(state, file, base, BLOCK_ORDER)
     if state.blocks[block].kind == UNIFORM and state.host[0].nr_cpus == 0:
         state.tally[TALLY_PRESENT] -= BLOCK_PAGES
@@ -104,6 +121,8 @@ def release_unit(state: State, file: int, base: int, order: int) -> int:
             return errno.EAGAIN
         join_unit(state, file, base, order)
     block = int(state.file_blocks[row].block)
+    if record.guest == GUEST_SNP:
+        snp.leave(state, file, base, order)
     empty_unit(state, file, base, order)
     state.file_blocks[row].marks &= ~PROMISED
     state.tally[TALLY_PRESENT + order] -= 1 << order

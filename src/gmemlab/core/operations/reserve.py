@@ -5,9 +5,10 @@ import errno
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import KIND_HUGETLB, PROMISED
 from gmemlab.core.mapping import block_row
+from gmemlab.core.mempolicy import local_node
+from gmemlab.core.mounts import promise_to
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.parts import part
-from gmemlab.core.pool_sizes import promise
 from gmemlab.core.state import State
 
 
@@ -26,9 +27,9 @@ def reserve(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """Promise a range to hugetlb memory as a shared mmap does: every huge page of it, or none (`hugetlb_reserve_pages`, L19).
 
     What is in the reservation map already, as present pages are, costs nothing. The range starts at a huge page, else EINVAL,
-    and is rounded up to one. ENOMEM: the pool has promised too many of its free pages. EOVERFLOW: the range ends beyond what
-    a file offset holds. EOPNOTSUPP: not hugetlb memory. Files of the model do not grow as a writable mapping beyond the end
-    makes them: EINVAL.
+    and is rounded up to one. ENOMEM: the pool has promised too many of its free pages, or the mount is full. EOVERFLOW: the
+    range ends beyond what a file offset holds. EOPNOTSUPP: not hugetlb memory. Files of the model do not grow as a writable
+    mapping beyond the end makes them: EINVAL.
     """
     record = state.files[file]
     if record.kind != KIND_HUGETLB:
@@ -41,7 +42,7 @@ def reserve(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     if first & (unit - 1):
         return errno.EINVAL, 0
     wanted = count_unpromised(state, file, first, first + count, unit)
-    if not promise(state, order, wanted):
+    if not promise_to(state, int(record.subpool), order, wanted, local_node(state, file)):
         return errno.ENOMEM, 0
     for base in range(first, first + count, unit):
         state.file_blocks[block_row(state, file, base)].marks |= PROMISED

@@ -18,14 +18,14 @@ from gmemlab.core.lists import drop_frame_slab, slot_of
 from gmemlab.core.mapping import block_row, contiguous_block, frame_of
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import release_structs, restore_structs, saved_frames
+from gmemlab.core.vmemmap import has_structs, release_structs, restore_structs, saved_frames
 
 
 @jit
 def uses_hvo(state: State, file: int) -> bool:
     """Whether the file's huge pages gave their page structs back, so that a split must restore them (G74)."""
     policy = state.policies[state.files[file].policy]
-    return bool(policy.hvo and policy.source == layout.SOURCE_POOL and state.host[0].struct_frame)
+    return bool(policy.hvo and policy.source == layout.SOURCE_POOL and has_structs(state))
 
 
 @jit

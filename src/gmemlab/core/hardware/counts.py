@@ -1,0 +1,53 @@
+"""Which operations of the hardware are counted: by kind, size and phase of the guest's life."""
+
+from typing import Final
+
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import NR_PHASES, TALLY_HARDWARE
+from gmemlab.core.state import State
+
+# SNP (AMD64 APM volume 2, "Secure Nested Paging"; Linux: arch/x86/virt/svm/sev.c, arch/x86/kvm/svm/sev.c)
+RMPUPDATE_PRIVATE_4K: Final = 0
+RMPUPDATE_PRIVATE_2M: Final = 1
+RMPUPDATE_SHARED_4K: Final = 2
+RMPUPDATE_SHARED_2M: Final = 3
+PSMASH: Final = 4
+PVALIDATE_4K: Final = 5
+PVALIDATE_2M: Final = 6
+RESCIND_4K: Final = 7  # PVALIDATE that takes the validation back
+RESCIND_2M: Final = 8
+SIZE_MISMATCH: Final = 9  # PVALIDATE of 2 MiB that the nested table maps at 4 KiB (W22)
+RMP_FAULT: Final = 10  # an access at 4 KiB to a 2 MiB entry (G83)
+PSC_REQUEST: Final = 11  # page-state changes that a guest asks for, W21 at a time
+PSC_ENTRY: Final = 12
+LAUNCH_UPDATE: Final = 13  # 4 KiB pages of the launch image
+# TDX (Linux: arch/x86/kvm/vmx/tdx.c, and the series TDX3)
+PAGE_ADD: Final = 14
+AUG_4K: Final = 15
+AUG_2M: Final = 16
+ACCEPT_4K: Final = 17
+ACCEPT_2M: Final = 18
+ACCEPT_MISMATCH: Final = 19  # an accept of 2 MiB that the S-EPT maps at 4 KiB: the guest tries again with 4 KiB (G79)
+RANGE_BLOCK: Final = 20
+TRACK: Final = 21
+DEMOTE: Final = 22
+REMOVE_4K: Final = 23
+REMOVE_2M: Final = 24
+RECLAIM_4K: Final = 25  # at tear-down: reclaimed and cleared (K17)
+RECLAIM_2M: Final = 26
+MAP_GPA: Final = 27  # conversions that the guest asks for
+# both, and guests of no such hardware
+FAULT_4K: Final = 28  # private faults of the guest
+FAULT_2M: Final = 29
+REFAULT: Final = 30  # pages in use that lost their mapping beside what was punched or converted, and fault back
+DIRECT_MAP_2M: Final = 31  # 2 MiB of the kernel's own mapping that a 4 KiB RMPUPDATE split, for good (K11)
+DIRECT_MAP_1G: Final = 32
+# what must not happen
+UNACCEPTED: Final = 33  # pages that the guest touched without accepting them: #VC or #VE
+HOST_WRITE: Final = 34  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory
+
+
+@jit
+def note(state: State, file: int, operation: int, count: int) -> None:
+    """Count what was done for a guest, in the phase that it is in."""
+    state.tally[TALLY_HARDWARE + operation * NR_PHASES + int(state.files[file].phase)] += count

@@ -1,0 +1,299 @@
+"""Known answers, worked out by hand: RMP and S-EPT, and every operation that they are told to do (G76 to G83, K11, K17)."""
+
+from dataclasses import replace
+
+import pytest
+
+from gmemlab.core.hardware import counts
+from gmemlab.core.layout import (
+    ACCEPT_2M,
+    ACCEPT_4K,
+    ACCEPT_LAUNCH,
+    GUEST_GENERIC,
+    GUEST_PLAIN,
+    GUEST_SNP,
+    GUEST_TDX,
+    PHASE_BOOT,
+    PHASE_RUNNING,
+    PHASE_TEAR_DOWN,
+    PRIVATE,
+    PUNCH_ZERO,
+    TRUNCATION_ZEROES,
+    UNSPECIFIED,
+    USED,
+)
+from world import SMALL, SMALL_IN_PLACE, THP, THP_IN_PLACE, MakeWorld, Policy, World, contents, count, mapped
+from world import world_fixture as world_fixture
+
+FAULTS = (counts.FAULT_4K, counts.FAULT_2M)
+HUGE_IN_PLACE = replace(THP_IN_PLACE, merge=0)
+
+
+def new(model: World, guest: int, policy: Policy, pages: int = 512) -> int:
+    error, file = model.create(pages, policy, None, guest)
+    assert error == 0
+    return file
+
+
+def done(model: World, before: dict[tuple[int, int], int], *left_out: int) -> dict[int, int]:
+    """Operations since, over all phases."""
+    now: dict[int, int] = {}
+    for (operation, phase), number in model.observe()["operations"].items():
+        if operation not in left_out:
+            now[operation] = now.get(operation, 0) + number - before.get((operation, phase), 0)
+    return {operation: number for operation, number in now.items() if number}
+
+
+def test_snp_accepts_a_huge_page_by_one_entry(world: MakeWorld) -> None:
+    """G81: the folio and the memslot hold it, and none of it is assigned. The kernel's own mapping stays (K11)."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    assert model.access(file, 0, 512, PRIVATE, ACCEPT_2M) == (0, 512)
+    assert done(model, {}) == {
+        counts.RMPUPDATE_PRIVATE_2M: 1,
+        counts.PVALIDATE_2M: 1,
+        counts.FAULT_2M: 1,
+        counts.PSC_REQUEST: 1,
+        counts.PSC_ENTRY: 1,
+    }
+    assert mapped(model, file) == (512, 0)
+
+
+def test_snp_falls_back_to_512_small_pages(world: MakeWorld) -> None:
+    """W22: the 2 MiB PVALIDATE fails on a table of 4 KiB, and W19's further exits are the faults."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert done(model, {}) == {
+        counts.RMPUPDATE_PRIVATE_4K: 512,
+        counts.SIZE_MISMATCH: 1,
+        counts.PVALIDATE_4K: 512,
+        counts.FAULT_4K: 512,
+        counts.PSC_REQUEST: 1,
+        counts.PSC_ENTRY: 1,
+        counts.DIRECT_MAP_2M: 1,
+        counts.DIRECT_MAP_1G: 1,
+    }
+
+
+def test_snp_requests_hold_64_entries(world: MakeWorld) -> None:
+    """W21, in chunks of 4 MiB (W19): 1300 pages by 4 KiB are 1024 and 276 of them, in 16 and 5 requests."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE, 1300)
+    model.access(file, 0, 1300, PRIVATE, ACCEPT_4K)
+    found = done(model, {})
+    assert (found[counts.PSC_ENTRY], found[counts.PSC_REQUEST]) == (1300, 21)
+
+
+def test_snp_page_that_goes_back_and_forth_stays_small(world: MakeWorld) -> None:
+    """K6, G82, G83: the guest's 4 KiB PVALIDATE smashes the entry, and nothing un-smashes it; its neighbours fault back."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    model.ready(file)
+    before = model.observe()["operations"]
+    model.convert(file, 7, 1, True)
+    assert done(model, before) == {
+        counts.PSC_REQUEST: 1,
+        counts.PSC_ENTRY: 1,
+        counts.RMP_FAULT: 1,
+        counts.PSMASH: 1,
+        counts.RESCIND_4K: 1,
+        counts.RMPUPDATE_SHARED_4K: 1,
+        counts.DIRECT_MAP_2M: 1,
+        counts.DIRECT_MAP_1G: 1,
+        counts.REFAULT: 511,
+    }
+    assert mapped(model, file) == (0, 511)
+    before = model.observe()["operations"]
+    model.convert(file, 7, 1, False)
+    model.access(file, 7, 1, PRIVATE, ACCEPT_4K)
+    assert done(model, before) == {
+        counts.PSC_REQUEST: 2,  # the conversion's and the accept's
+        counts.PSC_ENTRY: 2,
+        counts.RMPUPDATE_PRIVATE_4K: 1,
+        counts.PVALIDATE_4K: 1,
+        counts.FAULT_4K: 1,
+    }
+    assert mapped(model, file) == (0, 512)
+    assert all(phase == PHASE_RUNNING for operation, phase in model.observe()["operations"] if operation == counts.PSMASH)
+
+
+def test_snp_block_that_left_as_a_whole_is_huge_again(world: MakeWorld) -> None:
+    """K6: with all of it shared and private again, and merged (G72), one entry serves again."""
+    model = world(8)
+    file = new(model, GUEST_SNP, THP_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 512, True)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {counts.RESCIND_2M: 1, counts.RMPUPDATE_SHARED_2M: 1}
+    model.convert(file, 0, 512, False)
+    assert contents(model, file) == {UNSPECIFIED: list(range(512))}
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert mapped(model, file) == (512, 0)
+    assert done(model, before)[counts.RMPUPDATE_PRIVATE_2M] == 1
+
+
+def test_snp_small_accept_of_a_huge_page(world: MakeWorld) -> None:
+    """G83: KVM prepares and maps 2 MiB, and smashes the entry when the guest validates one page."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 9, 1, PRIVATE, ACCEPT_4K)
+    assert done(model, {}, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.RMPUPDATE_PRIVATE_2M: 1,
+        counts.FAULT_2M: 1,
+        counts.RMP_FAULT: 1,
+        counts.PSMASH: 1,
+        counts.FAULT_4K: 1,
+        counts.PVALIDATE_4K: 1,
+    }
+    assert mapped(model, file) == (0, 1)
+    assert count(model, "shattered_accept") == 1
+
+
+def test_snp_launch_image_is_small_and_validated(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 0, 6, PRIVATE, ACCEPT_LAUNCH)
+    found = done(model, {}, counts.DIRECT_MAP_2M, counts.DIRECT_MAP_1G)
+    assert found == {counts.RMPUPDATE_PRIVATE_4K: 6, counts.LAUNCH_UPDATE: 6}
+    before = model.observe()["operations"]
+    model.access(file, 0, 6, PRIVATE)
+    assert done(model, before) == {counts.FAULT_4K: 6}, "a touch needs no accept"
+
+
+def test_snp_two_sources_keep_the_entry_until_the_page_is_punched(world: MakeWorld) -> None:
+    """G55: a conversion alone leaves the private page assigned; the VMM's punch frees it (K12)."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL)
+    model.access(file, 0, 4, PRIVATE, ACCEPT_4K)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 2, True)
+    assert counts.RMPUPDATE_SHARED_4K not in done(model, before)
+    assert model.observe()["page_states"][file][0] == (1, 0), "assigned, and no longer validated"
+    model.punch(file, 0, 2)
+    assert done(model, before)[counts.RMPUPDATE_SHARED_4K] == 2
+
+
+def test_snp_page_that_is_held_stays_assigned(world: MakeWorld) -> None:
+    """K3: it left its file, and its frame is made shared when the last reference goes."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    model.reference(file, 3, 1)
+    model.punch(file, 0, 512)
+    assert (model.observe()["kept_entries"], done(model, {}).get(counts.RMPUPDATE_SHARED_2M)) == (512, None)
+    model.unreference(file, 3, 1)
+    assert (model.observe()["kept_entries"], done(model, {})[counts.RMPUPDATE_SHARED_2M]) == (0, 1)
+
+
+def test_snp_tear_down_makes_every_page_shared(world: MakeWorld) -> None:
+    """K17: by the entries that there are."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE, 1024)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    model.access(file, 512, 512, PRIVATE, ACCEPT_4K)
+    model.destroy(file)
+    found = model.observe()["operations"]
+    assert (
+        found[counts.RMPUPDATE_SHARED_2M, PHASE_TEAR_DOWN],
+        found[counts.RMPUPDATE_SHARED_4K, PHASE_TEAR_DOWN],
+    ) == (1, 512)
+
+
+def test_tdx_accepts_a_huge_page(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, GUEST_TDX, HUGE_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert done(model, {}) == {counts.AUG_2M: 1, counts.ACCEPT_2M: 1, counts.FAULT_2M: 1}
+
+
+def test_tdx_accept_larger_than_the_mapping(world: MakeWorld) -> None:
+    """G79: a size mismatch, and the guest tries again with 4 KiB."""
+    model = world(8)
+    file = new(model, GUEST_TDX, SMALL_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert done(model, {}, *FAULTS) == {counts.AUG_4K: 512, counts.ACCEPT_MISMATCH: 1, counts.ACCEPT_4K: 512}
+
+
+def test_tdx_accept_smaller_than_the_mapping(world: MakeWorld) -> None:
+    """G79: demoted, with a mark that no later accept undoes, nor a punch of all of it."""
+    model = world(8)
+    file = new(model, GUEST_TDX, HUGE_IN_PLACE)
+    model.access(file, 0, 1, PRIVATE)  # maps 2 MiB, pending, and touches it without an accept
+    assert done(model, {}, *FAULTS) == {counts.AUG_2M: 1, counts.UNACCEPTED: 1}
+    before = model.observe()["operations"]
+    model.access(file, 1, 1, PRIVATE, ACCEPT_4K)
+    assert done(model, before) == {counts.RANGE_BLOCK: 1, counts.TRACK: 1, counts.DEMOTE: 1, counts.ACCEPT_4K: 1}
+    model.punch(file, 0, 512)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert mapped(model, file) == (0, 512)
+
+
+def test_tdx_zap_is_exact(world: MakeWorld) -> None:
+    """G77, G78: the mapping is demoted first, and the 511 others stay accepted."""
+    model = world(8)
+    file = new(model, GUEST_TDX, HUGE_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    before = model.observe()["operations"]
+    model.convert(file, 7, 1, True)
+    assert done(model, before) == {
+        counts.MAP_GPA: 1,
+        counts.RANGE_BLOCK: 2,
+        counts.TRACK: 2,
+        counts.DEMOTE: 1,
+        counts.REMOVE_4K: 1,
+    }
+    assert mapped(model, file) == (0, 511)
+    assert sum(accepted for _, accepted in model.observe()["page_states"][file].values()) == 511
+
+
+def test_tdx_build_and_tear_down(world: MakeWorld) -> None:
+    """G76: 4 KiB pages before it runs. K17: reclaimed one by one."""
+    model = world(8)
+    file = new(model, GUEST_TDX, HUGE_IN_PLACE, 1024)
+    model.access(file, 0, 6, PRIVATE, ACCEPT_LAUNCH)
+    model.access(file, 512, 512, PRIVATE, ACCEPT_2M)
+    model.destroy(file)
+    assert model.observe()["operations"] == {
+        (counts.PAGE_ADD, PHASE_BOOT): 6,
+        (counts.AUG_2M, PHASE_BOOT): 1,
+        (counts.ACCEPT_2M, PHASE_BOOT): 1,
+        (counts.FAULT_2M, PHASE_BOOT): 1,
+        (counts.RECLAIM_4K, PHASE_TEAR_DOWN): 6,
+        (counts.RECLAIM_2M, PHASE_TEAR_DOWN): 1,
+    }
+
+
+@pytest.mark.parametrize(("guest", "healed"), [(GUEST_PLAIN, 1), (GUEST_SNP, 1), (GUEST_GENERIC, 0), (GUEST_TDX, 0)])
+def test_zeroed_part_of_a_huge_page(world: MakeWorld, guest: int, healed: int) -> None:
+    """The folio stays whole: KVM maps it at 2 MiB again where it may. What was zeroed was private (K1, T9), of most guests."""
+    model = world(8)
+    file = new(model, guest, replace(HUGE_IN_PLACE, punch=PUNCH_ZERO))
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    model.punch(file, 0, 3)
+    assert count(model, "healed_mapping") == healed
+    assert done(model, {}).get(counts.HOST_WRITE, 0) == (0 if guest == GUEST_PLAIN else 3)
+
+
+def test_truncation_that_zeroes_writes_to_private_memory(world: MakeWorld) -> None:
+    """T9, K1: also where the split works; where it fails, zeros are left instead of what was there."""
+    model = world(8)
+    policy = replace(THP, truncation=TRUNCATION_ZEROES)
+    file = new(model, GUEST_SNP, policy, 1024)
+    model.access(file, 0, 1024, PRIVATE, ACCEPT_2M)
+    model.punch(file, 0, 3)
+    assert done(model, {})[counts.HOST_WRITE] == 3
+    model.reference(file, 600, 1)
+    model.punch(file, 512, 2)
+    assert (done(model, {})[counts.HOST_WRITE], count(model, "stale_pages")) == (5, 0)
+
+
+def test_contents_after_a_conversion(world: MakeWorld) -> None:
+    """G50: kept by a guest without such hardware, and of no meaning under SNP and TDX."""
+    for guest, content in ((GUEST_PLAIN, USED), (GUEST_SNP, UNSPECIFIED), (GUEST_TDX, UNSPECIFIED)):
+        model = world(8)
+        file = new(model, guest, SMALL_IN_PLACE)
+        model.access(file, 0, 2, PRIVATE, ACCEPT_4K)
+        model.convert(file, 0, 2, True)
+        assert contents(model, file) == {content: [0, 1]}
