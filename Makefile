@@ -18,7 +18,7 @@ PYTEST_FLAGS ?= -q -n auto
 # again with bounds checks, less optimised, which compiles faster.
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
-CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py contig.py cpus_against_oracle.py measure.py run.py strict_units.py)
+CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py audit_hardware.py contig.py cpus_against_oracle.py measure.py run.py strict_units.py)
 BOUNDS_TESTS ?= $(CORE_TESTS) $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py

@@ -21,6 +21,7 @@ RECLAIM: Final = "tests/test_oracle_reclaim.py::test_"
 CPUS: Final = "tests/test_oracle_cpus.py::test_"
 DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
 NODES: Final = "tests/test_oracle_nodes.py::test_"
+HARDWARE: Final = "tests/test_oracle_hardware.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/faults.py::test_short_game"
 
@@ -59,8 +60,8 @@ FAULTS: Final = (
     Fault(
         "kswapd stops at the low watermark",
         "daemons/reclaim.py",
-        "- (1 << order) >= record.high:",
-        "- (1 << order) >= record.low:",
+        "- (1 << order) >= state.zones[zone].high:",
+        "- (1 << order) >= state.zones[zone].low:",
         (f"{RECLAIM}kswapd_reclaims_up_to_the_high_watermark[core]",),
     ),
     Fault(
@@ -69,6 +70,30 @@ FAULTS: Final = (
         "kind <= highest and folio_busy(state, pfn) == 0",
         "kind <= highest",
         (f"{RECLAIM}the_hand_goes_round_and_leaves_what_is_held[core]",),
+    ),
+    Fault(
+        "an RMP entry is not smashed when a part of it is made shared",
+        "hardware/snp.py",
+        "    if hardware.marks & RMP_WHOLE and not whole:\n        smash(state, file, row)\n",
+        "",
+        (
+            f"{HARDWARE}truncation_that_zeroes_writes_to_private_memory[core]",
+            f"{HARDWARE}snp_small_part_of_a_huge_page_leaves[core]",
+        ),
+    ),
+    Fault(
+        "a 4 KiB accept leaves no one-way mark",
+        "hardware/tdx.py",
+        "        demote(state, file, row, CAUSE_ACCEPT)\n        state.hardware[row].marks |= ONE_WAY\n",
+        "        demote(state, file, row, CAUSE_ACCEPT)\n",
+        (f"{HARDWARE}tdx_accept_smaller_than_the_mapping[core]",),
+    ),
+    Fault(
+        "a 2 MiB entry is made over small ones",
+        "hardware/snp.py",
+        "if hardware.nr_assigned == 0 and term != layout.TERM_FOLIO and term != layout.TERM_SLOT:",
+        "if term != layout.TERM_FOLIO and term != layout.TERM_SLOT:",
+        (f"{HARDWARE}snp_launch_image_is_small_and_validated[core]",),
     ),
     Fault(
         "a buddy of another order is merged",

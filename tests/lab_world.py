@@ -1,6 +1,7 @@
 """Small scenarios, hand-made traces and rows for the tests of the laboratory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from gmemlab.core.layout import EVENT, GUEST
 from gmemlab.lab.compare import Row, Spread
 from gmemlab.lab.figures import FIGURES
 from gmemlab.lab.null_model import NULL_FIGURES
+from gmemlab.model.guests import OPERATIONS, PHASES
 from gmemlab.policy import find
 from gmemlab.workload.trace import Trace
 
@@ -88,6 +90,15 @@ def make_row(name: str, null: dict[str, float] | None = None, /, **figures: floa
     values = {key: _spread(figures.get(key, 0.0)) for key in FIGURES}
     nulls = {key: Spread(*(3 * [null[key]])) if null and key in null else None for key in NULL_FIGURES}
     return Row(find(name), (), values, nulls)
+
+
+def with_operations(row: Row, counts: Mapping[str, tuple[float, float, float]]) -> Row:
+    """The row with what the guests' hardware did: at boot, running, at tear-down; what is not named never happened."""
+    operations = {
+        name: {phase: _spread(count) for phase, count in zip(PHASES, counts.get(name, (0.0, 0.0, 0.0)), strict=True)}
+        for name in OPERATIONS
+    }
+    return replace(row, operations=operations)
 
 
 def _spread(value: float | tuple[float, float, float]) -> Spread:

@@ -81,6 +81,7 @@ class OraclePolicy:
     repair: int = 0
     zero_scan: int = 0
     truncation: int = 0
+    accept_mark: int = 0
 
     def beside(self) -> "OraclePolicy":
         """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gmemlab.core.hardware.counts import FAULT_2M, FAULT_4K, REFAULT
 from gmemlab.core.layout import (
     ACCEPT_4K,
+    ACCEPT_MARK_ONE_WAY,
     BLOCK_ORDER,
     BLOCK_PAGES,
     FRESH,
@@ -63,7 +64,8 @@ def why_not_again(file: File, block: int, accept: int) -> int:
         return TERM_HISTORY
     if accept == ACCEPT_4K:
         return TERM_ACCEPT
-    if block in (file.one_way if file.guest == GUEST_TDX else file.inhibit):
+    marked = block in (file.one_way if file.guest == GUEST_TDX else file.inhibit)
+    if marked and file.policy.accept_mark == ACCEPT_MARK_ONE_WAY:
         return TERM_INHIBIT
     return TERM_NONE
 

@@ -116,9 +116,13 @@ def use(file: File, index: int) -> None:
 
 
 def note_zeroing(file: File, indexes: Iterable[int]) -> None:
-    """The kernel writes zeros to private pages (K1, T9)."""
-    if file.confidential() and file.guest != GUEST_PLAIN:
-        file.note(HOST_WRITE, len({index for index in indexes if index in file.pages} - file.shared))
+    """The kernel writes zeros to private pages (K1, T9): of SNP to frames that the RMP gives to the guest."""
+    present = {index for index in indexes if index in file.pages}
+    if file.guest == GUEST_SNP:
+        assert file.rmp is not None
+        file.note(HOST_WRITE, len({file.pages[index].frame for index in present} & file.rmp.assigned))
+    elif file.confidential() and file.guest != GUEST_PLAIN:
+        file.note(HOST_WRITE, len(present - file.shared))
 
 
 # -- splitting --------------------------------------------------------------------------------------------------------

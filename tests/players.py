@@ -50,6 +50,7 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("thp", punch="refuse"),
         _variant("thp", vmm_punch="private"),
         _variant("thp", truncation="zeroes"),
+        _variant("thp-inplace", accept_mark="none"),
         _variant("thp", repair="compaction"),
         _variant("thp", shared="thp", zone="movable", repair="collapse"),
         _variant("thp-migratable", punch="zero"),

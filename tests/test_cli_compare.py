@@ -17,6 +17,7 @@ from gmemlab import snapshot
 from gmemlab.cli import main as cli
 from gmemlab.cli import options
 from gmemlab.lab.figures import FIGURES
+from gmemlab.model.guests import OPERATIONS
 from gmemlab.policy import find
 from gmemlab.snapshot import capture
 from gmemlab.workload.scenario import load
@@ -56,7 +57,8 @@ def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     data = json.loads(text)
     assert list(data) == [
-        "format", "scenario", "host", "seeds", "figures", "policies", "findings", "assumptions", "notes",
+        "format", "scenario", "guests", "host", "seeds", "figures", "policies", "findings", "assumptions", "notes",
+        "hazards", "costs",
     ]  # fmt: skip
     assert data["seeds"] == [5, 6]
     assert data["scenario"]["duration_ns"] == 3600 * 10**9
@@ -75,6 +77,42 @@ def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert pool["runs"][0]["pool_bytes"] == 256 << 20
     assert cli.main(words) == 0
     assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize("hardware", ["snp", "tdx"])
+def test_page_states_with_their_time_and_hazards(
+    hardware: str, scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped profile of the hardware is the default; times of the host come with a profile that has them."""
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["compare", scenario, "--host", "1G", "--guests", hardware, "--policies", "4k,thp", "--set", "truncation=zeroes"]
+    assert cli.main(words) == 0
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert f"Time of page states and private faults, costs from {hardware}\n" in output
+    assert "Host time" not in output
+    assert ("\nHazards: what must not happen, and did\n" in output) == (hardware == "snp")
+    assert f"costs {hardware}: no instruction of the hardware was measured" in " ".join(output.split())
+    assert cli.main([*words, "--seeds", "2", "--json", "--costs", "live-6.18,plain"]) == 2
+    assert "--guests plain" in capsys.readouterr().err
+    assert cli.main([*words, "--seeds", "2", "--json", "--costs", f"live-6.18,{hardware}"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    small, thp = data["policies"]
+    assert data["guests"] == hardware
+    assert small["operations"].keys() == thp["runs"][1]["operations"].keys() == OPERATIONS.keys()
+    assert small["operations"]["fault-4k"]["boot"]["min"] > thp["operations"]["fault-4k"]["boot"]["max"]
+    assert thp["operations"]["fault-4k"]["running"]["median"] > 0
+    counts = [run["operations"]["fault-2m"]["boot"] for run in thp["runs"]]
+    assert thp["operations"]["fault-2m"]["boot"] == {"median": sum(counts) / 2, "min": min(counts), "max": max(counts)}
+    times = data["page_state_time"]["policies"][thp["policy"]["name"]]
+    assert list(times) == ["boot", "running", "tear-down"]
+    assert times["boot"]["no_test"]
+    assert times["boot"]["parts_ns"]["fault-2m"]["low"] == min(counts) * data["costs"]["fault-2m"]["low"]
+    assert data["costs"]["fault-2m"]["profile"] == hardware
+    assert data["host_time"]["profile"] == f"live-6.18, {hardware}"
+    writes = [hazard for hazard in data["hazards"] if hazard["hazard"] == "host-write"]
+    assert [hazard["policy"].partition("[")[0] for hazard in writes] == ["thp"] * (hardware == "snp")
+    assert all(hazard["amount"]["min"] > 0 and not hazard["harmless"] for hazard in writes)
 
 
 def test_choices_are_set_for_all_policies(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,15 @@ from gmemlab.core.layout import (
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
     PRIVATE,
+    PUNCH_REFUSE,
     PUNCH_ZERO,
+    SOURCE_POOL,
+    SPLIT_UNIFORM,
     TRUNCATION_ZEROES,
     UNSPECIFIED,
     USED,
 )
-from world import SMALL, SMALL_IN_PLACE, THP, THP_IN_PLACE, MakeWorld, Policy, World, contents, count, mapped
+from world import HUGE_2M, SMALL, SMALL_IN_PLACE, THP, THP_IN_PLACE, MakeWorld, Policy, World, contents, count, mapped
 from world import world_fixture as world_fixture
 
 FAULTS = (counts.FAULT_4K, counts.FAULT_2M)
@@ -297,3 +300,129 @@ def test_contents_after_a_conversion(world: MakeWorld) -> None:
         model.access(file, 0, 2, PRIVATE, ACCEPT_4K)
         model.convert(file, 0, 2, True)
         assert contents(model, file) == {content: [0, 1]}
+
+
+def test_snp_base_pages_leave_one_by_one(world: MakeWorld) -> None:
+    """One RMPUPDATE each; a page that is held keeps its entry, one that was never used has none."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE)
+    model.allocate(file, 0, 8)
+    model.access(file, 0, 4, PRIVATE, ACCEPT_4K)
+    model.reference(file, 1, 1)
+    model.reference(file, 6, 1)
+    before = model.observe()["operations"]
+    model.punch(file, 0, 8)
+    assert done(model, before) == {counts.RMPUPDATE_SHARED_4K: 3}
+    assert model.observe()["kept_entries"] == 1
+    model.unreference(file, 6, 1)
+    model.unreference(file, 1, 1)
+    assert done(model, before) == {counts.RMPUPDATE_SHARED_4K: 4}
+    assert model.observe()["kept_entries"] == 0
+
+
+def test_snp_entry_of_a_block_with_shared_pages_is_smashed_at_once(world: MakeWorld) -> None:
+    """G81 looks at the folio and at other entries, not at attributes; a mapping of 4 KiB below it faults once more (G83)."""
+    model = world(8)
+    file = new(model, GUEST_SNP, THP)
+    model.convert(file, 5, 1, True)
+    before = model.observe()["operations"]
+    model.access(file, 0, 2, PRIVATE, ACCEPT_4K)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.RMPUPDATE_PRIVATE_2M: 1,
+        counts.RMP_FAULT: 1,
+        counts.PSMASH: 1,
+        counts.FAULT_4K: 2,
+        counts.PVALIDATE_4K: 2,
+    }
+
+
+def test_snp_launch_smashes_an_entry_that_is_there(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 3, 1, PRIVATE)
+    model.access(file, 5, 2, PRIVATE, ACCEPT_LAUNCH)
+    assert done(model, {}, *FAULTS) == {
+        counts.RMPUPDATE_PRIVATE_2M: 1,
+        counts.UNACCEPTED: 1,
+        counts.RMP_FAULT: 1,
+        counts.PSMASH: 1,
+        counts.LAUNCH_UPDATE: 2,
+        counts.REFAULT: 3,
+    }
+
+
+def test_snp_faults_back_at_2m_where_the_entry_is_left(world: MakeWorld) -> None:
+    """A zeroed part zaps the mapping and leaves the RMP alone: the first page in use brings all of it back."""
+    model = world(8)
+    file = new(model, GUEST_SNP, replace(HUGE_IN_PLACE, punch=PUNCH_ZERO))
+    model.access(file, 7, 1, PRIVATE)
+    model.punch(file, 100, 1)
+    assert (mapped(model, file), count(model, "healed_mapping")) == ((512, 0), 1)
+
+
+def test_snp_split_huge_page_leaves_in_the_pieces_that_it_has(world: MakeWorld) -> None:
+    """Of memory in 2M pages only, from the buddy allocator or from a pool."""
+    strict = replace(THP_IN_PLACE, sizes=(9,), punch=PUNCH_REFUSE, split=SPLIT_UNIFORM, merge=0)
+    for policy in (replace(HUGE_2M, hvo=False), strict):
+        model = world(12)
+        if policy.source == SOURCE_POOL:
+            assert model.grow_pool(9, 2, False) == (0, 2)
+        file = new(model, GUEST_SNP, policy, 1024)
+        model.access(file, 0, 1024, PRIVATE, ACCEPT_2M)
+        model.convert(file, 0, 3, True)
+        model.reference(file, 700, 1)
+        model.unreference(file, 700, 1)
+        assert model.destroy(file) == (0, 1024)
+        found = model.observe()["operations"]
+        assert found[counts.RMPUPDATE_SHARED_2M, PHASE_TEAR_DOWN] == 1
+        assert found[counts.RMPUPDATE_SHARED_4K, PHASE_TEAR_DOWN] == 509
+        assert found[counts.RMPUPDATE_SHARED_4K, PHASE_BOOT] == 3
+
+
+def test_plain_guest_comes_back_to_2m_with_the_next_fault(world: MakeWorld) -> None:
+    """After a page that was shared is private again, with its folio split: small; a folio that stayed whole: huge again."""
+    model = world(8)
+    file = new(model, GUEST_PLAIN, HUGE_IN_PLACE, 1024)
+    model.access(file, 0, 1024, PRIVATE)
+    model.convert(file, 7, 1, True)
+    assert mapped(model, file) == (512, 511)
+    model.convert(file, 7, 1, False)
+    model.access(file, 7, 1, PRIVATE)
+    assert mapped(model, file) == (512, 512)
+
+
+def test_tdx_launch_image_in_a_huge_mapping_is_there_already(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, GUEST_TDX, HUGE_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    before = model.observe()["operations"]
+    model.access(file, 0, 2, PRIVATE, ACCEPT_LAUNCH)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert done(model, before) == {}
+
+
+def test_tdx_block_zapped_page_by_page_has_no_history(world: MakeWorld) -> None:
+    """K6: when the last of its pages is gone, 2 MiB may come back at once."""
+    model = world(8)
+    file = new(model, GUEST_TDX, THP)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    model.convert(file, 0, 200, True)
+    model.convert(file, 200, 312, True)
+    model.punch(file, 0, 512)
+    model.convert(file, 0, 512, False)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    assert mapped(model, file) == (512, 0)
+
+
+def test_snp_small_part_of_a_huge_page_leaves(world: MakeWorld) -> None:
+    """G82: the entry is smashed, and 511 of its pages stay."""
+    model = world(8)
+    file = new(model, GUEST_SNP, THP)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    before = model.observe()["operations"]
+    model.punch(file, 9, 1)
+    assert done(model, before, counts.DIRECT_MAP_2M, counts.DIRECT_MAP_1G) == {
+        counts.PSMASH: 1,
+        counts.RMPUPDATE_SHARED_4K: 1,
+        counts.REFAULT: 511,
+    }

@@ -26,7 +26,7 @@ def test_demoted_giga_page_is_512_of_2m(world: MakeWorld) -> None:
     assert model.observe()["pools"][9][3][:2] == [512 * 512, 514 * 512]
 
 
-def test_demotion_with_hvo_takes_the_structs_of_all_pieces(world: MakeWorld) -> None:
+def test_demotion_of_a_giga_page_with_hvo_takes_the_structs_of_all_pieces(world: MakeWorld) -> None:
     """K5, C26: 4095 frames are restored, then 7 of each 8 go back: 511 more stay than with the 1 GiB page."""
     model = world(1100)
     model.grow_pool(18, 1, True)

@@ -1,14 +1,15 @@
 """Cost profiles: what operations of the host take, each figure with its range, its unit and where it comes from.
 
-A profile is a TOML file of named entries. `gmemlab calibrate` writes one; one of the machine that the facts were observed on
-is shipped. No entry is a constant of some hardware: rules 1 to 4 of costs.md, section 9, hold here.
+A profile is a TOML file of named entries. `gmemlab calibrate` writes one; one of the machine that the facts were observed on is
+shipped, and one for the page states of each hardware. No entry is a constant of some hardware: rules 1 to 4 of costs.md,
+section 9, hold here.
 """
 
 import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +22,13 @@ FORMAT: Final = 1
 DEFAULT: Final = "live-6.18"
 # A ratio of the ends of a range; what varies more is of no use in a comparison.
 USELESS_SPREAD: Final = 3.0
+# Guests whose page states a shipped profile prices, and which it is.
+SHIPPED_FOR: Final[Mapping[str, str]] = {"plain": "plain", "sw-protected": "plain", "snp": "snp", "tdx": "tdx"}
+# Counted, but they take no time of their own, and why.
+FREE: Final[Mapping[str, str]] = {
+    "unaccepted": "the guest ends there, or accepts the page, which is counted",
+    "host-write": "the host faults; what it does then is no operation",
+}
 UNITS: Final = ("ns per 4K page", "ns per 2M", "ns per call")
 # The kind words of costs.md.
 CONFIDENCES: Final[Mapping[str, str]] = {
@@ -79,6 +87,7 @@ class Profile:
         date: when it was measured, in ISO 8601.
         costs: the entries by name: small letters, digits and hyphens.
         notes: what the reader must know, one sentence each.
+        hardware: the guests whose page states it prices: plain, snp or tdx; empty for a profile of the host alone.
         format: of the file.
     """
 
@@ -88,6 +97,7 @@ class Profile:
     date: str
     costs: Mapping[str, Cost]
     notes: tuple[str, ...] = ()
+    hardware: str = ""
     format: int = field(default=FORMAT, kw_only=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -135,6 +145,57 @@ class Profile:
         return profile
 
 
+@dataclass(frozen=True)
+class Costs:
+    """Several profiles as one: an entry is that of the first profile that has it.
+
+    Attributes:
+        named: profiles that the user named, in this order.
+        default: the shipped one for the guests' hardware; None for guests whose page states are not priced.
+    """
+
+    named: tuple[Profile, ...]
+    default: Profile | None
+
+    @classmethod
+    def load(cls, names: Sequence[str], hardware: str) -> Self:
+        """Read the profiles that are named, and the shipped one for the guests.
+
+        Raises:
+            UsageError: as `Profile.load`; or a profile for the page states of other guests.
+        """
+        wanted = SHIPPED_FOR.get(hardware, "")
+        named = tuple(Profile.load(name) for name in names)
+        for name, profile in zip(names, named, strict=True):
+            if profile.hardware not in ("", wanted):
+                raise UsageError(
+                    f"prices page states of {profile.hardware} guests, and these are {hardware}",
+                    key="--costs",
+                    value=name,
+                    allowed=f"a profile of the host, or --guests {profile.hardware}",
+                )
+        return cls(named, Profile.load(wanted) if wanted else None)
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """All of them, the most important first; each once."""
+        last = () if self.default is None or self.default in self.named else (self.default,)
+        return (*self.named, *last)
+
+    @property
+    def name(self) -> str:
+        """What tables call them."""
+        return ", ".join(profile.name for profile in self.profiles)
+
+    def get(self, entry: str) -> Cost | None:
+        """The cost of that name; None if no profile has it."""
+        return next((profile.costs[entry] for profile in self.profiles if entry in profile.costs), None)
+
+    def owner(self, entry: str) -> str | None:
+        """The name of the profile that an entry is from."""
+        return next((profile.name for profile in self.profiles if entry in profile.costs), None)
+
+
 def shipped() -> dict[str, Path]:
     """Return the profiles that come with gmemlab, by name."""
     folder = Path(str(files("gmemlab"))) / "profiles"
@@ -152,6 +213,9 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
 
 def _check(profile: Profile) -> None:
     """Refuse what the types alone do not. Raises UsageError without the file."""
+    if profile.hardware not in ("", *SHIPPED_FOR.values()):
+        allowed = ", ".join(sorted({*SHIPPED_FOR.values()}))
+        raise UsageError("no such guests", key="hardware", value=profile.hardware, allowed=f"{allowed}, or none")
     for name, cost in profile.costs.items():
         key = f"costs.{name}"
         if not _NAME.fullmatch(name):
@@ -182,6 +246,8 @@ def _as_toml(profile: Profile) -> str:
         "cpu": profile.cpu,
         "date": profile.date,
     }
+    if profile.hardware:
+        head["hardware"] = profile.hardware
     lines = [f"{key} = {_value(value)}" for key, value in head.items()]
     lines.append(f"notes = [{', '.join(_value(note) for note in profile.notes)}]")
     for name, cost in profile.costs.items():

@@ -33,6 +33,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "zero_scan": ("off", "on"),
     "truncation": ("inaccessible", "zeroes"),
+    "accept_mark": ("one-way", "none"),
     "vmm_punch": ("none", "private", "shared", "both"),
     "hvo": ("on", "off"),
 }
@@ -65,6 +66,8 @@ class Policy:
         zero_scan: the shrinker looks for zeros in huge pages of shmem, too, and frees them (T4): no kernel does.
         truncation: what the kernel does to the part that a punch covers before it splits the folio: nothing to memory that is
             marked inaccessible (6.11 on), or it zeroes it, private or not (K1; the code that T9 speaks of).
+        accept_mark: whether a guest's accept of 4K forbids 2M there for as long as the guest lives (G79; SNP has no such mark),
+            or in the fault of that accept only (TDX huge pages, RFC v1).
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
         pool: size of the pool: "auto" (what the workload can hold at once), a size, or a share of free memory ("80%").
@@ -88,6 +91,7 @@ class Policy:
     repair: str = "none"
     zero_scan: str = "off"
     truncation: str = "inaccessible"
+    accept_mark: str = "one-way"
     vmm_punch: str = "both"
     hvo: str = "off"
     pool: str = "auto"
@@ -209,6 +213,10 @@ def _impossible(policy: Policy) -> list[tuple[bool, str]]:
         (
             policy.truncation == "zeroes" and not confidential,
             "truncation is a choice for guest_memfd: other memory is always zeroed (L14)",
+        ),
+        (
+            policy.accept_mark == "none" and not confidential,
+            "accept_mark is a choice for guest_memfd: nobody accepts other memory",
         ),
         (policy.hvo == "on" and not pooled, "HVO works on hugetlb pages only (set source=pool)"),
         (

@@ -9,7 +9,7 @@ from gmemlab.core.layout import GUEST_PKVM, GUEST_PLAIN, GUEST_SNP, GUEST_TDX
 from players import OPERATIONS, POLICIES, Players
 
 INTERPRETED = bool(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
-EPISODES = 2 if INTERPRETED else 12
+EPISODES = 12
 STEPS = 40
 GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN, "pkvm": GUEST_PKVM}
 NAMES = [
@@ -30,6 +30,7 @@ NAMES = [
 TOLD = ("private", "private", "to_shared", "to_private", "punch", "reference", "unreference", "allocate")
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreted pass takes the known answers of test_oracle_hardware.py")
 @pytest.mark.parametrize("guest", GUESTS)
 @pytest.mark.parametrize("name", NAMES)
 def test_page_states_agree_with_the_oracle(name: str, guest: str) -> None:

@@ -10,6 +10,7 @@ from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, NR_TAL
 from gmemlab.core.sample import MEASURE
 from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
 from gmemlab.lab.simulate import Run, simulate
+from gmemlab.model.guests import Places
 from gmemlab.model.host import Host
 from gmemlab.policy import find
 from gmemlab.workload.schema import Daemons
@@ -35,6 +36,8 @@ def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
         "samples": records(*samples),
         "ready": records(),
         "tally": np.zeros(NR_TALLIES, np.int64),
+        "operations": {},
+        "places": Places(32, 7, 9),
         "after": records({})[0],
         "start": records({})[0],
         "filled": records({})[0],
@@ -143,6 +146,11 @@ def test_free_pages_of_three_moments() -> None:
     assert [found[f"free_1g_{moment}"] for moment in ("start", "end", "after")] == [25, 15, 5]
     assert [found[f"clean_2m_{moment}"] for moment in ("start", "end", "after")] == [35, 25, 15]
     assert found["pool_idle_after"] == 4 * PAGE
+
+
+def test_places_of_page_states() -> None:
+    found = figures(make_run([{}]))
+    assert [found[key] for key in ("regions", "snp_regions_end", "tdx_small_2m_end")] == [32, 7, 9]
 
 
 def test_counters_are_those_of_the_run_alone() -> None:

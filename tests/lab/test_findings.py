@@ -2,7 +2,7 @@
 
 import pytest
 
-from gmemlab.lab.findings import MOST_SENTENCES, findings
+from gmemlab.lab.findings import findings
 from lab_world import make_row
 
 MIB = 1 << 20
@@ -210,17 +210,6 @@ def test_1g_pages_count_if_there_were_some() -> None:
     assert not any("1G" in text for text in findings([make_row("4k", **SAME, **few), make_row("thp", **SAME, **kept)]))
     texts = findings([make_row("4k", **SAME, **many), make_row("thp", **SAME, **{**many, "free_1g_after": 30.0})])
     assert "At first 30 pages of 1G are to be had; after all guests have left 6 under 4k, 30 under thp." in texts
-
-
-def test_lost_contents_come_before_everything_else() -> None:
-    rows = [
-        make_row("4k", **SAME),
-        make_row("thp", **{**SAME, "peak_host_per_guest": 1.9}, lost=4096.0, stale=8192.0),
-        make_row("thp-inplace", **{**SAME, "free_2m_after": 10.0}),
-    ]
-    sentences = findings(rows)
-    assert len(sentences) == MOST_SENTENCES
-    assert sentences[1] == "Failed splits under thp drop 4K of live guest memory and leave 8K of stale contents (K2)."
 
 
 def test_small_effects_fill_what_is_left() -> None:

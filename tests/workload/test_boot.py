@@ -10,7 +10,7 @@ from gmemlab.units import GIB, MIB, SECOND
 from gmemlab.workload.boot import Booted, boot, place_swiotlb, swiotlb_pages
 from gmemlab.workload.memory_layout import flat, q35, total
 from gmemlab.workload.schema import Boot, Swiotlb
-from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, ARG_TOUCH, Events
+from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_LAUNCH, ARG_SHARED, Events
 
 GIB_PAGES = 262_144
 
@@ -80,7 +80,7 @@ def test_lazy_acceptance_leaves_memory_untouched() -> None:
     assert np.all(whole["count"] % 512 == 0)
     nothing = booted(4, firmware_accepts_low=False, touched=0.0)
     assert total(nothing.accepted) == 0
-    assert accepts(nothing.events, ARG_TOUCH)["count"].tolist() == [6]
+    assert accepts(nothing.events, ARG_LAUNCH)["count"].tolist() == [6]
 
 
 def test_events_run_from_creation_to_ready() -> None:

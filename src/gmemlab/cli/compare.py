@@ -1,6 +1,7 @@
 """``gmemlab compare``: policies side by side on a host and a workload."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,10 +25,13 @@ from gmemlab.errors import UsageError
 from gmemlab.policy import Policy
 
 if TYPE_CHECKING:
-    from gmemlab.costs import Profile
+    from gmemlab.costs import Costs
     from gmemlab.lab.compare import Comparison
 
-COSTS_HELP = "Add host time, by a profile of `gmemlab calibrate -o FILE`, or live-6.18."
+COSTS_HELP = (
+    "Price work by these profiles, with commas between: files of `gmemlab calibrate -o FILE`, or live-6.18. What they lack is"
+    " priced by the shipped profile for the guests' hardware."
+)
 DEFAULT_POLICIES = ("4k", "thp", "thp-inplace", "thp-strict-zero", "hugetlb-2m")
 
 
@@ -42,7 +46,7 @@ def run(
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many hosts and streams of events to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
-    costs: Annotated[str | None, typer.Option(help=COSTS_HELP)] = None,
+    costs: Annotated[list[str] | None, typer.Option(help=COSTS_HELP)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON: raw bytes and ns, with the time series.")] = False,
 ) -> int:
     """Compare policies: a row for each, sentences that say what the table shows, details, assumptions.
@@ -58,7 +62,7 @@ def run(
         set: choices to set, for all of the policies.
         seeds: how many.
         seed: the first one.
-        costs: of operations of the host: a cost profile.
+        costs: names or files of cost profiles.
         json: whether to print JSON instead.
 
     Raises:
@@ -66,13 +70,13 @@ def run(
         UnsupportedError: this machine's free memory cannot be read.
     """
     with Ticker() as ticker:
-        from gmemlab.costs import Profile
+        from gmemlab.costs import Costs
         from gmemlab.lab.compare import Row, Setting, compare
         from gmemlab.report.table import HeadlineTable, print_setting
         from gmemlab.workload.scenario import load, with_hardware
 
         wanted = with_hardware(load(scenario), guests)
-        profile = None if costs is None else Profile.load(costs)
+        profiles = Costs.load(_profiles(costs or ()), wanted.guests.hardware)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
         make_host = host_factory(host, fragmentation, cpus, nodes)
         screen = console()
@@ -92,40 +96,52 @@ def run(
         drawn = range(seed, seed + seeds)
         shown = (None, ticker.show, None) if json else (add, ticker.show, begin)
         comparison = compare(make_host, wanted, chosen, drawn, *shown)
-    print_rest(screen, comparison, chosen, profile, str(costs), json)
+    print_rest(screen, comparison, chosen, profiles, json)
     return 0
 
 
-def print_rest(
-    screen: Console, comparison: "Comparison", chosen: Sequence[Policy], profile: "Profile | None", costs: str, json: bool
-) -> None:
+def print_rest(screen: Console, comparison: "Comparison", chosen: Sequence[Policy], costs: "Costs", json: bool) -> None:
     """Print what follows the rows; or, as JSON, everything.
 
     Args:
         screen: where to.
         comparison: of all rows.
         chosen: the policies.
-        profile: costs of host operations, if wanted.
-        costs: what the user called it.
+        costs: of operations.
         json: whether to print JSON.
     """
     from gmemlab.lab.findings import findings
+    from gmemlab.lab.hazards import hazards
     from gmemlab.report.as_json import comparison_as_json
     from gmemlab.report.details import print_details
-    from gmemlab.report.host_time import host_time_as_json, print_host_time
+    from gmemlab.report.page_states import hazards_as_json, print_hazards, print_page_states
     from gmemlab.report.table import print_findings, print_legend, print_notes
+    from gmemlab.report.times import cost_notes, costs_as_json, print_host_time, print_page_state_time
 
     sentences = findings(comparison.rows)
+    setting, rows = comparison.setting, comparison.rows
+    harm = hazards(rows, setting.hardware)
+    assumptions = (*setting.assumptions, *cost_notes(costs))
     if json:
-        times = {} if profile is None else {"host_time": host_time_as_json(comparison.rows, profile)}
-        print_json({**comparison_as_json(comparison, sentences), **times})
+        data = comparison_as_json(comparison, sentences)
+        print_json({**data, "assumptions": list(assumptions), "hazards": hazards_as_json(harm), **costs_as_json(rows, costs)})
         return
-    print_legend(screen, comparison.setting, chosen)
+    print_legend(screen, setting, chosen)
     print_findings(screen, sentences)
-    print_details(screen, comparison.rows)
-    if profile is not None:
-        print_host_time(screen, comparison.rows, profile, costs)
-    print_notes(screen, comparison.notes, comparison.setting.assumptions)
+    print_hazards(screen, harm)
+    print_details(screen, rows)
+    if setting.hardware != "generic":
+        print_page_states(screen, rows)
+    if costs.default is not None:
+        print_page_state_time(screen, rows, costs)
+    if costs.named:
+        print_host_time(screen, rows, costs)
+    print_notes(screen, comparison.notes, assumptions)
+
+
+def _profiles(wanted: Sequence[str]) -> list[str]:
+    """Return the cost profiles that the user names: files as they are, else names with commas between."""
+    return [name for text in wanted for name in ([text] if Path(text).is_file() else listed(text))]
 
 
 def _policies(scenario: str, proposed: Sequence[str], named: str | None, settings: Sequence[str]) -> list[Policy]:

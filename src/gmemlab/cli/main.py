@@ -26,6 +26,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "gmemlab.cli.explain",
         "Say what keeps a guest page from being mapped at 2M, and which event made it so.",
     ),
+    "experiments": (
+        "gmemlab.cli.experiments",
+        "List the experiments, or run some: a published figure beside the model's, and a verdict.",
+    ),
     "host": ("gmemlab.cli.host", "What this kernel offers, and how fragmented this machine's memory is."),
     "policies": (
         "gmemlab.cli.policies",

@@ -16,7 +16,7 @@ from gmemlab.units import format_size
 FORMS: Final = {
     "sizes": "powers of two from 4K to 2M, largest first (2M,64K,4K); or 1G alone",
     "fallocate_sizes": "the same as sizes, for shmem only",
-    "repair": "none, or any of merge, collapse, compaction with a comma or + between",
+    "repair": "none, merge, collapse, compaction, or several with a comma or + between",
     "pool": "auto (what the guests hold at once), a size, or a share of free memory (80%)",
 }
 WIDE: Final = 100  # columns from which there is room for more of a policy
@@ -33,6 +33,8 @@ MEANINGS: Final = {
     "merge": "a range that is private again: merged at once (G72), as its pool takes it back (G65), or never",
     "repair": "khugepaged (T1), kcompactd, or its own merge mends what was split",
     "zero_scan": "the shrinker frees zeros in huge pages of shmem (T4)",
+    "truncation": "whether truncation zeroes a part before it splits its folio (K1)",
+    "accept_mark": "whether a 4K accept forbids 2M there for good (G79)",
     "vmm_punch": "side that the VMM discards on conversion (K12)",
     "hvo": "pool pages give back their page structs (C25)",
     "pool": "size of the pool",

@@ -224,6 +224,12 @@ def keeps_contents(guest: int) -> bool:
 
 
 @jit
+def marks_accepts(policy: Records) -> bool:
+    """Whether a 4 KiB accept forbids 2 MiB there for good (TDX huge pages v2 on, G79), or in its own fault only (RFC v1)."""
+    return bool(policy.accept_mark == layout.ACCEPT_MARK_ONE_WAY)
+
+
+@jit
 def marks_that_count(guest: int, marks: int, hardware: int, assigned: bool) -> int:
     """The marks of a file block that forbid 2 MiB mappings, for `mapping_term`.
 

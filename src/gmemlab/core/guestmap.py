@@ -51,6 +51,8 @@ def limiting_term(state: State, file: int, index: int, accept: int) -> int:
     hardware = state.hardware[row]
     guest = int(state.files[file].guest)
     marks = decisions.marks_that_count(guest, int(block.marks), int(hardware.marks), hardware.nr_assigned > 0)
+    if not decisions.marks_accepts(state.policies[state.files[file].policy]):
+        marks &= ~INHIBIT
     if not decisions.accept_limits(guest):
         accept = layout.TOUCH
     return decisions.mapping_term(folio_order(state, pfn), in_slot, congruent, block.nr_shared > 0, marks, accept)

@@ -187,6 +187,7 @@ POLICY: Final = np.dtype(
         ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
         ("repair", "i2"),  # REPAIR_*: which daemons work for it
         ("truncation", "i2"),
+        ("accept_mark", "i2"),
         ("zero_scan", "i2"),  # the shrinker looks for zeros in shmem, too (T4)
     ],
     align=True,

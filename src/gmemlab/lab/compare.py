@@ -54,12 +54,14 @@ class Row:
         outcomes: one for each seed.
         figures: spread of each figure.
         null: spread of what simple arithmetic says.
+        operations: spread of what the guests' hardware did: by operation, then by phase.
     """
 
     policy: Policy
     outcomes: tuple[Outcome, ...]
     figures: Mapping[str, Spread | None]
     null: Mapping[str, Spread | None]
+    operations: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
 
     @property
     def starved(self) -> bool:
@@ -81,6 +83,7 @@ class Setting:
         free_bytes: of this free at the start, before pools are filled.
         assumptions: figures and assumptions that the events rest on, one line each.
         notes: what else the reader must know.
+        hardware: what the guests have (`model.guests.GUESTS`).
     """
 
     title: str
@@ -91,6 +94,7 @@ class Setting:
     free_bytes: int
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
+    hardware: str = "generic"
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +192,7 @@ def compare(
             host = first.pop() if first else hosts.get(seed)
             share = _share_of_all(policy.name, number, len(seeds), progress)
             outcomes.append(run_one(host, traces.get(seed, host), policy, share))
-        rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes)))
+        rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes), spread_operations([one.run for one in outcomes])))
         if on_row:
             on_row(rows[-1])
     return Comparison(setting, tuple(rows))
@@ -213,12 +217,24 @@ def run_one(host: Host, trace: Trace, policy: Policy, progress: Callable[[float]
 def spread(values: Sequence[float | None]) -> Spread | None:
     """Return median, least and largest of the values that are there; None if none is."""
     known = [value for value in values if value is not None]
-    return Spread(median(known), min(known), max(known)) if known else None
+    return _known_spread(known) if known else None
 
 
 def _spreads(outcomes: Sequence[Outcome]) -> tuple[dict[str, Spread | None], dict[str, Spread | None]]:
     figures = {key: spread([outcome.figures[key] for outcome in outcomes]) for key in FIGURES}
     return figures, {key: spread([outcome.null[key] for outcome in outcomes]) for key in NULL_FIGURES}
+
+
+def spread_operations(runs: Sequence[Run]) -> dict[str, dict[str, Spread]]:
+    """Return how often each operation of the hardware was done in each phase, over the runs; there is at least one."""
+    return {
+        name: {phase: _known_spread([run.operations[name][phase] for run in runs]) for phase in phases}
+        for name, phases in runs[0].operations.items()
+    }
+
+
+def _known_spread(values: Sequence[float]) -> Spread:
+    return Spread(median(values), min(values), max(values))
 
 
 def _check(policies: Sequence[Policy], seeds: Sequence[int]) -> None:
@@ -241,6 +257,7 @@ def _setting(scenario: Scenario, host: Host, trace: Trace, seeds: Sequence[int])
         free_bytes=host.free_bytes,
         assumptions=trace.assumptions,
         notes=tuple(notes),
+        hardware=trace.hardware,
     )
 
 

@@ -76,6 +76,13 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "clean_2m_start": Figure("count", "2M blocks without an unmovable page: what compaction could free at most, start"),
     "clean_2m_end": Figure("count", "the same at the end"),
     "clean_2m_after": Figure("count", "the same after all guests have left"),
+    "regions": Figure("count", "1G of the host, also in part"),
+    "snp_regions_end": Figure(
+        "count", "of these, with a page that the RMP gives to a guest, at the end: RMPOPT is off there (G84)"
+    ),
+    "tdx_small_2m_end": Figure(
+        "count", "2M of the host with a page that a TD maps at 4K, at the end: they need 4K entries of a dynamic PAMT (C22)"
+    ),
     "pool_idle_after": Figure("bytes", "idle in pools after all guests have left: for pool guests only"),
     "pool_wanted": Figure("bytes", "what the policy's pool was to get from the host's free memory"),
     "pool_missing": Figure("bytes", "of this, what it did not get"),
@@ -241,6 +248,9 @@ def _free(run: Run) -> Figures:
         figures[f"free_1g_{moment}"] = int(sample.free_1g)
         figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
     figures["remote_end"] = int(run.samples[-1].remote) * PAGE_SIZE
+    figures["regions"] = run.places.regions
+    figures["snp_regions_end"] = run.places.snp_regions
+    figures["tdx_small_2m_end"] = run.places.tdx_small_2m
     figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
     figures["pool_wanted"] = run.pool_wanted_bytes
     figures["pool_missing"] = run.pool_wanted_bytes - run.pool_bytes

@@ -2,7 +2,8 @@
 
 Guests that went without memory come first, whatever else there is: all other sentences are to be read with that in mind.
 Then come the mappings; the other topics look for their largest effect and weigh it, and the heaviest are told. Differences
-below a topic's tolerance, or inside the spread over the seeds, are no differences.
+below a topic's tolerance, or inside the spread over the seeds, are no differences. What must not happen is told apart, always
+(`hazards`).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,6 @@ LEAST_WEIGHT: Final = 0.005
 SHARE_TOLERANCE: Final = 0.005
 RATIO_TOLERANCE: Final = 0.005
 LEAST_GIGA_PAGES: Final = 4  # below, one 1G page more or less says nothing
-LOST_WEIGHT: Final = 2.0  # lost data matters more than any share
-STALE_WEIGHT: Final = 0.1
 
 # What host memory goes to, and the figures that add up to it.
 _COMPONENTS: Final = {
@@ -208,19 +207,6 @@ def _refusals(rows: Sequence[Row]) -> Finding | None:
     return Finding(weight, text) if refused else None
 
 
-def _contents(rows: Sequence[Row]) -> Finding | None:
-    """Whose failed splits lose contents or leave stale ones."""
-    worst = max(rows, key=lambda row: (_median(row, "lost"), _median(row, "stale")))
-    lost, stale = _median(worst, "lost"), _median(worst, "stale")
-    if not lost and not stale:
-        return None
-    parts = [f"drop {format_size(lost)} of live guest memory"] * bool(lost)
-    parts += [f"leave {format_size(stale)} of stale contents"] * bool(stale)
-    return Finding(
-        LOST_WEIGHT if lost else STALE_WEIGHT, f"Failed splits under {worst.policy.name} {' and '.join(parts)} (K2)."
-    )
-
-
 def _shattering(rows: Sequence[Row]) -> Finding | None:
     """Whose 2M mappings fall to 4K most often, and by what."""
     worst = max(rows, key=lambda row: _share(row, "shattered", "entries_2m"))
@@ -236,7 +222,7 @@ def _shattering(rows: Sequence[Row]) -> Finding | None:
     return Finding(_share(worst, "shattered", "entries_2m"), text)
 
 
-_TOPICS: Final[tuple[Topic, ...]] = (_memory, _left_behind, _refusals, _contents, _shattering)
+_TOPICS: Final[tuple[Topic, ...]] = (_memory, _left_behind, _refusals, _shattering)
 
 
 def _median(row: Row, key: str) -> float:

@@ -44,6 +44,7 @@ CODES: Final[dict[str, dict[str, int]]] = {
     },
     "zero_scan": {"off": 0, "on": 1},
     "truncation": {"inaccessible": layout.TRUNCATION_INACCESSIBLE, "zeroes": layout.TRUNCATION_ZEROES},
+    "accept_mark": {"one-way": layout.ACCEPT_MARK_ONE_WAY, "none": layout.ACCEPT_MARK_NONE},
     "vmm_punch": {
         "none": 0,
         "shared": layout.VMM_PUNCHES_SHARED,

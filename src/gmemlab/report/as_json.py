@@ -30,6 +30,7 @@ def comparison_as_json(comparison: Comparison, sentences: Sequence[str]) -> dict
     return {
         "format": FORMAT,
         "scenario": {"title": setting.title, "duration_ns": setting.duration_ns},
+        "guests": setting.hardware,
         "host": {"description": setting.host, "total_bytes": setting.total_bytes, "free_bytes": setting.free_bytes},
         "seeds": list(setting.seeds),
         "figures": {key: {"unit": figure.unit, "meaning": figure.meaning} for key, figure in FIGURES.items()},
@@ -46,6 +47,7 @@ def _row(row: Row) -> dict[str, Any]:
         "starved": row.starved,
         "figures": _spreads(row.figures),
         "null": _spreads(row.null),
+        "operations": {name: _spreads(phases) for name, phases in row.operations.items()},
         "runs": [_outcome(outcome) for outcome in row.outcomes],
     }
 
@@ -63,6 +65,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "seed": run.seed,
         "figures": outcome.figures,
         "null": outcome.null,
+        "operations": run.operations,
         "pool_bytes": run.pool_bytes,
         "pool_wanted_bytes": run.pool_wanted_bytes,
         **{

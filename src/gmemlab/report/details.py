@@ -64,6 +64,13 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
+        "Where page states lie at the end: 1G of the host with SNP pages (RMPOPT), 2M that TDs map at 4K (PAMT)",
+        (
+            Detail("1G with\nSNP", write_count, ("snp_regions_end",)),
+            Detail("2M with\nTDs' 4K", write_count, ("tdx_small_2m_end",)),
+        ),
+    ),
+    (
         "Operations that were made",
         (
             Detail("2M entries\nmade", write_count, ("entries_2m",)),

@@ -11,7 +11,7 @@ def assumptions(scenario: Scenario, too_large: float) -> tuple[str, ...]:
         scenario: what is run.
         too_large: share of the guests of the size column that the host cannot hold at all.
     """
-    lines = [*_guests(scenario.guests, too_large), *_boot(scenario), *_running(scenario)]
+    lines = [*_guests(scenario.guests, too_large), *_boot(scenario), *_hardware(scenario), *_running(scenario)]
     return tuple(lines)
 
 
@@ -56,6 +56,24 @@ def _boot(scenario: Scenario) -> list[str]:
     lines.append(f"P8 (assumption): {swiotlb.touched:.0%} of swiotlb is used; it is {alignment}, at {swiotlb.place}")
     if swiotlb.growth_limit:
         lines.append(f"W10 (read): swiotlb grows; by {format_size(swiotlb.growth_limit)} (assumption)")
+    return lines
+
+
+def _hardware(scenario: Scenario) -> list[str]:
+    """What the counts of page states rest on."""
+    lines = []
+    hardware = scenario.guests.hardware
+    if hardware == "snp":
+        lines.append("W19, W21 (read): guests accept 4M at a time, and ask for 64 changes of state in a request")
+        lines.append("K11 (read): an RMPUPDATE of 4K splits the kernel's mapping of that 2M and 1G, for good")
+    if hardware == "tdx":
+        lines.append("G76 to G79 (posted): 2M mappings of TDs, zaps are exact, nothing is promoted")
+    if hardware in ("snp", "tdx") and scenario.boot.firmware == "w14":
+        lines.append("P2 (assumption): the launch image is 6 pages: what is priced of it is a sample, not a firmware's size")
+    if hardware in ("snp", "plain", "sw-protected", "pkvm"):
+        lines.append(
+            "assumption: a guest comes back at once to every page that it used and a zap took away (faults beside a zap)"
+        )
     return lines
 
 

@@ -69,12 +69,18 @@ def count_private(state: State, row: int, begin: int, end: int) -> int:
 
 @jit
 def note_zeroing(state: State, file: int, begin: int, end: int) -> None:
-    """The kernel writes zeros to pages [begin, end) of one block: private ones are not its own to write (K1, T9)."""
+    """The kernel writes zeros to pages [begin, end) of one block: private ones are not its own to write (K1, T9).
+
+    The RMP of SNP has a frame until it is freed, also when the page has just become shared; elsewhere the attribute decides.
+    """
     record = state.files[file]
     if record.kind == KIND_GUEST_MEMFD and record.guest != layout.GUEST_PLAIN:
         row = block_row(state, file, begin)
         first = begin & ~(BLOCK_PAGES - 1)
-        note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
+        if record.guest == GUEST_SNP:
+            note(state, file, HOST_WRITE, snp.count_assigned(state, row, begin - first, end - first))
+        else:
+            note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
 
 
 @jit

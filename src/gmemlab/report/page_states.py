@@ -1,0 +1,132 @@
+"""Tables of what the guests' hardware did, at boot, while they ran and at tear-down; and of what must not happen."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from gmemlab.lab.compare import Row
+from gmemlab.lab.hazards import Hazard
+from gmemlab.model.guests import PHASES
+from gmemlab.report.table import print_paragraph, write_count
+
+# Titles, and the columns under them: header and operation.
+GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
+    (
+        "The RMP: entries made private, made shared, smashed; the kernel's own mapping split for good (K11)",
+        (
+            ("private\n4K", "rmpupdate-private-4k"),
+            ("private\n2M", "rmpupdate-private-2m"),
+            ("shared\n4K", "rmpupdate-shared-4k"),
+            ("shared\n2M", "rmpupdate-shared-2m"),
+            ("\nsmash", "psmash"),
+            ("kernel\n2M", "direct-map-2m"),
+            ("kernel\n1G", "direct-map-1g"),
+        ),
+    ),
+    (
+        "SNP guests: memory validated (PVALIDATE) and given up, requests to the host",
+        (
+            ("launch\n4K", "launch-update"),
+            ("valid\n4K", "pvalidate-4k"),
+            ("valid\n2M", "pvalidate-2m"),
+            ("given\nup 4K", "rescind-4k"),
+            ("given\nup 2M", "rescind-2m"),
+            ("2M re-\nfused", "size-mismatch"),
+            ("PSC re-\nquests", "psc-request"),
+            ("PSC en-\ntries", "psc-entry"),
+        ),
+    ),
+    (
+        "TDX: pages added and accepted, requests to the host",
+        (
+            ("added\n4K", "page-add"),
+            ("aug.\n4K", "aug-4k"),
+            ("aug.\n2M", "aug-2m"),
+            ("accept\n4K", "accept-4k"),
+            ("accept\n2M", "accept-2m"),
+            ("2M re-\nfused", "accept-mismatch"),
+            ("Map-\nGPA", "map-gpa"),
+        ),
+    ),
+    (
+        "TDX: mappings split and taken away",
+        (
+            ("de-\nmoted", "demote"),
+            ("block-\ned", "range-block"),
+            ("track-\ned", "track"),
+            ("remo-\nved 4K", "remove-4k"),
+            ("remo-\nved 2M", "remove-2m"),
+            ("reclaim\n4K", "reclaim-4k"),
+            ("reclaim\n2M", "reclaim-2m"),
+        ),
+    ),
+    (
+        "Private faults",
+        (
+            ("fault\n4K", "fault-4k"),
+            ("fault\n2M", "fault-2m"),
+            ("beside a\nzap, 4K", "refault"),
+            ("RMP\nfault", "rmp-fault"),
+        ),
+    ),
+)
+
+
+def print_page_states(console: Console, rows: Sequence[Row]) -> None:
+    """Print the tables, medians over the seeds; columns and rows of nothing but zeros are left out."""
+    for title, columns in GROUPS:
+        shown = [
+            (header, name) for header, name in columns if any(_count(row, name, phase) for row in rows for phase in PHASES)
+        ]
+        if not shown:
+            continue
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column("policy", vertical="bottom", overflow="fold")
+        table.add_column("", no_wrap=True)
+        for header, _ in shown:
+            table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+        for row in rows:
+            name = row.policy.name
+            for phase in PHASES:
+                counts = [_count(row, operation, phase) for _, operation in shown]
+                if any(counts):
+                    table.add_row(name, phase, *(write_count(count) for count in counts))
+                    name = ""
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
+
+
+def _count(row: Row, operation: str, phase: str) -> float:
+    phases = row.operations.get(operation)
+    return phases[phase].median if phases else 0.0
+
+
+def print_hazards(console: Console, found: Sequence[Hazard]) -> None:
+    """Print what must not happen, in red; nothing if nothing did."""
+    if not found:
+        return
+    harm = any(not hazard.harmless for hazard in found)
+    console.print("\nHazards: what must not happen, and did" if harm else "\nHazards, without harm here", style="bold")
+    for hazard in found:
+        print_paragraph(console, hazard.text, style="" if hazard.harmless else "bold red")
+
+
+def hazards_as_json(found: Sequence[Hazard]) -> list[dict[str, Any]]:
+    """Return hazards as plain data."""
+    return [
+        {
+            "policy": hazard.policy,
+            "hazard": hazard.kind,
+            "unit": hazard.unit,
+            "harmless": hazard.harmless,
+            "amount": {"median": hazard.amount.median, "min": hazard.amount.least, "max": hazard.amount.most},
+            "by_phase": {
+                phase: {"median": spread.median, "min": spread.least, "max": spread.most}
+                for phase, spread in hazard.phases.items()
+            },
+            "text": hazard.text,
+        }
+        for hazard in found
+    ]

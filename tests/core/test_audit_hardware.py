@@ -1,0 +1,79 @@
+"""The audit of page states can fail: each is broken by hand in a sound state."""
+
+from collections.abc import Callable
+
+import pytest
+
+from core_world import CoreWorld
+from gmemlab.core.audit import audit
+from gmemlab.core.audit_hardware import BROKEN
+from gmemlab.core.layout import (
+    ACCEPT_2M,
+    ACCEPT_4K,
+    BLOCK_PAGES,
+    GUEST_SNP,
+    GUEST_TDX,
+    PRIVATE,
+    RMP_WHOLE,
+    ZAPPED,
+)
+from world import SMALL_IN_PLACE, THP_IN_PLACE, synthetic
+
+
+@pytest.fixture
+def sound() -> CoreWorld:
+    """An SNP guest with a whole block, a uniform one and one with details; a TDX guest with the same; a generic one."""
+    world = CoreWorld(*synthetic(40))
+    for guest in (GUEST_SNP, GUEST_TDX, 0):
+        for policy in (THP_IN_PLACE, SMALL_IN_PLACE):
+            world.create(1024, policy, None, guest)
+            world.access(world.created, 0, 512, PRIVATE, ACCEPT_2M)
+            world.access(world.created, 512, 300, PRIVATE, ACCEPT_4K)
+            world.convert(world.created, 700, 2, True)
+    world.check()
+    return world
+
+
+def row_of(world: CoreWorld, file: int, block: int) -> int:
+    """Row of a 2 MiB of a file, in `file_blocks` and in `hardware`."""
+    return int(world.state.files[world.files[file]].first_block) + block
+
+
+def details_of(world: CoreWorld, file: int) -> int:
+    """Row in `pages` of the first page of a file's second 2 MiB, which has details."""
+    return int(world.state.file_blocks[row_of(world, file, 1)].detail) * BLOCK_PAGES
+
+
+def change(table: str, row: Callable[[CoreWorld], int], **values: int) -> Callable[[CoreWorld], None]:
+    """What sets fields of one record."""
+
+    def break_it(world: CoreWorld) -> None:
+        for field, value in values.items():
+            getattr(world.state, table)[row(world)][field] = value
+
+    return break_it
+
+
+BREAKS = {
+    "validated-but-not-assigned": change("pages", lambda world: details_of(world, 2) + 5, assigned=0),
+    "shared-and-assigned": change("pages", lambda world: details_of(world, 2) + 188, assigned=1),
+    "assigned-and-absent": change("pages", lambda world: details_of(world, 2) + 400, assigned=1),
+    "assigned-under-tdx": change("pages", lambda world: details_of(world, 4) + 5, assigned=1),
+    "accepted-and-not-mapped": change("pages", lambda world: details_of(world, 4) + 400, accepted=1),
+    "count-of-assigned": change("hardware", lambda world: row_of(world, 2, 1), nr_assigned=7),
+    "count-of-accepted": change("hardware", lambda world: row_of(world, 4, 1), nr_accepted=7),
+    "uniform-in-part": change("hardware", lambda world: row_of(world, 2, 0), nr_accepted=7),
+    "uniform-validated-but-not-assigned": change("hardware", lambda world: row_of(world, 2, 0), nr_assigned=0),
+    "uniform-accepted-and-not-there": change("file_blocks", lambda world: row_of(world, 3, 0), nr_mapped=0, marks=0),
+    "zapped-and-not-mended": change("hardware", lambda world: row_of(world, 1, 0), marks=RMP_WHOLE | ZAPPED),
+    "huge-mapping-of-small-entries": change("hardware", lambda world: row_of(world, 1, 0), marks=0),
+    "one-entry-for-a-part": change("hardware", lambda world: row_of(world, 2, 1), marks=RMP_WHOLE),
+    "states-of-a-generic-guest": change("hardware", lambda world: row_of(world, 5, 0), nr_accepted=BLOCK_PAGES),
+    "marks-of-a-generic-guest": change("hardware", lambda world: row_of(world, 5, 0), marks=RMP_WHOLE),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_page_states_are_told(sound: CoreWorld, name: str) -> None:
+    BREAKS[name](sound)
+    assert audit(sound.state)[0] == BROKEN

@@ -1,0 +1,82 @@
+"""Guests' hardware in the object API: names, what was done, where page states lie."""
+
+import pytest
+
+from gmemlab.core.hardware import counts
+from gmemlab.errors import UsageError
+from gmemlab.model.guests import GUESTS, OPERATIONS
+from gmemlab.model.host import Host
+
+
+def test_every_operation_has_a_name() -> None:
+    assert sorted(OPERATIONS.values()) == list(range(len(OPERATIONS)))
+    assert OPERATIONS["rmpupdate-private-2m"] == counts.RMPUPDATE_PRIVATE_2M
+
+
+def test_life_of_an_snp_guest() -> None:
+    host = Host("4G")
+    with host.guest_memfd("2G", policy="thp-inplace", guest="snp") as vm:
+        vm.access(0, "1G", accept="2M")
+        vm.ready()
+        vm.convert("4M", "4K", to="shared")
+        done = host.operations()
+        assert (done["pvalidate-2m"]["boot"], done["psmash"]["running"]) == (512, 1)
+        places = host.places()
+        assert (places.regions, places.snp_regions, places.tdx_small_2m) == (4, 2, 0)
+        assert vm.limit("4M") == "the page is shared"
+        host.audit()
+    assert host.operations()["rmpupdate-shared-2m"]["tear-down"] == 511
+    assert host.places().snp_regions == 0
+
+
+def test_limit_names_small_entries_of_the_rmp() -> None:
+    vm = Host("1G").guest_memfd("4M", policy="thp-inplace", guest="snp")
+    vm.access(0, "4M", accept="2M")
+    assert vm.limit(0) == "nothing: 2M"
+    vm.access("2M", "4K", accept="4K")
+    assert vm.limit("2M") == "nothing: 2M", "accepted before"
+    fresh = Host("1G").guest_memfd("4M", policy="thp-inplace", guest="snp")
+    fresh.access(0, "4K", accept="4K")
+    assert fresh.limit("1M") == "in 4K entries of RMP or S-EPT before, and never left the guest as a whole since"
+
+
+def test_frames_that_are_held_count_as_snp_pages() -> None:
+    host = Host("1G")
+    vm = host.guest_memfd("4M", policy="thp-inplace", guest="snp")
+    vm.access(0, "4M", accept="2M")
+    vm.convert("2M", "4K", to="shared")
+    for place in (0, "3M"):
+        vm.reference(place, "4K")
+    vm.punch_hole(0, "4M")
+    assert host.places().snp_regions == 1
+    vm.unreference(0, "4K")
+    assert host.places().snp_regions == 1
+    vm.unreference("3M", "4K")
+    assert host.places().snp_regions == 0
+
+
+def test_tdx_guests_need_small_pamt_entries_where_they_are_mapped_small() -> None:
+    host = Host("1G")
+    vm = host.guest_memfd("8M", policy="thp-inplace", guest="tdx")
+    vm.access(0, "64K", accept="launch")
+    vm.access("2M", "6M", accept="2M")
+    vm.convert("2M", "4K", to="shared")
+    assert host.places().tdx_small_2m == 2
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_every_kind_boots_and_leaves_nothing(guest: str) -> None:
+    host = Host("256M")
+    free = host.free_bytes
+    with host.guest_memfd("64M", policy="thp", guest=guest) as vm:
+        vm.access(0, "64M", accept="2M")
+        vm.convert("1M", "64K", to="shared")
+        vm.convert("1M", "64K", to="private")
+        vm.access("1M", "64K", accept="4K")
+        host.audit()
+    assert host.free_bytes == free
+
+
+def test_unknown_guest() -> None:
+    with pytest.raises(UsageError, match=r"no such guests.*generic, plain, sw-protected, pkvm, snp, tdx"):
+        Host("64M").guest_memfd("2M", guest="sev")

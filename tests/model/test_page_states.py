@@ -1,0 +1,41 @@
+"""Hazards and marks of page states, by known answers."""
+
+import pytest
+
+from gmemlab.model.host import Host
+from gmemlab.policy import find
+
+OLD_KERNEL = find("thp").with_choices({"truncation": "zeroes"})
+
+
+@pytest.mark.parametrize(("guest", "writes"), [("snp", 3), ("tdx", 0), ("plain", 0)])
+def test_truncation_writes_to_frames_that_the_rmp_still_gives_to_the_guest(guest: str, writes: int) -> None:
+    """T9: the VMM punches what has become shared; the RMP has the frames until they are freed."""
+    host = Host("64M")
+    memory = host.guest_memfd("8M", OLD_KERNEL, guest=guest)
+    memory.access("2M", "2M", accept="2M")
+    memory.convert("2M", "12K", to="shared")
+    assert host.operations()["host-write"]["boot"] == writes
+    host.audit()
+
+
+def test_what_was_never_assigned_is_the_hosts_to_write() -> None:
+    """Allocated, not touched: no fault, as the RMP knows nothing of it."""
+    host = Host("64M")
+    memory = host.guest_memfd("8M", OLD_KERNEL, guest="snp")
+    memory.allocate("2M", "2M")
+    memory.punch_hole("2M", "4K")
+    assert host.operations()["host-write"]["boot"] == 0
+
+
+def test_an_accept_of_4k_forbids_2m_as_long_as_the_guest_lives_or_only_once() -> None:
+    """Of 2M of which all 4K entries were taken away again; in one that keeps any, nothing is promoted either way (K6)."""
+    for mark, mapped in (("one-way", 0), ("none", 2 << 20)):
+        host = Host("64M")
+        memory = host.guest_memfd("8M", find("thp-strict-zero").with_choices({"accept_mark": mark}), guest="tdx")
+        memory.access("2M", "4K", accept="4K")
+        memory.convert("2M", "4K", to="shared")
+        memory.convert("2M", "4K", to="private")
+        memory.access("2M", "2M", accept="2M")
+        assert memory.usage().mapped_2m == mapped
+        host.audit()
