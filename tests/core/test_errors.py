@@ -79,7 +79,7 @@ def test_operation_that_is_none(host: MakeHost) -> None:
     model = host(8)
     file = new(model, 10, SMALL)
     with nothing_changes(model):
-        for op in (0, layout.OP_CREATE, layout.OP_READY, layout.OP_SAMPLE, 99):
+        for op in (0, layout.OP_CREATE, layout.OP_SAMPLE, 99):
             assert model.run(op, file, 0, 1) == (errno.EOPNOTSUPP, 0)
 
 

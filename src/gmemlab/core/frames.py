@@ -252,6 +252,8 @@ def orphan_folio(state: State, pfn: int, order: int) -> None:
     block = pfn >> BLOCK_ORDER
     record = state.blocks[block]
     if order == BLOCK_ORDER:
+        if state.files[record.owner].guest != layout.GUEST_SNP:
+            record.assigned = 0  # where unmapped pages were counted
         record.kind = ORPHAN
         record.owner = 0
         record.index = 0
