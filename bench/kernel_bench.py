@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import kernel_loops
-import numpy as np
 
 from gmemlab.core import execute, layout, measure
 from gmemlab.errors import UnsupportedError
@@ -91,7 +90,7 @@ class ModelFile:
     def everything(self) -> tuple[bytes, ...]:
         """Frame, folio and content of every page; kinds and types of all blocks; what is free, by size; all counters."""
         state = self.host.state
-        pages = np.zeros((self.pages, 5), dtype=np.int64)
+        pages = measure.new_listing(self.pages)
         measure.list_pages(state, self.file, 0, pages)
         blocks = (state.blocks[name].tobytes() for name in ("kind", "migratetype", "owner", "index"))
         return pages.tobytes(), *blocks, state.free_lists["count"].tobytes(), state.tally.tobytes()

@@ -286,7 +286,7 @@ class CoreWorld:
         return dict(zip(indexes.tolist(), map(tuple, table[indexes, :5].tolist()), strict=True))
 
     def pages_of(self, file: int) -> NDArray[np.int64]:
-        table = np.zeros((int(self.state.files[file].pages), measure.NR_LISTED), dtype=np.int64)
+        table = measure.new_listing(int(self.state.files[file].pages))
         measure.list_pages(self.state, file, 0, table)
         return table
 

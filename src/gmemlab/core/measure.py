@@ -157,6 +157,11 @@ def limit(state: State, file: int, index: int) -> int:
     return limiting_term(state, file, index, layout.TOUCH)
 
 
+def new_listing(count: int) -> Listing:
+    """Rows for `list_pages`, which writes all of its columns whatever room there is."""
+    return np.zeros((count, NR_LISTED), dtype=np.int64)
+
+
 @entry
 def list_pages(state: State, file: int, first: int, out: Listing) -> None:
     """Fill rows for the pages of a file from `first` on.

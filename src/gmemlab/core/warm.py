@@ -45,7 +45,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, 0, cursor, 1)),
         ("samples", lambda: measure.measure(state, out)),
         ("usage", lambda: measure.measure_one(state, 1, out)),
-        ("listings", lambda: measure.list_pages(state, 1, 0, np.zeros((512, measure.NR_LISTED), dtype=np.int64))),
+        ("listings", lambda: measure.list_pages(state, 1, 0, measure.new_listing(512))),
         ("limits", lambda: measure.limit(state, 1, 0)),
         ("places", lambda: places.mark_places(state, np.zeros(65, dtype=np.int64))),
         ("audit", lambda: audit.audit(state)),

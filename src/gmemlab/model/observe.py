@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from gmemlab.core import measure
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -35,7 +33,7 @@ class PageView(NamedTuple):
 
 def file_pages(state: State, file: int, first: int = 0, count: int | None = None) -> list[PageView]:
     """The pages [first, first + count) of a file, by default all of them."""
-    table = np.zeros((int(state.files[file].pages) - first if count is None else count, measure.NR_LISTED), dtype=np.int64)
+    table = measure.new_listing(int(state.files[file].pages) - first if count is None else count)
     measure.list_pages(state, file, first, table)
     return [PageView(index, *row) for index, row in enumerate(table.tolist(), first)]
 

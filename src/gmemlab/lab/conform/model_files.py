@@ -28,7 +28,7 @@ class ModelFile:
 
     def pages(self, state: Any) -> NDArray[np.int64]:
         """Frame, folio order (-1 for holes), attribute, content and mapping of every page, one row each."""
-        table = np.zeros((self.memory.size // PAGE, 5), dtype=np.int64)
+        table = measure.new_listing(self.memory.size // PAGE)
         measure.list_pages(state, self.memory.file, 0, table)
         return table
 
