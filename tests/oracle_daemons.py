@@ -182,7 +182,7 @@ class Kcompactd:
             scanners = memory.scanners.setdefault(number, Scanners())
             if zone.kind > self.highest or scanners.passes_over(self.order):
                 continue
-            run = Compaction(memory, number, self.order)
+            run = Compaction(memory, number, self.order, mt=UNMOVABLE)
             if run.has_chunk() or not memory.buddy.suits_compaction(number, self.order):
                 continue
             memory.counters["kcompactd"] += 1

@@ -18,6 +18,11 @@ from gmemlab.core.layout import (
     GUEST_TDX,
     HOST,
     KIND_HOST,
+    NODES_BIND,
+    NODES_INTERLEAVE,
+    NODES_LOCAL,
+    NODES_PREFERRED,
+    NODES_SPREAD,
     PRIVATE,
     SHARED,
     TOUCH,
@@ -190,6 +195,14 @@ class Players:
         error = self.both(name, *arguments)
         self.counts[operation, "fail" if error else "ok"] += 1
         return error
+
+    def bind(self, random: Random, file: int) -> int:
+        """Another policy of nodes for a file. Returns its mode."""
+        mode = random.choice((NODES_LOCAL, NODES_BIND, NODES_PREFERRED, NODES_INTERLEAVE, NODES_SPREAD))
+        nodes = len(self.setting.distances)
+        allowed = random.randrange(1, 1 << nodes) if mode not in (NODES_LOCAL, NODES_SPREAD) else 0
+        self.both("bind", file, mode, allowed, random.randrange(nodes))
+        return mode
 
     def give_cpus(self, random: Random, watermarks: bool = True) -> None:
         """CPUs with lists of their own, and watermarks where there are none yet, from here on."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gmemlab.core.layout import EFFORT_NONE, EFFORT_ONCE, KIND_CACHE, UNMOVABLE, ZONE_MOVABLE, ZONE_NORMAL
-from world import FREE_OF_8, SHMEM_THP, SMALL, THP, WORLDS, MakeWorld, Policy, World, count, free_pages, new
+from world import FREE_OF_8, SHMEM_THP, SMALL, THP, WORLDS, MakeWorld, Policy, World, count, frames, free_pages, layout, new
 from world import world_fixture as world_fixture
 
 CACHE = Policy(KIND_CACHE, (0,), movable=True)
@@ -149,3 +149,16 @@ def test_kswapd_takes_a_boost_back(world: MakeWorld) -> None:
     assert model.observe()["boosts"] == [0]
     assert count(model, "pgsteal_kswapd") == 512
     assert UNMOVABLE in model.observe()["blocktypes"][1:]
+
+
+def test_what_kswapd_frees_beside_a_new_huge_page_stays_apart_from_it(world: MakeWorld) -> None:
+    """kswapd works after the allocation that woke it, and before anybody else knows of the block: block 3 frees beside it."""
+    model = world(8)
+    cache = full(model)
+    model.punch(cache, 512, 512)
+    model.set_watermarks(200, 900, False)
+    guest = new(model, 512, replace(THP, effort=EFFORT_ONCE))
+    assert model.allocate(guest, 0, 512) == (0, 512)
+    assert cached(model, cache) == list(range(3 * 512, FREE_OF_8))
+    assert (layout(model, guest), frames(model, guest)[0]) == ([(0, 512)], 2 * 512)
+    assert free_pages(model, 9) == 2 * 512

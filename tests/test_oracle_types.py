@@ -8,11 +8,13 @@ import pytest
 from gmemlab.core.layout import (
     CMA,
     EFFORT_ATOMIC,
+    EFFORT_LIGHT,
     HIGHATOMIC,
     ISOLATE,
     KIND_HOST,
     MOVABLE,
     RECLAIMABLE,
+    REPAIR_COMPACTION,
     UNMOVABLE,
     ZONE_NORMAL,
 )
@@ -174,3 +176,19 @@ def test_without_watermarks_there_is_no_boost(world: MakeWorld) -> None:
         model.punch(movable, first, 3)
     assert model.allocate(new(model, 8, SMALL), 0, 1) == (0, 1)
     assert model.observe()["boosts"] == [0]
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_kcompactd_makes_chunks_for_unmovable_memory(name: str) -> None:
+    """`kcompactd_do_work` has GFP_KERNEL: that a CMA block is free is not enough. Of nine others every other page is free."""
+    model = typed(name, {12: CMA}, 12)
+    file = new(model, 9 * 512, replace(MOVABLE_4K, repair=REPAIR_COMPACTION))
+    model.allocate(file, 0, 9 * 512)
+    model.allocate(new(model, 512, SMALL), 0, 512)
+    for page in range(0, 9 * 512, 2):
+        model.punch(file, page, 1)
+    guest = new(model, 512, Policy(sizes=(9,), effort=EFFORT_LIGHT))
+    assert model.allocate(guest, 0, 512) == (errno.ENOMEM, 0)
+    assert model.kcompactd(1, 0) == (0, 256)  # those of the first block
+    assert model.allocate(guest, 0, 512) == (0, 512)
+    model.check()

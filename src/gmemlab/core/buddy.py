@@ -220,6 +220,8 @@ def note_taken(state: State, zone: int, pfn: int, order: int) -> None:
     count_free(state, zone, int(record.migratetype), -(1 << order))
     if order < BLOCK_ORDER:
         record.nr_free -= 1 << order
+    else:
+        record.kind = layout.RESERVED  # until somebody owns it, so that nothing merges with it
 
 
 @jit

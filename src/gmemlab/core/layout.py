@@ -62,7 +62,7 @@ UNIFORM: Final = 3  # 512 base pages of one file, ascending
 SPLIT: Final = 4  # frame details say
 GIGA: Final = 5  # one 512th of a 1 GiB folio of one file
 POOL: Final = 6  # (part of) an idle huge page of a hugetlb pool
-RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator; or of a run that was emptied just now
+RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator; or just now, by nobody yet
 ORPHAN: Final = 8  # an order-9 or 1 GiB folio that left its file while pinned; free as soon as the last pin goes
 PCP: Final = 9  # an order-9 chunk on a CPU's list
 

@@ -40,7 +40,7 @@ def do_work(state: State, node: int) -> None:
         if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order, 0):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        result = compact_zone(state, zone, order, MOVABLE)
+        result = compact_zone(state, zone, order, UNMOVABLE)  # GFP_KERNEL
         if result == SUCCESS:
             record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
         elif result == COMPLETE:
