@@ -91,8 +91,8 @@ def test_guest_memfd_interleaves_as_it_allocates(pair: World) -> None:
     """`interleave_nodes`: page 9 first, then 4 and 5. A new task begins behind node 0; indexes do not matter."""
     file = new(pair, BLOCK, SMALL_IN_PLACE)
     pair.bind(file, NODES_INTERLEAVE, 0b11, 0)
-    for first, count in ((9, 1), (4, 2)):
-        assert pair.allocate(file, first, count) == (0, count)
+    for first, pages in ((9, 1), (4, 2)):
+        assert pair.allocate(file, first, pages) == (0, pages)
     four, five, nine = (pfn // BLOCK >= 9 for pfn in frames(pair, file))
     assert (nine, four, five) == (True, False, True)
 
@@ -251,8 +251,9 @@ def test_a_mount_limits_and_keeps(pair: World) -> None:
 
 
 def absent(model: World, file: int) -> list[int]:
-    """Pages of a file that are not there."""
-    return [index for index, page in sorted(model.observe()["files"][file].items()) if page[1] < 0]
+    """Pages of a file of 15 blocks that are not there."""
+    there = {index for index, page in model.observe()["files"][file].items() if page[1] >= 0}
+    return sorted(set(range(15 * BLOCK)) - there)
 
 
 def test_each_node_has_reclaim_of_its_own(pair: World) -> None:
