@@ -11,7 +11,7 @@ from gmemlab.core.layout import BLOCK_ORDER, FRAME_USED, UNMOVABLE, WHOLE
 from gmemlab.core.lists import slot_of
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
-from gmemlab.core.page_alloc import alloc
+from gmemlab.core.page_alloc import alloc_easily
 from gmemlab.core.state import Records, State
 from gmemlab.model import machine
 
@@ -31,7 +31,7 @@ def touch(table: Records) -> None:
 @jit
 def take(state: State, order: int) -> int:
     """Allocate one chunk and mark it as used, as `own_folio` would for a nameless owner."""
-    pfn = alloc(state, order, UNMOVABLE)
+    pfn = alloc_easily(state, order, UNMOVABLE)
     if order == BLOCK_ORDER:
         state.blocks[pfn >> BLOCK_ORDER].kind = WHOLE
     else:
