@@ -54,8 +54,8 @@ FAULTS: Final = (
     Fault(
         "a CMA block merges with an ordinary one",
         "buddy.py",
-        "other.zone == zone and alike:",
-        "other.zone == zone:",
+        "free and other.zone == zone and may_merge(int(other.migratetype), migratetype):",
+        "free and other.zone == zone:",
         (f"{TYPES}cma_and_ordinary_blocks_do_not_merge[core]",),
     ),
     Fault(
@@ -236,8 +236,8 @@ FAULTS: Final = (
     Fault(
         "two chunks of 2 MiB merge across a zone's border",
         "buddy.py",
-        "other.order == BLOCK_ORDER and other.zone == zone and alike:",
-        "other.order == BLOCK_ORDER and alike:",
+        "free and other.zone == zone and may_merge",
+        "free and may_merge",
         (f"{ALLOCATOR}chunks_do_not_merge_across_zones[core]",),
     ),
     Fault(

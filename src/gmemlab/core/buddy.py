@@ -20,6 +20,7 @@ from gmemlab.core.layout import (
     UNMOVABLE,
 )
 from gmemlab.core.lists import (
+    account_special,
     count_free,
     drop_frame_slab,
     list_index,
@@ -31,6 +32,7 @@ from gmemlab.core.lists import (
     slot_of,
     take_frame_slab,
 )
+from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
 
@@ -147,7 +149,7 @@ def boost_watermark(state: State, zone: int) -> None:
     state.host[0].calls_kswapd = 1
 
 
-@jit
+@part
 def claim(state: State, zone: int, migratetype: int, order: int, least: int) -> int:
     """Take over page blocks of another type, for their largest chunk first, of order `least` or more (`__rmqueue_claim`)."""
     for current in range(MAX_PAGE_ORDER, max(order, least) - 1, -1):
@@ -182,7 +184,7 @@ def claim(state: State, zone: int, migratetype: int, order: int, least: int) -> 
     return 0
 
 
-@jit
+@part
 def steal(state: State, zone: int, migratetype: int, order: int) -> int:
     """Take one chunk of another type, the smallest first; its block keeps its type (`__rmqueue_steal`)."""
     for current in range(order, NR_ORDERS):
@@ -225,30 +227,26 @@ def note_taken(state: State, zone: int, pfn: int, order: int) -> None:
 
 
 @jit
-def take_cma(state: State, zone: int, order: int) -> int:
-    """`take_smallest` of CMA blocks (`__rmqueue_cma_fallback`)."""
-    return take_smallest(state, zone, CMA, order)
-
-
-@jit
 def prefers_cma(state: State, zone: int) -> bool:
     """Whether movable memory comes from CMA blocks first: more than half of what is free in the zone is there (`__rmqueue`)."""
     record = state.zones[zone]
     return bool(record.free_cma > record.free // 2)
 
 
+@part
+def take_movable(state: State, zone: int, order: int) -> int:
+    """A chunk for movable memory where some is CMA: of CMA first or last (`__rmqueue_cma_fallback`)."""
+    first = CMA if prefers_cma(state, zone) else MOVABLE
+    pfn = take_smallest(state, zone, first, order)
+    return pfn or take_smallest(state, zone, CMA + MOVABLE - first, order)
+
+
 @inline
 def take_own(state: State, zone: int, migratetype: int, order: int) -> int:
-    """A chunk of the own lists, and for movable memory of CMA: before them, or where they have none."""
-    pfn = 0
-    cma = migratetype == MOVABLE and state.zones[zone].free_cma > 0
-    if cma and prefers_cma(state, zone):
-        pfn = take_cma(state, zone, order)
-    if pfn == 0:
-        pfn = take_smallest(state, zone, migratetype, order)
-        if pfn == 0 and cma:
-            pfn = take_cma(state, zone, order)
-    return pfn
+    """A chunk of the own lists, to which CMA belongs for movable memory."""
+    if migratetype == MOVABLE and state.zones[zone].free_cma > 0:
+        return take_movable(state, zone, order)
+    return take_smallest(state, zone, migratetype, order)
 
 
 @inline
@@ -276,6 +274,12 @@ def spare(state: State, zone: int, migratetype: int) -> int:
 
 
 @jit
+def may_merge(one: int, other: int) -> bool:
+    """Whether free blocks of two types do: where both are everybody's (`migratetype_is_mergeable`), or are the same."""
+    return one == other or (one < NR_PCPTYPES and other < NR_PCPTYPES)
+
+
+@jit
 def insert_block(state: State, block: int, to_tail: bool) -> None:
     """Link a block that became free as a whole, merging it with its neighbour to order 10 (K19).
 
@@ -287,8 +291,8 @@ def insert_block(state: State, block: int, to_tail: bool) -> None:
     buddy = block ^ 1
     if 0 < buddy <= state.host[0].nr_blocks:
         other = state.blocks[buddy]
-        alike = other.migratetype == migratetype or (other.migratetype < NR_PCPTYPES and migratetype < NR_PCPTYPES)
-        if other.kind == layout.FREE and other.order == BLOCK_ORDER and other.zone == zone and alike:
+        free = other.kind == layout.FREE and other.order == BLOCK_ORDER
+        if free and other.zone == zone and may_merge(int(other.migratetype), migratetype):
             remove_block(state, list_index(zone, int(other.migratetype), BLOCK_ORDER), buddy)
             other.migratetype = migratetype
             first = min(block, buddy)
@@ -329,9 +333,11 @@ def free_chunk(state: State, pfn: int, order: int) -> None:
     record = state.blocks[block]
     base = int(record.detail) * BLOCK_PAGES
     offset = pfn & (BLOCK_PAGES - 1)
+    if record.migratetype >= NR_PCPTYPES:
+        account_special(state, int(record.zone), int(record.migratetype), 1 << order)
     row = list_index(int(record.zone), int(record.migratetype), 0)
     record.nr_free += 1 << order
-    count_free(state, int(record.zone), int(record.migratetype), 1 << order)
+    state.zones[int(record.zone)].free += 1 << order
     while order < BLOCK_ORDER:
         buddy = offset ^ (1 << order)
         frame = state.frames[base + buddy]

@@ -100,8 +100,11 @@ def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int
 
 
 @part
-def alloc_page(state: State, pfn: int, migratetype: int, gfp: int, file: int, index: int) -> int:
+def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
     """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
+    policy = state.policies[state.files[file].policy]
+    gfp = decisions.gfp(policy, int(state.files[file].kind), 0)
+    migratetype = decisions.migratetype(policy)
     if state.host[0].nr_nodes > 1:
         node, allowed = wanted_nodes(state, file, index, 0)
         return alloc_trying(state, 0, migratetype, gfp, node, allowed)

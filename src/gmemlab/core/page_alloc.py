@@ -66,7 +66,7 @@ def try_zone(state: State, zone: int, order: int, migratetype: int, effort: int)
     return pfn
 
 
-@jit
+@inline
 def alloc_at(state: State, order: int, migratetype: int, effort: int) -> int:
     """One try of all zones of a host of one node (`get_page_from_freelist`). Returns the first frame of 2**order, or 0."""
     for zone in range(int(state.host[0].nr_zones)):

@@ -26,6 +26,9 @@ R = TypeVar("R")
 
 # Where the core is cut. A position is that of the part's address in the table; machine code on disk relies on it.
 NAMES: Final = (
+    "buddy.claim",
+    "buddy.steal",
+    "buddy.take_movable",
     "contig.alloc_giga",
     "contig.take_run",
     "daemons.compaction.compact",

@@ -1,7 +1,7 @@
 """Which files the daemons work for: khugepaged's list, how many kcompactd serves, and what of the page cache is reclaimed."""
 
 from gmemlab.core import decisions
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import KIND_CACHE, ZONE_MOVABLE, ZONE_NORMAL
 from gmemlab.core.state import State
 
@@ -53,12 +53,18 @@ def unlist_cache(state: State, file: int) -> None:
     record.scan_prev = 0
 
 
-@jit
+@inline
 def note_cache(state: State, file: int) -> None:
     """Something comes into a file, or to other nodes: where that is page cache, reclaim has something to look at."""
     if state.files[file].kind == KIND_CACHE:
-        for node in range(int(state.host[0].nr_nodes)):
-            state.nodes[node].lru_dry = 0
+        look_again(state)
+
+
+@jit
+def look_again(state: State) -> None:
+    """No node's page cache is known to be gone any more."""
+    for node in range(int(state.host[0].nr_nodes)):
+        state.nodes[node].lru_dry = 0
 
 
 @jit

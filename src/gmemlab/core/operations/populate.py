@@ -220,13 +220,13 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
 
 
 @inline
-def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int, gfp: int) -> int:
+def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int) -> int:
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
     pfn = alloc_easily(state, 0, migratetype) if state.host[0].nr_nodes == 1 else 0
     if pfn == 0 or state.host[0].calls_kswapd:
-        pfn = alloc_page(state, pfn, migratetype, gfp, file, index)
+        pfn = alloc_page(state, pfn, file, index)
         if pfn == 0:
             return errno.ENOMEM
         note_cache(state, file)  # once more, as reclaim went round before this page was there
@@ -248,7 +248,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     policy = state.policies[state.files[file].policy]
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
-    migratetype, gfp = decisions.migratetype(policy), decisions.gfp(policy, int(state.files[file].kind), 0)
+    migratetype = decisions.migratetype(policy)
     note_cache(state, file)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
@@ -263,7 +263,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
         else:
             while index < stop:
                 if base_pages_only:
-                    error = populate_base_page(state, file, row, index, migratetype, gfp)
+                    error = populate_base_page(state, file, row, index, migratetype)
                 else:
                     error = populate_page(state, file, index, policy, sizes, largest)
                 if error:
