@@ -61,7 +61,8 @@ class TypePlayers(Players):
         self.cached = [6, 7][: self.random.choice((0, 1, 1, 2))]
         for _ in self.cached:
             self.both("create", CACHE_PAGES, CACHE, None)
-        least, low = self.random.choice(((0, 0), (0, 0), (64, 40), (64, 9000), (100, 700)))
+        none = ((0, 0), (0, 0)) if self.taken == 1 else ()  # below the low one blocks become HIGHATOMIC
+        least, low = self.random.choice((*none, (64, 40), (64, 9000), (100, 700)))
         for world in (self.oracle, self.core):
             world.set_min(least)
             world.set_watermarks(low, 2 * low, False)
@@ -101,6 +102,13 @@ class TypePlayers(Players):
         count = min(self.random.choice((unit, 8 * unit, 600)) // unit * unit, ATOMIC_PAGES - first)
         self.both(self.random.choice(("allocate", "allocate", "punch")), 3 + order, first, count)
 
+    def squeeze(self) -> None:
+        """What cannot wait comes, where there is a watermark with a block for its like; then others take all that is left."""
+        self.both("punch", 5, 0, ATOMIC_PAGES)
+        self.both("punch", 1, 0, 512)
+        self.both("allocate", 5, 0, 16)
+        self.both("allocate", 1, 0, BACKGROUND_PAGES)
+
     def leave(self) -> None:
         for file in (3, 4, 5, *self.cached):
             self.both("destroy", file)
@@ -125,6 +133,8 @@ def play(name: str, random: Random, steps: int, wide: bool, nodes: int) -> Count
             players.work_of_types()
         if players.cached and random.random() < 0.3:
             players.work_of_cache()
+        if wide and step % 8 == 7:
+            players.squeeze()
         if step % 8 == 0:
             players.compare()
     players.leave()
@@ -136,16 +146,16 @@ def play(name: str, random: Random, steps: int, wide: bool, nodes: int) -> Count
 @pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")
 def test_types_agree_with_the_oracle(record_property: Callable[[str, object], None]) -> None:
     seen: Counter[str] = Counter()
-    for number, name in enumerate(SMALL[::2]):
+    for number, name in enumerate(SMALL[::3]):
         seen += play(name, Random(f"{name} 0"), 24, False, 1 + number % 2)
-    for episode in range(4):
+    for episode in range(3):
         for name in CALM:
-            seen += play(name, Random(f"{name} {episode}"), 40, True, 1 + episode % 2)
+            seen += play(name, Random(f"{name} {episode}"), 24, True, 1 + episode % 2)
     record_property("outcomes", ", ".join(f"{outcome} {seen[outcome]}" for outcome in OUTCOMES))
     assert [outcome for outcome in OUTCOMES if seen[outcome] < 5] == []
 
 
-@settings(max_examples=10 if COMPILED else 2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6 if COMPILED else 2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(CALM), st.integers(0, 1 << 30), st.booleans(), st.integers(1, 2))
 def test_search_for_a_difference(name: str, seed: int, wide: bool, nodes: int) -> None:
     play(name, Random(seed), 12, wide, nodes)
