@@ -47,8 +47,8 @@ FAULTS: Final = (
     Fault(
         "unmovable memory comes from CMA blocks",
         "buddy.py",
-        "cma = migratetype == MOVABLE and state.zones[zone].free_cma > 0",
-        "cma = state.zones[zone].free_cma > 0",
+        "if migratetype == MOVABLE and state.zones[zone].free_cma > 0:",
+        "if state.zones[zone].free_cma > 0:",
         (f"{TYPES}unmovable_memory_never_gets_cma[core]",),
     ),
     Fault(
