@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
+from gmemlab.kernel.suites.table import find as find_suite
 from tools.vmtest import __main__ as command_line
 from tools.vmtest import host, machine
 from tools.vmtest.build import FRAGMENT, missing_options
@@ -366,6 +367,13 @@ def test_recordings_are_one_file_for_each_suite() -> None:
         "python3 -m gmemlab.kernel.record thp --ops 5 --seed 7",
         "python3 -m gmemlab.kernel.record guest-memfd --ops 5 --seed 7",
     ]
+
+
+def test_mix_takes_as_many_operations_as_a_small_machine_has_memory_for() -> None:
+    options = command_line.parse(["7.3"])
+    [mix] = [command for command in command_line.recordings(options.suites, options.ops, 0) if "mix" in command]
+    count = int(mix[mix.index("--ops") + 1])
+    assert find_suite("mix").needs(count) <= options.memory // 3
 
 
 def test_unknown_suite_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:

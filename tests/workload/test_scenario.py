@@ -104,6 +104,14 @@ def test_unknown_keys_and_tables(tmp_path: Path) -> None:
     assert "pins" in str(error.allowed)
 
 
+def test_settings_that_could_not_matter_are_refused_with_the_reason(tmp_path: Path) -> None:
+    for name, reason in (("max_ptes_swap", "nothing is swapped"), ("max_ptes_shared", "no page is mapped by two")):
+        text = GOOD + f"\n[daemons]\nmax_ptes_none = 64\n{name} = 64\n"
+        error = failure(tmp_path, text)
+        assert (error.key, error.line) == (f"daemons.{name}", line_of(text, name))
+        assert error.message.startswith(f"not modelled: {reason}")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key"), [("[guests]", "[gusts]", "gusts"), ("placement =", "placment =", "runtime.placment")]
 )

@@ -22,7 +22,8 @@ from tools.vmtest.machine import Machine, Outcome, run
 from tools.vmtest.python import fetch_python
 
 _SW_PROTECTED: Final = "-sw-protected"
-_SUITES: Final = ("guest-memfd", "thp", "anon", "hugetlb", "attributes")  # a kernel that lacks something skips a suite
+# Suites, and how many random operations in each; a kernel that lacks something skips a suite. `mix` takes memory for each.
+_SUITES: Final = {"guest-memfd": 500, "thp": 500, "anon": 500, "hugetlb": 500, "attributes": 500, "mix": 1000}
 _RECORDER: Final = ("python3", "-m", "gmemlab.kernel.record")
 
 
@@ -62,8 +63,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the options; ends the program if they are wrong, as argparse does."""
     parser = argparse.ArgumentParser("vmtest", description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("kernel", help="a version such as 7.3 or 6.12.95, or 7.3-sw-protected")
-    parser.add_argument("--suites", default=_SUITES, type=lambda text: text.split(","), help="to record")
-    parser.add_argument("--ops", type=int, default=500, help="random operations in each suite")
+    parser.add_argument("--suites", default=tuple(_SUITES), type=lambda text: text.split(","), help="to record")
+    parser.add_argument("--ops", type=int, help="random operations in each suite")
     parser.add_argument("--seed", type=int, default=0, help="of the operations")
     parser.add_argument("--memory", type=_size, default=2 * GIB, help="of the machine")
     parser.add_argument("--cpus", type=int, default=2, help="of the machine")
@@ -90,19 +91,22 @@ def find(name: str) -> Kernel:
     return build_kernel(name.removesuffix(_SW_PROTECTED)) if name.endswith(_SW_PROTECTED) else fetch_kernel(name)
 
 
-def recordings(suites: Sequence[str], operations: int, seed: int) -> list[list[str]]:
+def recordings(suites: Sequence[str], operations: int | None, seed: int) -> list[list[str]]:
     """Return the commands that record suites, one for each, so that one that fails does not keep the others back.
 
     Args:
         suites: their names.
-        operations: how many in each.
+        operations: how many in each; by default what such a machine does in a minute or two.
         seed: of the operations.
 
     Raises:
         UsageError: an unknown suite.
     """
-    options = ["--ops", str(operations), "--seed", str(seed)]
-    return [[*_RECORDER, find_suite(suite).name, *options] for suite in suites]
+    found = [find_suite(suite) for suite in suites]
+    counts = [operations or _SUITES.get(suite.name, suite.operations) for suite in found]
+    return [
+        [*_RECORDER, suite.name, "--ops", str(count), "--seed", str(seed)] for suite, count in zip(found, counts, strict=True)
+    ]
 
 
 def summary(outcome: Outcome) -> str:

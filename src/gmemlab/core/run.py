@@ -34,6 +34,7 @@ from gmemlab.core.mempolicy import set_nodes
 from gmemlab.core.nodes import all_nodes
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
 from gmemlab.core.pcp import let_decay
+from gmemlab.core.read_ahead import read_ahead
 from gmemlab.core.state import Records, State
 
 CHUNK = 1 << GIGA_ORDER  # pages of one event that are done before the budget is asked again
@@ -194,6 +195,8 @@ def run(
         event = events[place.event]
         if event.op == OP_SAMPLE:
             return True
+        if place.done == 0:
+            read_ahead(state, events, vms, background, int(place.event))
         choose_cpu(state, int(event.time), int(event.vm))
         if is_tick(int(event.op)):
             budget -= EVENT_COST + int(event.count)

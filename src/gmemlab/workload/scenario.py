@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gmemlab.errors import UsageError
-from gmemlab.workload.schema import Guests, Scenario
+from gmemlab.workload.schema import NOT_MODELLED, Guests, Scenario
 from gmemlab.workload.toml_lines import nearest_line, toml_lines
 
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -116,6 +116,8 @@ def _usage_error(path: Path, text: str, detail: ErrorDetails) -> UsageError:
     line = nearest_line(toml_lines(text), place)
     if kind == "missing":
         return UsageError("required key is missing", file=path, line=line, key=key)
+    if key and key in NOT_MODELLED:
+        return UsageError(f"not modelled: {NOT_MODELLED[key]}", file=path, line=line, key=key)
     if kind == "extra_forbidden":
         return UsageError("unknown key", file=path, line=line, key=key, allowed=", ".join(_keys(place[:-1])))
     value: Any = None if isinstance(detail["input"], dict | BaseModel) else detail["input"]

@@ -6,8 +6,8 @@ no public figure and no default, so that a scenario that uses them says what it 
 first hour are filled in has one.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
@@ -346,6 +346,13 @@ class Daemons(Table):
     alloc_sleep: Sleep = 60 * SECOND
     max_ptes_none: Annotated[int, Field(ge=0, le=511)] = 511
     compaction_proactiveness: Annotated[int, Field(ge=0, le=100)] = 20
+
+
+# Settings of Linux that a user may look for, and why they are not there.
+NOT_MODELLED: Final[Mapping[str, str]] = {
+    "daemons.max_ptes_swap": "nothing is swapped out in the model, so that no limit on it could matter",
+    "daemons.max_ptes_shared": "no page is mapped by two processes in the model, so that no limit on it could matter",
+}
 
 
 class Scenario(Table):
