@@ -35,6 +35,15 @@ def test_a_guest_has_what_the_page_cache_had() -> None:
     assert least * 4096 < host.free_bytes <= (high + 32) * 4096
 
 
+def test_the_lines_of_the_readme() -> None:
+    host = Host("64G", watermarks=True)
+    cache = host.page_cache("48G")
+    cache.allocate()
+    host.guest_memfd("32G", policy="4k").allocate()
+    assert host.vmstat()["pgsteal_kswapd"] * 4096 > 16 * GIB
+    assert 15 * GIB < host.reclaimable_bytes < 32 * GIB
+
+
 def test_without_page_cache_it_would_not_fit() -> None:
     host = Host("4G", watermarks=True)
     host.background("3G", movable=True).allocate()
