@@ -6,12 +6,12 @@ from numpy.typing import NDArray
 from gmemlab.core import tables
 from gmemlab.core.buddy import free_block, free_chunk
 from gmemlab.core.frames import clear_frames
-from gmemlab.core.jit import entry, jit
+from gmemlab.core.jit import entry, inline
 from gmemlab.core.layout import BLOCK_ORDER, FRAME_USED, UNMOVABLE, WHOLE
 from gmemlab.core.lists import slot_of
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
-from gmemlab.core.page_alloc import alloc
+from gmemlab.core.page_alloc import alloc_easily
 from gmemlab.core.state import Records, State
 from gmemlab.model import machine
 
@@ -28,10 +28,10 @@ def touch(table: Records) -> None:
         record.kind = FRAME_USED
 
 
-@jit
+@inline
 def take(state: State, order: int) -> int:
     """Allocate one chunk and mark it as used, as `own_folio` would for a nameless owner."""
-    pfn = alloc(state, order, UNMOVABLE)
+    pfn = alloc_easily(state, order, UNMOVABLE)
     if order == BLOCK_ORDER:
         state.blocks[pfn >> BLOCK_ORDER].kind = WHOLE
     else:
@@ -39,7 +39,7 @@ def take(state: State, order: int) -> int:
     return pfn
 
 
-@jit
+@inline
 def give(state: State, pfn: int, order: int) -> None:
     """Free one chunk."""
     if order == BLOCK_ORDER:

@@ -22,6 +22,7 @@ from gmemlab.core.layout import (
     HISTORY,
     HUGE_MAPPED,
     INHIBIT,
+    MOVABLE,
     NR_CAUSES,
     NR_MIGRATETYPES,
     NR_ORDERS,
@@ -50,6 +51,7 @@ class CoreWorld:
     zones: list[tuple[int, int, int, int]]
     reserved: set[int]
     nr_blocks: int
+    types: dict[int, int] | None = None
     files: dict[int, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
     created: int = 0
@@ -64,16 +66,19 @@ class CoreWorld:
 
     def __post_init__(self) -> None:
         self.state: State = reserve_state(self.nr_blocks, len(self.zones))
+        types = self.types or {}
         for zone, (start, end, kind, reserve) in enumerate(self.zones):
             boot.set_zone(self.state, zone, start, end, kind, reserve)
+            for block in range(start, end):
+                boot.set_types(self.state, block, block + 1, types.get(block, MOVABLE))
             first = start
             while first < end:
                 last = first
-                while last < end and last not in self.reserved:
+                while last < end and last not in self.reserved and types.get(last) == types.get(first):
                     last += 1
                 if last > first:
                     boot.free_range(self.state, first, last)
-                first = last + 1
+                first = max(last, first + 1)
         self.state.nodes.struct_frame = BLOCK_PAGES  # all of them lie in the first blocks
         self.distances = [[LOCAL]]
 
@@ -207,6 +212,9 @@ class CoreWorld:
         self.state.host[0].watermarks = int(low > 0)
         self.state.host[0].nofragment = int(nofragment)
 
+    def set_min(self, least: int) -> None:
+        self.state.zones.wmark_min = least
+
     def drain(self) -> Result:
         return self.run_on_host(layout.OP_DRAIN)
 
@@ -252,6 +260,7 @@ class CoreWorld:
             "orphans": self.observe_orphans(),
             "deferred": deferred,
             "counters": self.observe_counters(),
+            "boosts": [int(boost) for boost in self.state.zones.boost],
             "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
             "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
             "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
@@ -374,6 +383,10 @@ class CoreWorld:
             "kcompactd": tally[layout.TALLY_KCOMPACTD_RUNS],
             "copied": tally[layout.TALLY_COLLAPSE_COPIED],
             "firmware_copies": tally[layout.TALLY_FIRMWARE_COPIES],
+            "pgscan_kswapd": tally[layout.TALLY_PGSCAN_KSWAPD],
+            "pgsteal_kswapd": tally[layout.TALLY_PGSTEAL_KSWAPD],
+            "pgscan_direct": tally[layout.TALLY_PGSCAN_DIRECT],
+            "pgsteal_direct": tally[layout.TALLY_PGSTEAL_DIRECT],
             "missed_pages": tally[layout.TALLY_NUMA_MISS_PAGES],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

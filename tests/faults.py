@@ -16,6 +16,8 @@ STEPS: Final = 20
 ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
 ORACLE: Final = "tests/test_oracle.py::test_"
 CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
+TYPES: Final = "tests/test_oracle_types.py::test_"
+RECLAIM: Final = "tests/test_oracle_reclaim.py::test_"
 CPUS: Final = "tests/test_oracle_cpus.py::test_"
 DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
 NODES: Final = "tests/test_oracle_nodes.py::test_"
@@ -42,6 +44,34 @@ class Fault:
 
 
 FAULTS: Final = (
+    Fault(
+        "unmovable memory comes from CMA blocks",
+        "buddy.py",
+        "if migratetype == MOVABLE and state.zones[zone].free_cma > 0:",
+        "if state.zones[zone].free_cma > 0:",
+        (f"{TYPES}unmovable_memory_never_gets_cma[core]",),
+    ),
+    Fault(
+        "a CMA block merges with an ordinary one",
+        "buddy.py",
+        "free and other.zone == zone and may_merge(int(other.migratetype), migratetype):",
+        "free and other.zone == zone:",
+        (f"{TYPES}cma_and_ordinary_blocks_do_not_merge[core]",),
+    ),
+    Fault(
+        "kswapd stops at the low watermark",
+        "daemons/reclaim.py",
+        "- (1 << order) >= state.zones[zone].high:",
+        "- (1 << order) >= state.zones[zone].low:",
+        (f"{RECLAIM}kswapd_reclaims_up_to_the_high_watermark[core]",),
+    ),
+    Fault(
+        "reclaim drops what is held",
+        "daemons/reclaim.py",
+        "kind <= highest and folio_busy(state, pfn) == 0",
+        "kind <= highest",
+        (f"{RECLAIM}the_hand_goes_round_and_leaves_what_is_held[core]",),
+    ),
     Fault(
         "an RMP entry is not smashed when a part of it is made shared",
         "hardware/rmp.py",
@@ -80,8 +110,8 @@ FAULTS: Final = (
     Fault(
         "a CPU gives back its newest pages",
         "pcp.py",
-        "pfn = unkeep(state, row, index, True)",
-        "pfn = unkeep(state, row, index, False)",
+        "free_at_once(state, unkeep(state, row, index, True), order)",
+        "free_at_once(state, unkeep(state, row, index, False), order)",
         (f"{CPUS}a_full_list_gives_its_oldest_back[core]",),
     ),
     Fault(
@@ -206,8 +236,8 @@ FAULTS: Final = (
     Fault(
         "two chunks of 2 MiB merge across a zone's border",
         "buddy.py",
-        "other.order == BLOCK_ORDER and other.zone == zone:",
-        "other.order == BLOCK_ORDER:",
+        "free and other.zone == zone and may_merge",
+        "free and may_merge",
         (f"{ALLOCATOR}chunks_do_not_merge_across_zones[core]",),
     ),
     Fault(

@@ -5,24 +5,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from gmemlab.core.layout import (
-    BLOCK_ORDER,
-    NODES_BIND,
-    NODES_INTERLEAVE,
-    NODES_LOCAL,
-    NODES_PREFERRED,
-    NODES_SPREAD,
-    ZONE_DMA32,
-    ZONE_MOVABLE,
-    ZONE_NORMAL,
-)
+from gmemlab.core.layout import BLOCK_ORDER, NODES_SPREAD, ZONE_DMA32, ZONE_MOVABLE, ZONE_NORMAL
 from gmemlab.policy import Policy
 from players import BACKGROUND_PAGES, Players, Setting
 
 # Node 1 is near node 2, node 0 far from both; node 2 has movable memory, too, and node 0 a zone DMA32.
 THREE: Final = [[10, 21, 31], [21, 10, 15], [31, 15, 10]]
 TWO: Final = [[10, 20], [20, 10]]
-MODES: Final = (NODES_LOCAL, NODES_BIND, NODES_PREFERRED, NODES_INTERLEAVE, NODES_SPREAD)
 
 
 def setting_on(nodes: int, policy: Policy) -> Setting:
@@ -72,13 +61,11 @@ class NodePlayers(Players):
         if self.policy.memory == "hugetlb" and self.mounts and random.random() < 0.7:
             self.both("join", random.choice(self.mounts), file)
 
-    def bind(self, random: Random, file: int) -> None:
-        """Another policy for a guest."""
-        mode = random.choice(MODES)
-        nodes = len(self.setting.distances)
-        allowed = random.randrange(1, 1 << nodes) if mode not in (NODES_LOCAL, NODES_SPREAD) else 0
-        self.both("bind", file, mode, allowed, random.randrange(nodes))
+    def bind(self, random: Random, file: int) -> int:
+        """Another policy for a guest, counted."""
+        mode = super().bind(random, file)
         self.seen[f"mode {mode}"] += 1
+        return mode
 
     def step_of_nodes(self, random: Random) -> None:
         """mbind, memory of the host that goes, or pools and mounts."""

@@ -17,6 +17,7 @@ from gmemlab.core.layout import (
     GUEST_TDX,
     HOST,
     KIND_ANON,
+    KIND_CACHE,
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     NODES_LOCAL,
@@ -52,12 +53,18 @@ class OracleHost(OracleMachine):
     The shared side of a two-source file `f` is the file `-f`.
     """
 
-    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
-        self.memory = Memory(zones, reserved_blocks, nr_blocks)
+    def __init__(
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        types: dict[int, int] | None = None,
+    ) -> None:
+        self.memory = Memory(zones, reserved_blocks, nr_blocks, types)
         self.files: dict[int, File] = {}
         self.created = 0
         self.daemons = Daemons()
-        self.memory.short_of = self.daemons.wake
+        self.memory.wake_kcompactd = self.daemons.wake
         self.mounts: list[Mount | None] = []
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -82,6 +89,8 @@ class OracleHost(OracleMachine):
         self.created += 1
         self.files[file.id] = file
         self.daemons.enter(file)
+        if policy.kind == KIND_CACHE:
+            self.memory.reclaim.files.append(file)
         if file.two_sources():
             file.other = File(-file.id, pages, policy.beside(), [(0, pages, 0)])
             self.files[-file.id] = file.other
@@ -111,6 +120,8 @@ class OracleHost(OracleMachine):
 
     def empty(self, file: File) -> None:
         self.daemons.leave(file)
+        if file.policy.kind == KIND_CACHE:
+            self.memory.reclaim.leave(file)
         file.phase = PHASE_TEAR_DOWN
         newest_first = list(reversed(file.holds))
         for hold in sorted(newest_first, key=lambda hold: file.two_sources() and hold.pin):

@@ -3,12 +3,15 @@
 Rules: K18, K19 (mm/page_alloc.c as of 6.18). Index 0 of a list is its head. Frame number = block * 512 + offset.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    CMA,
+    ISOLATE,
     MAX_PAGE_ORDER,
     MOVABLE,
     NR_MIGRATETYPES,
@@ -44,8 +47,17 @@ class Buddy:
         reserved_blocks: set[int],
         nr_blocks: int,
         count_movable: Callable[[int], int],
+        types: dict[int, int] | None = None,
     ) -> None:
         self.zones = [Zone(*zone) for zone in zones]
+        self.minimum = [0] * len(zones)  # the min watermarks, and how far above them (and what is protected) the others lie
+        self.low = [0] * len(zones)
+        self.high = [0] * len(zones)
+        self.boost = [0] * len(zones)
+        self.untold = [False] * len(zones)  # whether kswapd has not been told of the boost
+        self.boost_factor = 15000
+        self.origins: dict[int, int] = {}  # what isolated blocks were
+        self.seen: Counter[str] = Counter()  # how often what tests must meet happened
         self.nr_blocks = nr_blocks
         self.count_movable = count_movable
         self.lists: list[list[list[list[int]]]] = [
@@ -53,6 +65,10 @@ class Buddy:
         ]
         self.chunks: dict[int, int] = {}  # head of every free chunk -> its order
         self.blocktype = [MOVABLE if self.zone_of_block(block) is not None else 0 for block in range(nr_blocks + 1)]
+        for block, mt in (types or {}).items():
+            self.blocktype[block] = mt
+            if mt == ISOLATE:
+                self.origins[block] = MOVABLE
         free = {b for b in range(1, nr_blocks + 1) if b not in reserved_blocks and self.zone_of_block(b) is not None}
         for block in sorted(free):
             if block % 2 == 1 and self.is_pair(block - 1, free):
@@ -60,7 +76,8 @@ class Buddy:
             self.put(block * BLOCK_PAGES, 10 if block % 2 == 0 and self.is_pair(block, free) else 9, tail=True)
 
     def is_pair(self, even: int, free: set[int]) -> bool:
-        return {even, even + 1} <= free and self.zone_of_block(even) == self.zone_of_block(even + 1)
+        alike = even < self.nr_blocks and self.blocktype[even] == self.blocktype[even + 1]
+        return {even, even + 1} <= free and self.zone_of_block(even) == self.zone_of_block(even + 1) and alike
 
     # -- where things are ---------------------------------------------------------------------------------------------
     def zone_of_block(self, block: int) -> int | None:
@@ -75,8 +92,16 @@ class Buddy:
         return zone
 
     def zone_free(self, zone: int) -> int:
-        """Free pages of one zone, counted anew."""
-        return sum(len(pfns) << order for lists in self.lists[zone] for order, pfns in enumerate(lists))
+        """Free pages of one zone, counted anew, but for those that are isolated."""
+        return sum(self.free_of(zone, mt) for mt in range(NR_MIGRATETYPES) if mt != ISOLATE)
+
+    def free_of(self, zone: int, mt: int) -> int:
+        return sum(len(pfns) << order for order, pfns in enumerate(self.lists[zone][mt]))
+
+    def spare(self, zone: int, mt: int) -> int:
+        """What an ordinary allocation may have above the zone's reserve, as its boost raises it."""
+        types = {*FALLBACKS, *([CMA] if mt == MOVABLE else [])}
+        return sum(self.free_of(zone, other) for other in types) - self.zones[zone].reserve - self.boost[zone]
 
     def is_buddy(self, pfn: int, order: int, zone: int) -> bool:
         """Is `pfn` the head of a free chunk of exactly `order` in `zone`?"""
@@ -112,6 +137,18 @@ class Buddy:
                 return self.take_part(self.lists[zone][mt][large][0], order)
         return None
 
+    def own(self, zone: int, order: int, mt: int) -> int | None:
+        """Of the lists of the type; movable memory from CMA where they have none, or before, where that is more than half."""
+        types = [mt]
+        if mt == MOVABLE:
+            types = [CMA, mt] if self.free_of(zone, CMA) > self.zone_free(zone) // 2 else [mt, CMA]
+        for other in types:
+            pfn = self.smallest(zone, order, other)
+            if pfn is not None:
+                self.seen["CMA first" if types[0] == CMA else "CMA last"] += other == CMA
+                return pfn
+        return None
+
     def claim(self, zone: int, order: int, mt: int, least: int = 0) -> int | None:
         """Turn a whole block of another type into ours, from the largest chunk downwards to `least`."""
         for large in range(MAX_PAGE_ORDER, max(order, least) - 1, -1):
@@ -127,6 +164,7 @@ class Buddy:
                     self.blocktype[block] = mt
                 self.put(pfn, large, tail=False)
                 return self.take_part(pfn, order)
+            self.raise_boost(zone)
             if self.claim_block(pfn // BLOCK_PAGES, mt):
                 return self.smallest(zone, order, mt)
         return None
@@ -145,11 +183,53 @@ class Buddy:
             alike = 0
         if free + alike < BLOCK_PAGES // 2:
             return False
+        self.retype(block, mt)
+        return True
+
+    def raise_boost(self, zone: int) -> None:
+        """By a block, up to half more than the high watermark, or a block; not in zones of less than four."""
+        most = (self.minimum[zone] + self.high[zone]) * self.boost_factor // 10_000
+        if most and self.zones[zone].end - self.zones[zone].start >= 4:
+            self.boost[zone] = min(self.boost[zone] + BLOCK_PAGES, max(BLOCK_PAGES, most))
+            self.untold[zone] = True
+            self.seen["boost"] += 1
+
+    def retype(self, block: int, mt: int) -> None:
+        """Another type for a block that is in no free chunk of order 10; what is free in it goes to the tails."""
+        frames = range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)
+        heads = [pfn for pfn in frames if pfn in self.chunks]
         orders = [self.take(pfn) for pfn in heads]
         self.blocktype[block] = mt
         for pfn, order in zip(heads, orders, strict=True):
             self.put(pfn, order, tail=True)
-        return True
+
+    # -- isolation ----------------------------------------------------------------------------------------------------
+    def isolate(self, block: int) -> None:
+        self.origins[block] = self.blocktype[block]
+        self.change(block, ISOLATE)
+
+    def change(self, block: int, mt: int) -> None:
+        pair = (block & ~1) * BLOCK_PAGES
+        if self.chunks.get(pair) == MAX_PAGE_ORDER:
+            self.take(pair)
+            self.blocktype[block] = mt
+            for half in (pair, pair + BLOCK_PAGES):
+                self.free_now(half, BLOCK_ORDER)
+        else:
+            self.retype(block, mt)
+
+    def release(self, block: int) -> None:
+        """No longer isolated. Where the neighbour is free, and is not, the block is freed anew."""
+        mt = self.origins.pop(block)
+        pfn, neighbour = block * BLOCK_PAGES, block ^ 1
+        zone = self.zone_of(pfn)
+        free = self.chunks.get(pfn) == BLOCK_ORDER and self.is_buddy(neighbour * BLOCK_PAGES, BLOCK_ORDER, zone)
+        if free and self.blocktype[neighbour] != ISOLATE:
+            self.take(pfn)
+            self.blocktype[block] = mt
+            self.free_now(pfn, BLOCK_ORDER, tail=True)
+        else:
+            self.change(block, mt)
 
     def steal(self, zone: int, order: int, mt: int) -> int | None:
         for large in range(order, NR_ORDERS):
@@ -169,13 +249,21 @@ class Buddy:
         return alone or self.chunks.get((block & ~1) * BLOCK_PAGES) == MAX_PAGE_ORDER
 
     # -- freeing ------------------------------------------------------------------------------------------------------
-    def free_now(self, pfn: int, order: int) -> None:
-        """Give back 2^order frames; merge with free buddies of the same zone; the type of the freed block wins."""
+    def may_merge(self, block: int, other: int) -> bool:
+        mine, others = self.blocktype[block], self.blocktype[other]
+        return mine == others or (mine in FALLBACKS and others in FALLBACKS)
+
+    def free_now(self, pfn: int, order: int, tail: bool = False) -> None:
+        """Give back 2^order frames; merge with free buddies of the same zone; the type of the freed block wins.
+
+        Blocks of types that do not help each other out do not merge.
+        """
         zone = self.zone_of(pfn)
         mt = self.blocktype[pfn // BLOCK_PAGES]
+        self.seen["freed there"] += mt == ISOLATE
         while order < MAX_PAGE_ORDER:
             buddy = pfn ^ (1 << order)
-            if not self.is_buddy(buddy, order, zone):
+            if not self.is_buddy(buddy, order, zone) or not self.may_merge(pfn // BLOCK_PAGES, buddy // BLOCK_PAGES):
                 break
             self.take(buddy)
             if order >= BLOCK_ORDER:
@@ -186,7 +274,7 @@ class Buddy:
         if order < MAX_PAGE_ORDER - 1:
             combined = pfn & ~(1 << order)
             likely = self.is_buddy(combined ^ (2 << order), order + 1, zone)
-        self.put(pfn, order, tail=likely)
+        self.put(pfn, order, tail=tail or likely)
 
     # -- invariants ---------------------------------------------------------------------------------------------------
     def check(self) -> set[int]:
@@ -205,8 +293,11 @@ class Buddy:
                         for block in {frame // BLOCK_PAGES for frame in (pfn, pfn + (1 << order) - 1)}:
                             assert self.blocktype[block] == mt
                             assert self.zone_of_block(block) == zone
-                        if order < MAX_PAGE_ORDER:
-                            assert not self.is_buddy(pfn ^ (1 << order), order, zone), f"unmerged buddies at {pfn}"
+                        buddy = pfn ^ (1 << order)
+                        if order < MAX_PAGE_ORDER and self.is_buddy(buddy, order, zone):
+                            isolated = ISOLATE in (self.blocktype[pfn // BLOCK_PAGES], self.blocktype[buddy // BLOCK_PAGES])
+                            merge = self.may_merge(pfn // BLOCK_PAGES, buddy // BLOCK_PAGES)
+                            assert isolated or not merge, f"unmerged buddies at {pfn}"
                     listed += len(pfns)
         assert listed == len(self.chunks)
         return frames

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    EFFORT_ONCE,
-    EFFORT_RETRY,
+    CMA,
+    HIGHATOMIC,
+    ISOLATE,
     KIND_ANON,
     MOVABLE,
-    NR_MIGRATETYPES,
-    NR_ORDERS,
-    UNMOVABLE,
 )
 from oracle_contig import move, split
 from oracle_files import File, Folio
 from oracle_memory import Memory
-from oracle_nodes import is_sought_near, wanted
 from oracle_page_alloc import LISTS
 
 CLUSTER = 32
@@ -52,16 +49,16 @@ def score_of_zone(memory: Memory, zone: int) -> int:
     small = sum(
         len(pfns) << order for by_order in memory.buddy.lists[zone] for order, pfns in enumerate(by_order[:BLOCK_ORDER])
     )
-    free = memory.buddy.zone_free(zone)
+    free = memory.buddy.zone_free(zone) + memory.buddy.free_of(zone, ISOLATE)
     return small * 100 // free if free else 0
 
 
 class Compaction:
     """One run over one zone: for an order, or of the whole zone, or of it until its score is down to `enough`."""
 
-    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0) -> None:
+    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0, mt: int = MOVABLE) -> None:
         self.memory, self.buddy = memory, memory.buddy
-        self.zone, self.order, self.enough = zone, order, enough
+        self.zone, self.order, self.enough, self.mt = zone, order, enough, mt
         self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
         self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
         if order < 0 or self.scanners.migrate == 0:
@@ -76,8 +73,7 @@ class Compaction:
         return self.scanners.free // BLOCK_PAGES > self.scanners.migrate // BLOCK_PAGES
 
     def has_chunk(self) -> bool:
-        lists = self.buddy.lists[self.zone]
-        return any(lists[mt][order] for mt in range(NR_MIGRATETYPES) for order in range(self.order, NR_ORDERS))
+        return self.buddy.has_chunk(self.zone, self.order, self.mt)
 
     def run(self) -> str:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
@@ -165,11 +161,12 @@ class Compaction:
             block, pfn = self.scanners.free // BLOCK_PAGES, self.scanners.free
             stop = (block + 1) * BLOCK_PAGES
             small = [p for p in range(block * BLOCK_PAGES, stop) if self.buddy.chunks.get(p, BLOCK_ORDER) < BLOCK_ORDER]
-            if small and self.buddy.blocktype[block] == MOVABLE:
+            if small and self.buddy.blocktype[block] in (MOVABLE, CMA):
                 while wanted > 0 and pfn < stop:
                     size = self.size_at(pfn)
                     if pfn in self.buddy.chunks:
-                        if self.buddy.zone_free(self.zone) - 2 * size < reserve:
+                        kept = self.buddy.free_of(self.zone, HIGHATOMIC)
+                        if self.buddy.zone_free(self.zone) - kept - 2 * size < reserve:
                             self.scanners.free = pfn
                             return
                         self.isolated[self.buddy.take(pfn)].append(pfn)
@@ -198,8 +195,8 @@ def compact(memory: Memory) -> int:
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None) -> bool:
-    """Direct compaction, zone by zone; failures are remembered."""
+def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None, notes: bool = True) -> bool:
+    """Direct compaction, zone by zone; failures are remembered, unless reclaim comes next."""
     for number in memory.buddy.asked(mt, node, allowed):
         if not memory.buddy.suits_compaction(number, order):
             continue
@@ -207,43 +204,14 @@ def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int
         if scanners.passes_over(order):
             continue
         memory.counters["compactions"] += 1
-        outcome = Compaction(memory, number, order).run()
-        if outcome == "met":
+        outcome = Compaction(memory, number, order, mt=mt).run()
+        if outcome == "met" and notes:
             scanners.note_failure(order)
         if outcome == "found":
             scanners.considered = scanners.shift = 0
             scanners.failed = max(scanners.failed, order + 1)
             return True
     return False
-
-
-def alloc_trying(
-    memory: Memory, order: int, mt: int, times: int, node: int, allowed: set[int] | None, file: File | None = None
-) -> int | None:
-    """A chunk, after up to so many compactions; of what the free lists lack for a file, kcompactd of its nodes is told."""
-    pfn = memory.buddy.alloc(order, mt, node, allowed)
-    if pfn is None and file is not None:
-        memory.short_of(file, order, memory.all_nodes() if allowed is None else allowed)
-    for _ in range(times):
-        if pfn is None and compact_for(memory, order, mt, node, allowed):
-            pfn = memory.buddy.alloc(order, mt, node, allowed)
-    return pfn
-
-
-def compactions(file: File, order: int) -> int:
-    """How often memory is compacted for a chunk (K14)."""
-    return 0 if order == 0 else {EFFORT_ONCE: 1, EFFORT_RETRY: 4}.get(file.policy.effort, 0)
-
-
-def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
-    """A chunk for a file, with the effort of its policy, from the nodes of its policy."""
-    times, mt = compactions(file, order), MOVABLE if file.policy.movable else UNMOVABLE
-    node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
-    if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
-        pfn = alloc_trying(memory, order, mt, min(times, 1), node, {node}, file)
-        if pfn is not None or times == 0:
-            return pfn
-    return alloc_trying(memory, order, mt, times, node, allowed, file)
 
 
 def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:

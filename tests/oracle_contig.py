@@ -1,6 +1,6 @@
 """The oracle's 1 GiB pages: a run of blocks that is free, or from which everything can be moved elsewhere (K21)."""
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_ANON, MOVABLE
+from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLATE, KIND_ANON, MOVABLE
 from oracle_files import Folio
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
@@ -24,7 +24,9 @@ def alloc_giga(memory: Memory, node: int = 0, allowed: set[int] | None = None) -
 
 
 def can_empty(memory: Memory, frames: range) -> bool:
-    """Every frame is free, or of an idle, movable folio that is mapped as a whole."""
+    """Every frame is free, or of an idle, movable folio that is mapped as a whole; and no block is CMA, or isolated."""
+    if any(memory.buddy.blocktype[pfn // BLOCK_PAGES] in (CMA, ISOLATE) for pfn in frames[::BLOCK_PAGES]):
+        return False
     lists = memory.buddy.kept().items()
     kept = {pfn: 1 << LISTS[index][0] for (_, _, index), pfns in lists for pfn in pfns}
     pfn = frames.start
@@ -46,50 +48,41 @@ def is_movable(folio: Folio) -> bool:
     return whole and not folio.busy() and folio.file.policy.movable and folio.huge is None
 
 
-def reserve(memory: Memory, frames: range, held: set[int]) -> None:
-    """Nobody gets what is free here."""
-    for pfn in frames:
-        if pfn in memory.buddy.chunks:
-            held.update(range(pfn, pfn + (1 << memory.buddy.take(pfn))))
-
-
 def empty(memory: Memory, frames: range) -> bool:
-    """Move everything out, ascending; where that fails, what is empty by then is free again."""
-    held: set[int] = set()
-    zone = memory.buddy.zone_of(frames.start)
-    memory.buddy.drain_zone(zone)
-    reserve(memory, frames, held)
-    for block in range(frames.start, frames.stop, BLOCK_PAGES):
-        places = list(range(block, block + BLOCK_PAGES))
-        while places:
-            folio = memory.users.get(places.pop(0))
-            if folio is None:
-                continue
-            target = memory.buddy.alloc(folio.order, MOVABLE, memory.buddy.nodes.of_zone[zone])
-            if target is not None:
-                held.update(folio.frames())
-                move(memory, folio, target)
-            elif folio.order == 0:
-                give_back(memory, held)
-                return False
-            else:
-                places = list(range(folio.pfn, block + BLOCK_PAGES))
-                split(memory, folio)
-                memory.buddy.drain_zone(zone)  # zeros are free now
-                reserve(memory, range(block, block + BLOCK_PAGES), held)
-    return True
-
-
-def give_back(memory: Memory, held: set[int]) -> None:
-    """Free what is held; a block of which nothing else is in use is freed as a whole."""
-    for block in sorted({pfn // BLOCK_PAGES for pfn in held}):
-        frames = range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)
-        if held.issuperset(frames):
-            memory.buddy.free_now(frames.start, BLOCK_ORDER)
-            continue
+    """Isolate the blocks and move everything out, ascending; where that fails, all of it is everybody's again."""
+    buddy = memory.buddy
+    blocks = range(frames.start // BLOCK_PAGES, frames.stop // BLOCK_PAGES)
+    for block in blocks:
+        buddy.isolate(block)
+    buddy.drain_zone(buddy.zone_of(frames.start))
+    done = all(empty_block(memory, block) for block in blocks)
+    if done:
         for pfn in frames:
-            if pfn in held:
-                memory.buddy.free_now(pfn, 0)
+            if pfn in buddy.chunks:
+                buddy.take(pfn)
+    for block in blocks:
+        buddy.release(block)
+    return done
+
+
+def empty_block(memory: Memory, block: int) -> bool:
+    """Move every folio out of a block; what finds no room as it is moves in pieces."""
+    places = list(range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES))
+    while places:
+        folio = memory.users.get(places.pop(0))
+        if folio is None:
+            continue
+        target = memory.buddy.alloc(folio.order, MOVABLE, memory.buddy.node_of(folio.pfn))
+        if target is not None:
+            old = folio.pfn
+            move(memory, folio, target)
+            memory.buddy.free(old, folio.order)
+        elif folio.order == 0:
+            return False
+        else:
+            places = list(range(folio.pfn, (block + 1) * BLOCK_PAGES))
+            split(memory, folio)  # zeros are free then
+    return True
 
 
 def split(memory: Memory, folio: Folio) -> None:

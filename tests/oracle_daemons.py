@@ -6,10 +6,7 @@ from typing import Final
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    EFFORT_LIGHT,
-    EFFORT_NONE,
     KIND_ANON,
-    KIND_GUEST_MEMFD,
     MOVABLE,
     REPAIR_COLLAPSE,
     REPAIR_COMPACTION,
@@ -17,7 +14,8 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle_compaction import PROACTIVE, Compaction, Scanners, alloc_trying, most_on, score_of_zone
+from oracle_compaction import PROACTIVE, Compaction, Scanners, most_on, score_of_zone
+from oracle_effort import alloc_with
 from oracle_files import File
 from oracle_memory import Memory
 from oracle_repair import exchange, is_whole
@@ -112,7 +110,7 @@ class Khugepaged:
         reason = self.obstacle(file, base)
         if not reason:
             mt = MOVABLE if file.policy.movable else UNMOVABLE
-            pfn = alloc_trying(memory, BLOCK_ORDER, mt, 1, *most_on(memory, file, base))
+            pfn = alloc_with(memory, BLOCK_ORDER, mt, frozenset({"direct"}), *most_on(memory, file, base))
             reason = "memory" if pfn is None else self.obstacle(file, base)
             if pfn is not None and reason:
                 memory.buddy.free(pfn, BLOCK_ORDER)
@@ -144,10 +142,10 @@ class Kcompactd:
     highest: int = ZONE_MOVABLE
     sleep: int = INTERVAL
 
-    def wake(self, file: File, order: int) -> None:
-        """The free lists did not have a folio of this file."""
+    def wake(self, order: int, highest: int) -> None:
+        """A chunk of this order is wanted, in a zone up to a kind."""
         self.order = max(self.order, order)
-        if not file.policy.movable:
+        if highest < ZONE_MOVABLE:
             self.highest = ZONE_NORMAL
 
     def zones(self, memory: Memory) -> list[int]:
@@ -184,7 +182,7 @@ class Kcompactd:
             scanners = memory.scanners.setdefault(number, Scanners())
             if zone.kind > self.highest or scanners.passes_over(self.order):
                 continue
-            run = Compaction(memory, number, self.order)
+            run = Compaction(memory, number, self.order, mt=UNMOVABLE)
             if run.has_chunk() or not memory.buddy.suits_compaction(number, self.order):
                 continue
             memory.counters["kcompactd"] += 1
@@ -205,13 +203,10 @@ class Daemons:
     kcompactds: list[Kcompactd] = field(default_factory=lambda: [Kcompactd(0)])
     compacted: list[File] = field(default_factory=list)  # whom kcompactd works for
 
-    def wake(self, file: File, order: int, nodes: set[int]) -> None:
-        """The free lists of these nodes did not have a folio of this file."""
-        policy = file.policy
-        tells = policy.effort == EFFORT_LIGHT or (policy.effort != EFFORT_NONE and policy.kind == KIND_GUEST_MEMFD)
-        for daemon in self.kcompactds if order and tells and self.compacted else ():
-            if daemon.node in nodes:
-                daemon.wake(file, order)
+    def wake(self, node: int, order: int, highest: int) -> None:
+        """A chunk of this order is wanted on a node, in a zone up to a kind."""
+        if order and self.compacted:
+            self.kcompactds[node].wake(order, highest)
 
     def kcompactd(self, memory: Memory, milliseconds: int, proactiveness: int) -> int:
         """Time passes for kcompactd of every node; pages moved."""

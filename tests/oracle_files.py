@@ -52,6 +52,10 @@ COUNTERS = (
     "kcompactd",
     "copied",
     "firmware_copies",
+    "pgscan_kswapd",
+    "pgsteal_kswapd",
+    "pgscan_direct",
+    "pgsteal_direct",
     "missed_pages",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
@@ -99,6 +103,7 @@ class Observation(TypedDict):
     orphans: list[int]
     deferred: list[int]
     counters: dict[str, int]
+    boosts: list[int]
     nodes: list[tuple[int, int, int]]
     mounts: list[tuple[int, int]]
     page_states: dict[int, dict[int, tuple[int, int]]]

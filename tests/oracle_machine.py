@@ -70,6 +70,10 @@ class OracleMachine:
         buddy = self.memory.buddy
         buddy.low, buddy.high, buddy.nofragment = [low] * len(buddy.zones), [high] * len(buddy.zones), nofragment
 
+    def set_min(self, least: int) -> None:
+        """The min watermark of all zones, which is part of their reserves."""
+        self.memory.buddy.minimum = [least] * len(self.memory.buddy.zones)
+
     def drain(self) -> tuple[int, int]:
         """All CPUs give back what they keep."""
         self.memory.buddy.drain_all()

@@ -9,14 +9,21 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, U
 from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
 from oracle_nodes import wanted
 from oracle_page_alloc import PageAllocator
+from oracle_reclaim import Reclaim
 from oracle_snp import give_up, make_shared
 
 
 class Memory:
     """Free lists, pools, orphans, and the folio that uses each frame."""
 
-    def __init__(self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int) -> None:
-        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable)
+    def __init__(
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        types: dict[int, int] | None = None,
+    ) -> None:
+        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable, types)
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
@@ -25,7 +32,8 @@ class Memory:
         self.rmp = Rmp()
         self.operations: Counter[tuple[int, int]] = Counter()
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
-        self.short_of: Callable[[File, int, set[int]], None] = lambda file, order, nodes: None  # whom to tell
+        self.wake_kcompactd: Callable[[int, int, int], None] = lambda node, order, highest: None
+        self.reclaim = Reclaim(self)
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
@@ -251,9 +259,11 @@ class Memory:
 
     def restore_structs(self, huge: HugePage, block: int, count: int) -> bool:
         """Allocate `count` frames for page structs of a piece at `block` that HVO had freed (G74); all or none."""
+        from oracle_effort import KERNEL, alloc_with  # which knows of memory
+
         got: list[int] = []
         for _ in range(count):
-            pfn = self.buddy.alloc(0, UNMOVABLE, self.buddy.node_of(block))
+            pfn = alloc_with(self, 0, UNMOVABLE, KERNEL, self.buddy.node_of(block))
             if pfn is None:
                 for frame in reversed(got):
                     self.buddy.free(frame, 0)

@@ -64,6 +64,7 @@ def observe(memory: Memory, files: dict[int, File], mounts: list[Mount | None]) 
         "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
         "deferred": sorted(deferred),
         "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
+        "boosts": list(memory.buddy.boost),
         "nodes": memory.buddy.nodes.observe(),
         "mounts": [(mount.used, mount.kept) for mount in mounts if mount is not None],
         "page_states": {file.id: observe_states(file) for file in files.values()},

@@ -26,7 +26,7 @@ from gmemlab.core.layout import (
     USED,
     ZEROED,
 )
-from oracle_compaction import alloc
+from oracle_effort import alloc
 from oracle_files import File, Folio, HugePage
 from oracle_mapping import forget_inhibit, mend, unmap
 from oracle_memory import Memory

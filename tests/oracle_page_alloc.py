@@ -3,8 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, MOVABLE, NR_ORDERS, ZONE_DMA32, ZONE_NORMAL
-from oracle_buddy import Buddy
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CMA,
+    HIGHATOMIC,
+    ISOLATE,
+    MOVABLE,
+    NR_ORDERS,
+    ZONE_DMA32,
+    ZONE_NORMAL,
+)
+from oracle_buddy import FALLBACKS, Buddy
 from oracle_nodes import Nodes
 
 # A CPU's lists: (order, type). Those of order 9 know only whether memory is movable.
@@ -37,12 +47,16 @@ class PageAllocator(Buddy):
     """A buddy allocator with watermarks above the reserves and, where `cpus` are given, a list of CPUs for each zone."""
 
     def __init__(
-        self, zones: list[tuple[int, int, int, int]], reserved_blocks: set[int], nr_blocks: int, movable: Callable[[int], int]
+        self,
+        zones: list[tuple[int, int, int, int]],
+        reserved_blocks: set[int],
+        nr_blocks: int,
+        movable: Callable[[int], int],
+        types: dict[int, int] | None = None,
     ) -> None:
-        super().__init__(zones, reserved_blocks, nr_blocks, movable)
-        self.low = [0] * len(zones)
-        self.high = [0] * len(zones)
+        super().__init__(zones, reserved_blocks, nr_blocks, movable, types)
         self.below_high = [False] * len(zones)
+        self.reclaiming: set[int] = set()  # zones that kswapd works on
         self.nofragment = False
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
@@ -59,36 +73,130 @@ class PageAllocator(Buddy):
 
     def alloc(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
         """First frame of 2^order contiguous ones, of an allowed node, the nearest first; None where no zone may give them."""
+        pfn = self.alloc_easily(order, mt, node, allowed)
+        return self.alloc_hard(order, mt, node, allowed) if pfn is None and any(self.low) else pfn
+
+    def alloc_easily(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """From above the low watermarks; without mixing types first, where that is to be avoided."""
         numbers = self.asked(mt, node, allowed)
-        if not numbers:
-            return None
-        first = self.nodes.of_zone[numbers[0]]
-        mine = {zone.kind for zone, of in zip(self.zones, self.nodes.of_zone, strict=True) if of == first}
-        careful = self.nofragment and self.zones[numbers[0]].kind == ZONE_NORMAL
-        efforts = [(self.low, BLOCK_ORDER)] if careful and (not self.nodes.several() or ZONE_DMA32 in mine) else []
-        efforts += [(self.low, 0), ([0] * len(self.zones), 0)]
-        for marks, least in efforts:
-            for number in numbers:
-                zone = self.zones[number]
-                if least and self.nodes.of_zone[number] != first:
-                    continue
-                short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order)
-                rest = self.zone_free(number) - (1 << order) - zone.reserve
-                if self.cpus and (short or rest < self.high[number]):
-                    self.below_high[number] = True
-                if short or rest < marks[number]:
-                    continue
-                pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
+        if numbers and self.nofragment and self.zones[numbers[0]].kind == ZONE_NORMAL:
+            first = self.nodes.of_zone[numbers[0]]
+            mine = [number for number in numbers if self.nodes.of_zone[number] == first]
+            kinds = {zone.kind for zone, of in zip(self.zones, self.nodes.of_zone, strict=True) if of == first}
+            if not self.nodes.several() or ZONE_DMA32 in kinds:
+                pfn = self.first_of(mine, order, mt, self.low, BLOCK_ORDER)
                 if pfn is not None:
-                    self.nodes.note(first, self.nodes.of_zone[number], order)
                     return pfn
+        return self.first_of(numbers, order, mt, self.low, 0)
+
+    def alloc_hard(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """From above the min watermarks."""
+        return self.first_of(self.asked(mt, node, allowed), order, mt, [0] * len(self.zones), 0)
+
+    def first_of(self, numbers: list[int], order: int, mt: int, marks: list[int], least: int) -> int | None:
+        """From the first of these zones that is above its mark, and has any."""
+        for number in numbers:
+            short = bool(self.cpus) and order > 0 and not self.has_chunk(number, order, mt)
+            rest = self.spare(number, mt) - (1 << order)
+            if self.cpus and (short or rest < self.high[number]):
+                self.below_high[number] = True
+            if short or rest < marks[number]:
+                continue
+            pfn = self.from_zone(number, order, mt, least if order < BLOCK_ORDER else 0)
+            if pfn is not None:
+                self.nodes.note(self.nodes.of_zone[numbers[0]], self.nodes.of_zone[number], order)
+                return pfn
         return None
 
     def node_of(self, pfn: int) -> int:
         return self.nodes.of_zone[self.zone_of(pfn)]
 
-    def has_chunk(self, zone: int, order: int) -> bool:
-        return any(by_order[large] for by_order in self.lists[zone] for large in range(order, NR_ORDERS))
+    def has_chunk(self, zone: int, order: int, mt: int, atomic: bool = False) -> bool:
+        types = {*FALLBACKS, *([CMA] if mt == MOVABLE else []), *([HIGHATOMIC] if atomic else [])}
+        return any(self.lists[zone][other][large] for other in types for large in range(order, NR_ORDERS))
+
+    # -- those who cannot wait ----------------------------------------------------------------------------------------
+    def alloc_atomic(self, order: int, mt: int, node: int = 0, allowed: set[int] | None = None) -> int | None:
+        """After `easily` was in vain: down to three eighths of the min watermark, and of HIGHATOMIC blocks."""
+        numbers = self.asked(mt, node, allowed)
+        for number in numbers:
+            if not self.is_above_atomic(number, order, mt, self.high[number]):
+                self.below_high[number] = True
+            if self.is_above_atomic(number, order, mt, 0):
+                pfn = self.from_zone_atomic(number, order, mt)
+                if pfn is not None:
+                    self.nodes.note(self.nodes.of_zone[numbers[0]], self.nodes.of_zone[number], order)
+                    return pfn
+        return None
+
+    def is_above_atomic(self, zone: int, order: int, mt: int, above: int) -> bool:
+        if self.cpus and order > 0 and not self.has_chunk(zone, order, mt, True):
+            return False
+        rest = self.zone_free(zone) - (0 if mt == MOVABLE else self.free_of(zone, CMA)) - (1 << order)
+        marks = [self.minimum[zone] + above + self.boost[zone]]
+        if order == 0 and above == 0:
+            marks.append(self.minimum[zone])
+        for mark in marks:
+            half = mark - mark // 2
+            if rest >= half - half // 4 + self.zones[zone].reserve - self.minimum[zone]:
+                return True
+        return False
+
+    def from_zone_atomic(self, zone: int, order: int, mt: int) -> int | None:
+        if order == 0:
+            pfn = self.from_zone(zone, order, mt, 0)
+            if pfn is None:
+                pfn = self.smallest(zone, order, HIGHATOMIC)
+                self.seen["reserve for a base page"] += pfn is not None
+            return pfn
+        if self.keeps(order):
+            cpu = self.cpus[zone][self.cpu]
+            cpu.free_count //= 2
+            index = self.index(order, mt)
+            if cpu.lists[index]:
+                return cpu.lists[index].pop(0)
+            self.batch_size(zone, cpu, order)  # which changes the CPU's limits, though none is taken
+        pfn = self.smallest(zone, order, HIGHATOMIC)
+        self.seen["from the reserve"] += pfn is not None
+        if pfn is None:
+            pfn = self.own(zone, order, mt)
+        if pfn is None:
+            pfn = self.claim(zone, order, mt)
+        if pfn is None:
+            pfn = self.steal(zone, order, mt)
+        if pfn is not None:
+            self.reserve_highatomic(zone, pfn // BLOCK_PAGES)
+        return pfn
+
+    def blocks_highatomic(self, zone: int) -> int:
+        blocks = range(self.zones[zone].start, self.zones[zone].end)
+        return sum(HIGHATOMIC in (self.blocktype[block], self.origins.get(block)) for block in blocks)
+
+    def reserve_highatomic(self, zone: int, block: int) -> None:
+        """Up to a hundredth of the zone, in whole blocks; none in a zone of which that is less."""
+        hundredth = (self.zones[zone].end - self.zones[zone].start) * BLOCK_PAGES // 100
+        most = -(-hundredth // BLOCK_PAGES) if hundredth >= BLOCK_PAGES else 0
+        if self.blocks_highatomic(zone) < most and self.blocktype[block] in FALLBACKS:
+            self.retype(block, HIGHATOMIC)
+            self.seen["reserved"] += 1
+
+    def unreserve_highatomic(self, mt: int, force: bool, node: int = 0, allowed: set[int] | None = None) -> bool:
+        """One block, or two that are one chunk, become of the type; one stays unless forced. Whether anything was free."""
+        for number in self.asked(mt, node, allowed):
+            if self.blocks_highatomic(number) <= (0 if force else 1):
+                continue
+            for order, pfns in enumerate(self.lists[number][HIGHATOMIC]):
+                if pfns:
+                    pfn = pfns[0]
+                    self.seen["given up"] += 1
+                    if order <= BLOCK_ORDER:
+                        self.retype(pfn // BLOCK_PAGES, mt)
+                    else:
+                        self.take(pfn)
+                        self.blocktype[pfn // BLOCK_PAGES] = self.blocktype[pfn // BLOCK_PAGES + 1] = mt
+                        self.put(pfn, order, tail=True)
+                    return True
+        return False
 
     def from_zone(self, zone: int, order: int, mt: int, least: int) -> int | None:
         if self.keeps(order):
@@ -99,7 +207,7 @@ class PageAllocator(Buddy):
                 cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
             if cpu.lists[index]:
                 return cpu.lists[index].pop(0)
-        pfn = self.smallest(zone, order, mt)
+        pfn = self.own(zone, order, mt)
         if pfn is None:
             pfn = self.claim(zone, order, mt, least)
         if pfn is None and least == 0:
@@ -119,7 +227,7 @@ class PageAllocator(Buddy):
         for _ in range(self.batch_size(zone, cpu, order)):
             pfn = None
             if not stealing:
-                pfn = self.smallest(zone, order, mt)
+                pfn = self.own(zone, order, mt)
                 if pfn is None:
                     pfn = self.claim(zone, order, mt, least)
             if pfn is None and least == 0:
@@ -146,13 +254,14 @@ class PageAllocator(Buddy):
     # -- giving back --------------------------------------------------------------------------------------------------
     def free(self, pfn: int, order: int) -> None:
         """To the list of the CPU that works now, or at once."""
-        if not self.keeps(order):
+        mt = self.blocktype[pfn // BLOCK_PAGES]
+        if not self.keeps(order) or mt == ISOLATE:
             self.free_now(pfn, order)
             return
         zone = self.zone_of(pfn)
         cpu = self.cpus[zone][self.cpu]
         cpu.alloc_factor //= 2
-        index = self.index(order, self.blocktype[pfn // BLOCK_PAGES])
+        index = self.index(order, mt if mt in FALLBACKS else MOVABLE)
         cpu.lists[index].insert(0, pfn)
         in_between = 0 < order < BLOCK_ORDER
         many = in_between and cpu.freed_high and cpu.free_count >= cpu.batch + cpu.high_min // 2 and cpu.count() >= cpu.batch
@@ -169,7 +278,7 @@ class PageAllocator(Buddy):
         else:
             pages = max(cpu.batch, min(cpu.free_count, limit - cpu.batch))
         self.give_back(cpu, pages, index)
-        if self.zone_free(zone) - 1 >= self.zones[zone].reserve + self.high[zone]:
+        if self.spare(zone, 0) - 1 >= self.high[zone]:
             self.below_high[zone] = False
 
     def limit(self, zone: int, cpu: Cpu, many: bool) -> int:
@@ -179,6 +288,9 @@ class PageAllocator(Buddy):
         if many:
             cpu.high = max(high - cpu.batch * 2**LARGEST_SHIFT, cpu.high_min)
             return 0
+        if zone in self.reclaiming:
+            cpu.high = max(high - max(cpu.free_count, cpu.batch), cpu.high_min)
+            return min(4 * cpu.batch, cpu.high)
         if cpu.high_min == cpu.high_max:
             return high
         if self.below_high[zone]:
@@ -222,10 +334,9 @@ class PageAllocator(Buddy):
                 self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
-    def suits_compaction(self, zone: int, order: int) -> bool:
+    def suits_compaction(self, zone: int, order: int, above: int = 0) -> bool:
         """Twice the size of what is wanted is free above the min watermark; for orders above 3, above the low one."""
-        mark = self.zones[zone].reserve + (self.low[zone] if order > 3 else 0)
-        return self.zone_free(zone) - (2 << order) >= mark
+        return self.spare(zone, MOVABLE) - (2 << order) >= above + (self.low[zone] if order > 3 else 0)
 
     def kept(self) -> dict[tuple[int, int, int], list[int]]:
         """(zone, CPU, list) -> first frames, head first."""

@@ -3,7 +3,8 @@
 import errno
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
-from oracle_compaction import alloc_trying, compactions, most_on
+from oracle_compaction import most_on
+from oracle_effort import alloc_with, flags_of
 from oracle_files import File
 from oracle_memory import Memory
 from oracle_snp import move_entry
@@ -32,7 +33,7 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
     mt = MOVABLE if file.policy.movable else UNMOVABLE
-    pfn = alloc_trying(memory, BLOCK_ORDER, mt, compactions(file, BLOCK_ORDER), *most_on(memory, file, base), file)
+    pfn = alloc_with(memory, BLOCK_ORDER, mt, flags_of(file.policy, BLOCK_ORDER), *most_on(memory, file, base))
     if pfn is None:
         return errno.ENOMEM
     exchange(memory, file, base, pfn)

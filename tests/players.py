@@ -18,6 +18,11 @@ from gmemlab.core.layout import (
     GUEST_TDX,
     HOST,
     KIND_HOST,
+    NODES_BIND,
+    NODES_INTERLEAVE,
+    NODES_LOCAL,
+    NODES_PREFERRED,
+    NODES_SPREAD,
     PRIVATE,
     SHARED,
     TOUCH,
@@ -122,7 +127,7 @@ def oracle_policy(policy: Policy) -> OraclePolicy:
 
 @dataclass(frozen=True)
 class Setting:
-    """A host to play on: zones, reserved blocks, blocks, sizes of guests, pages in the pool."""
+    """A host to play on: zones, reserved blocks, blocks, sizes of guests, pages in the pool, blocks that are not MOVABLE."""
 
     zones: list[tuple[int, int, int, int]]
     reserved: set[int]
@@ -131,6 +136,7 @@ class Setting:
     pool: tuple[int, int]
     nodes: list[int] = field(default_factory=list)  # of each zone
     distances: list[list[int]] = field(default_factory=lambda: [[10]])
+    types: dict[int, int] | None = None
 
 
 def setting_for(policy: Policy) -> Setting:
@@ -161,16 +167,20 @@ class Players:
     where: Setting | None = None  # by default what suits the policy
 
     def __post_init__(self) -> None:
-        self.setting = self.where or setting_for(self.policy)
-        self.core = CoreWorld(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
-        self.oracle = OracleHost(self.setting.zones, self.setting.reserved, self.setting.nr_blocks)
-        for world in (self.oracle, self.core) if len(self.setting.distances) > 1 else ():
-            world.set_nodes(self.setting.distances, self.setting.nodes)
+        self.setting = setting = self.where or self.host()
+        self.core = CoreWorld(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
+        self.oracle = OracleHost(setting.zones, setting.reserved, setting.nr_blocks, setting.types)
+        for world in (self.oracle, self.core) if len(setting.distances) > 1 else ():
+            world.set_nodes(setting.distances, setting.nodes)
         order, count = self.setting.pool
         if count:
             self.both("grow_pool", order, count, self.policy.hvo == "on")
         for movable in (False, True):
             self.both("create", BACKGROUND_PAGES, BACKGROUND[movable], None)
+
+    def host(self) -> Setting:
+        """What to play on."""
+        return setting_for(self.policy)
 
     def both(self, name: str, *arguments: Any) -> int:
         """Call one operation on both models, compare what it returns, and audit. Returns the errno."""
@@ -187,8 +197,16 @@ class Players:
         self.counts[operation, "fail" if error else "ok"] += 1
         return error
 
-    def give_cpus(self, random: Random) -> None:
-        """CPUs with lists of their own, and watermarks, from here on."""
+    def bind(self, random: Random, file: int) -> int:
+        """Another policy of nodes for a file. Returns its mode."""
+        mode = random.choice((NODES_LOCAL, NODES_BIND, NODES_PREFERRED, NODES_INTERLEAVE, NODES_SPREAD))
+        nodes = len(self.setting.distances)
+        allowed = random.randrange(1, 1 << nodes) if mode not in (NODES_LOCAL, NODES_SPREAD) else 0
+        self.both("bind", file, mode, allowed, random.randrange(nodes))
+        return mode
+
+    def give_cpus(self, random: Random, watermarks: bool = True) -> None:
+        """CPUs with lists of their own, and watermarks where there are none yet, from here on."""
         batch = random.choice((1, 7, 15))
         least = random.choice((4 * batch, 40))
         most = random.choice((least, 4 * least))
@@ -196,7 +214,8 @@ class Players:
         nofragment = random.random() < 0.5
         for world in (self.oracle, self.core):
             world.set_cpus(CPUS, batch, least, most)
-            world.set_watermarks(low, 2 * low, nofragment)
+            if watermarks:
+                world.set_watermarks(low, 2 * low, nofragment)
         self.log.append(f"give_cpus: {batch}, {least}, {most}, {low}, {nofragment}")
 
     def work_of_cpus(self, random: Random) -> None:

@@ -69,6 +69,7 @@ def test_json(machine: Callable[[Path], None], capsys: pytest.CaptureFixture[str
     assert data["summary"] == {
         "free_list_bytes": snapshot.free_pages * 4096,
         "deferred_bytes": 0,
+        "reclaimable_bytes": 0,
         "per_cpu_bytes": 319 * 4096,
         "unusable_index_2m": snapshot.unusable_index(),
         "movable_2m": snapshot.chunks_of(movable=True),

@@ -1,27 +1,32 @@
 """Known answers, worked out by hand: NUMA nodes, their policies, pools of each node, and mounts of hugetlbfs."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
 from gmemlab.core.layout import (
     HOST,
     KIND_ANON,
+    KIND_CACHE,
     KIND_SHMEM,
     NODES_BIND,
     NODES_INTERLEAVE,
     NODES_LOCAL,
     NODES_PREFERRED,
+    NODES_SPREAD,
     PUNCH_DEFER,
     ZONE_DMA32,
     ZONE_NORMAL,
 )
 from node_players import THREE, TWO
 from oracle_files import OraclePolicy
-from world import HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP_IN_PLACE, WORLDS, World, frames, new, world_fixture
+from world import HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP_IN_PLACE, WORLDS, World, count, frames, new, world_fixture
 
 __all__ = ["world_fixture"]
 BLOCK = 512
+CACHE = OraclePolicy(KIND_CACHE, (0,), movable=True)
+MOVABLE_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
 TWO_ZONES = [(1, 9, ZONE_NORMAL, 0), (9, 17, ZONE_NORMAL, 0)]
 
 
@@ -86,8 +91,8 @@ def test_guest_memfd_interleaves_as_it_allocates(pair: World) -> None:
     """`interleave_nodes`: page 9 first, then 4 and 5. A new task begins behind node 0; indexes do not matter."""
     file = new(pair, BLOCK, SMALL_IN_PLACE)
     pair.bind(file, NODES_INTERLEAVE, 0b11, 0)
-    for first, count in ((9, 1), (4, 2)):
-        assert pair.allocate(file, first, count) == (0, count)
+    for first, pages in ((9, 1), (4, 2)):
+        assert pair.allocate(file, first, pages) == (0, pages)
     four, five, nine = (pfn // BLOCK >= 9 for pfn in frames(pair, file))
     assert (nine, four, five) == (True, False, True)
 
@@ -243,3 +248,38 @@ def test_a_mount_limits_and_keeps(pair: World) -> None:
     assert pair.unmount(1) == (0, 0)
     assert pair.observe()["pools"][9][2] == 0
     assert pair.mount(9, -1, 4) == (errno.ENOMEM, 0)
+
+
+def absent(model: World, file: int) -> list[int]:
+    """Pages of a file of 15 blocks that are not there."""
+    there = {index for index, page in model.observe()["files"][file].items() if page[1] >= 0}
+    return sorted(set(range(15 * BLOCK)) - there)
+
+
+def test_each_node_has_reclaim_of_its_own(pair: World) -> None:
+    """`shrink_zones`: 32 pages of each node that the memory may come from, the oldest there, whatever lies on others."""
+    cache, bound, free = new(pair, 15 * BLOCK, CACHE), new(pair, BLOCK, MOVABLE_4K), new(pair, BLOCK, MOVABLE_4K)
+    pair.bind(cache, NODES_SPREAD, 0, 0)
+    assert pair.allocate(cache, 0, 15 * BLOCK) == (0, 15 * BLOCK)
+    pair.bind(bound, NODES_BIND, 2, 0)
+    assert pair.allocate(bound, 0, 32) == (0, 32)
+    assert absent(pair, cache) == list(range(512, 544))
+    assert count(pair, "pgscan_direct") == 32
+    assert pair.allocate(free, 0, 64) == (0, 64)
+    assert absent(pair, cache) == [*range(32), *range(512, 576)]
+    pair.check()
+
+
+def test_kswapd_of_a_node_leaves_the_others_alone(pair: World) -> None:
+    """Each is woken, of the nodes that are allowed; low is 100, high 300. 101 pages are free on node 1, and none on node 0."""
+    cache, bound = new(pair, 15 * BLOCK, CACHE), new(pair, BLOCK, MOVABLE_4K)
+    pair.bind(cache, NODES_SPREAD, 0, 0)
+    pair.allocate(cache, 0, 15 * BLOCK)
+    pair.punch(cache, 3 * 512, 101)
+    pair.set_watermarks(100, 300, False)
+    pair.bind(bound, NODES_BIND, 2, 0)
+    pair.allocate(bound, 0, 1)
+    assert count(pair, "pgsteal_kswapd") == 0
+    pair.allocate(bound, 1, 1)
+    assert absent(pair, cache) == [*range(512, 512 + 7 * 32), *range(3 * 512, 3 * 512 + 101)]
+    pair.check()

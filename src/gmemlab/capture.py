@@ -65,6 +65,7 @@ def _capture(root: Path) -> Snapshot:
         thp=features.read_thp(root),
         hugetlb=features.read_hugetlb_pools(root),
         notes=tuple(notes),
+        reclaimable_pages=memory.file_lists // PAGE_SIZE,
         topology=_read_topology(root),
     )
 

@@ -12,9 +12,9 @@ from gmemlab.policy_sizes import ORDER_1G, ORDER_2M, PAGE, check_pool, check_siz
 
 # Each choice with what it may be; `sizes` and `pool` are checked on their own.
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
-    "memory": ("guest_memfd", "shmem", "anon", "hugetlb", "host"),
+    "memory": ("guest_memfd", "shmem", "anon", "hugetlb", "host", "cache"),
     "source": ("buddy", "pool"),
-    "effort": ("none", "light", "direct-once", "retry"),
+    "effort": ("none", "light", "direct-once", "retry", "atomic"),
     "zone": ("unmovable", "movable"),
     "punch": ("split", "zero", "refuse", "no-op", "defer"),
     "conversion": ("none", "two-sources", "in-place"),
@@ -45,12 +45,13 @@ class Policy:
 
     Attributes:
         name: what it is called in tables.
-        memory: which kernel object holds it: guest_memfd, or ordinary memory (shmem, anon, hugetlb; host: the background).
+        memory: which kernel object holds it: guest_memfd, or ordinary memory (shmem, anon, hugetlb; host, cache: background).
         sizes: bytes of the folios that are tried, largest first.
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
         effort: how hard a huge allocation tries (K14): the free lists (`none`, `light`: what `light` wakes is not modelled),
-            one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). No reclaim.
+            one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
+            cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC).
         zone: unmovable (G54) or movable memory (K15).
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
             free it when its last page goes (anonymous memory, L16).
@@ -251,6 +252,14 @@ def _with_sources(policy: Policy) -> Rules:
             "there is nothing to merge to below 2M",
         ),
         (policy.memory == "hugetlb" and not pooled, "hugetlb memory comes from a pool"),
+        (
+            policy.memory == "cache" and (policy.sizes != (PAGE,) or policy.zone != "movable"),
+            "page cache is movable memory in 4K pages here (large folios of file systems are not modelled)",
+        ),
+        (
+            policy.effort == "atomic" and (policy.memory != "host" or policy.zone == "movable"),
+            "effort=atomic is GFP_ATOMIC, which is for the kernel's own memory: no page of a guest's is allocated with it",
+        ),
         (policy.memory == "hugetlb" and policy.punch != "zero", "a partial punch of hugetlb memory zeroes (L18)"),
         (policy.memory == "anon" and policy.punch != "defer", "a partial punch of anonymous memory is deferred (L16)"),
         (
@@ -294,14 +303,14 @@ def _with_repairs(policy: Policy) -> Rules:
             collapse and policy.unit >= huge and not pooled,
             "memory in 2M pages only has no holes that khugepaged could fill: what is split there merges (repair=merge)",
         ),
-        (collapse and policy.memory == "host", "the host's own memory is no process's that khugepaged could scan"),
+        (collapse and policy.memory in ("host", "cache"), "the host's own memory is no process's that khugepaged could scan"),
         (
             compaction and pooled,
             "a pool takes its huge pages when it grows: nothing that kcompactd wins reaches its guests",
         ),
         (scan and policy.memory == "anon", "the shrinker looks for zeros in anonymous memory as it is (L17)"),
         (
-            scan and policy.memory in ("guest_memfd", "host"),
+            scan and policy.memory in ("guest_memfd", "host", "cache"),
             "zero_scan is for shmem: the host cannot read private memory, and its own has base pages",
         ),
         (scan and policy.memory == "hugetlb", "a part of a hugetlb page is never freed, zeros or not (L18)"),

@@ -106,6 +106,16 @@ def background(movable: bool) -> Policy:
     return Policy(name=f"host-{zone}", memory="host", zone=zone, conversion="none", vmm_punch="none")
 
 
+def page_cache() -> Policy:
+    """Clean page cache of the host's: what was read from files, in 4K pages, which reclaim may drop."""
+    return Policy(name="host-cache", memory="cache", zone="movable", conversion="none", vmm_punch="none")
+
+
+def atomic(size: int) -> Policy:
+    """Kernel memory that is taken where nothing may wait, in pieces of one size: a network driver's buffers."""
+    return Policy(name="host-atomic", memory="host", sizes=(size,), effort="atomic", conversion="none", vmm_punch="none")
+
+
 def shared_side(policy: Policy) -> Policy:
     """The ordinary, anonymous memory beside a two-source guest (K13). Where it has 2M pages, `repair` is for it, too."""
     sizes = (PAGE << ORDER_2M, PAGE) if policy.shared == "thp" else (PAGE,)

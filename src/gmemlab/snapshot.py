@@ -113,8 +113,9 @@ class Snapshot:
     """The free memory of one machine at one time.
 
     ``date`` is UTC in ISO 8601; ``nodes`` counts the NUMA nodes with memory; ``memory_bytes`` is MemTotal; ``notes``
-    says, one sentence each, what could not be read, or was inferred. ``topology`` has all online nodes, or none where
-    the kernel tells nothing of them.
+    says, one sentence each, what could not be read, or was inferred; ``reclaimable_pages`` are those of the page cache on the
+    lists that reclaim takes from (Active(file) and Inactive(file); shmem and mlocked pages are not among them). ``topology``
+    has all online nodes, or none where the kernel tells nothing of them.
     """
 
     format: int = field(default=FORMAT, kw_only=True)
@@ -127,6 +128,7 @@ class Snapshot:
     thp: Thp | None = None
     hugetlb: tuple[HugetlbPool, ...] = ()
     notes: tuple[str, ...] = ()
+    reclaimable_pages: int = 0
     topology: tuple[NodeSnapshot, ...] = ()
 
     @property
@@ -215,6 +217,7 @@ class Snapshot:
 def _check(snapshot: Snapshot) -> None:
     if not snapshot.zones:
         raise UsageError("no zones", key="zones")
+    _at_most(snapshot.reclaimable_pages, sum(zone.present_pages for zone in snapshot.zones), "reclaimable_pages")
     for index, zone in enumerate(snapshot.zones):
         _check_names(zone, f"zones[{index}]")
         _check_sizes(zone, f"zones[{index}]")

@@ -8,7 +8,17 @@ import pytest
 from core_world import CoreWorld
 from gmemlab.core import layout
 from gmemlab.core.audit import RULES, audit
-from gmemlab.core.layout import BLOCK_PAGES, KIND_ANON, KIND_SHMEM, PRIVATE, PUNCH_DEFER, REPAIR_COLLAPSE, REPAIR_COMPACTION
+from gmemlab.core.layout import (
+    BLOCK_PAGES,
+    CMA,
+    KIND_ANON,
+    KIND_CACHE,
+    KIND_SHMEM,
+    PRIVATE,
+    PUNCH_DEFER,
+    REPAIR_COLLAPSE,
+    REPAIR_COMPACTION,
+)
 from gmemlab.core.state import MAX_FILES
 from oracle_files import OraclePolicy
 from world import HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
@@ -218,6 +228,40 @@ def test_each_broken_rule_of_the_cpus_lists_is_named(sound: CoreWorld, rule: int
     assert code == rule, RULES.get(code)
 
 
+def typed() -> CoreWorld:
+    """Page cache in CMA blocks, of which there are most; reclaim's hand stands in it."""
+    world = CoreWorld(*synthetic(16), dict.fromkeys(range(4, 17), CMA))
+    _, cache = world.create(700, OraclePolicy(kind=KIND_CACHE, movable=True))
+    world.create(512, SMALL_IN_PLACE)
+    world.allocate(cache, 0, 100)
+    world.state.nodes[0].lru_file = world.state.daemons[0].lru_head
+    world.check()
+    return world
+
+
+def _cma_block(world: CoreWorld) -> int:
+    return int((world.state.blocks.migratetype == CMA).argmax())
+
+
+TYPE_BREAKERS: list[tuple[int, Breaker]] = [
+    (18, _set("zones", lambda w: 0, "held", lambda n: n + 1)),
+    (18, _set("zones", lambda w: 0, "reserved_highatomic", lambda n: 512)),
+    (18, _set("zones", lambda w: 0, "free_highatomic", lambda n: 1)),
+    (19, _set("blocks", _cma_block, "origin", lambda n: 1)),
+    (34, _set("daemons", lambda w: 0, "lru_head", lambda n: 0)),
+    (34, _set("nodes", lambda w: 0, "lru_file", lambda n: 2)),
+    (34, _set("nodes", lambda w: 0, "lru_dry", lambda n: 1)),
+]
+
+
+@pytest.mark.parametrize(("rule", "breaker"), TYPE_BREAKERS)
+def test_each_broken_rule_of_types_and_reclaim_is_named(rule: int, breaker: Breaker) -> None:
+    world = typed()
+    breaker(world)
+    code, _ = audit(world.state)
+    assert code == rule, RULES.get(code)
+
+
 def with_nodes(world: CoreWorld) -> CoreWorld:
     """A second node that has no memory of its own: the zone stays node 0's. And a mount with a file."""
     world.state.host[0].nr_nodes = 2
@@ -258,7 +302,7 @@ def test_each_broken_rule_of_the_nodes_is_named(sound: CoreWorld, rule: int, bre
 
 
 def test_every_rule_is_shown_to_break() -> None:
-    shown = {rule for rule, _ in BREAKERS + CPU_BREAKERS + NODE_BREAKERS}
+    shown = {rule for rule, _ in BREAKERS + CPU_BREAKERS + TYPE_BREAKERS + NODE_BREAKERS}
     assert set(RULES) - shown == {4, 5, 21, 26, 27, 33}  # by tests of their own, or only where a cheaper rule breaks first
 
 

@@ -7,7 +7,7 @@ from gmemlab.capture import capture
 from gmemlab.core import layout
 from gmemlab.core.run import run
 from gmemlab.errors import UsageError
-from gmemlab.model.cpus import batch_size, low_watermark
+from gmemlab.model.cpus import batch_size, watermarks
 from gmemlab.model.host import Host
 from gmemlab.presets import find
 from hosts import LAZY
@@ -19,11 +19,11 @@ def test_limits_are_those_of_a_machine_of_24_gib() -> None:
     """/proc/zoneinfo of a 6.18 kernel: zone Normal of 5,394,266 pages, 2 CPUs, low watermark 20,163: 63 pages at once."""
     assert batch_size(5394266) == batch_size(772918) == 63
     assert batch_size(3840) == 1
-    assert low_watermark(6 << 18) == 11 * 512 + (6 << 18) // 1000  # watermark_scale_factor: more than a quarter of min
+    assert watermarks([6 << 18])[0][1] == 11 * 512 + (6 << 18) // 1000  # watermark_scale_factor: more than a quarter of min
     host = Host("24G", cpus=2)
     pcp = host.state.pcps[1]
     managed = (24 << 30) // 4096
-    assert (pcp.batch, pcp.high_min, pcp.high_max) == (63, low_watermark(managed) // 2, managed // 8 // 2)
+    assert (pcp.batch, pcp.high_min, pcp.high_max) == (63, watermarks([managed])[0][1] // 2, managed // 8 // 2)
 
 
 def test_snapshots_bring_their_watermarks() -> None:

@@ -3,9 +3,9 @@
 import pytest
 
 from gmemlab.errors import UsageError
-from gmemlab.model.daemons import DaemonSettings
+from gmemlab.model.daemons import LONGEST_TICK, DaemonSettings
 from gmemlab.model.guest import GuestMemory
-from gmemlab.model.host import LONGEST_TICK, Host
+from gmemlab.model.host import Host
 from gmemlab.presets import find
 
 MIB = 1 << 20

@@ -62,7 +62,7 @@ def zone_snapshot(**changes: object) -> ZoneSnapshot:
 def snapshot_of(zone: ZoneSnapshot) -> Snapshot:
     """A machine with that one zone."""
     live = capture()
-    return replace(live, zones=(zone,), notes=(), nodes=1)
+    return replace(live, zones=(zone,), notes=(), nodes=1, reclaimable_pages=0)
 
 
 def free_counts(host: Host) -> dict[str, list[int]]:

@@ -67,6 +67,7 @@ def as_json(snapshot: Snapshot, kvm: Kvm, live: Mapping[str, str]) -> dict[str, 
         "summary": {
             "free_list_bytes": snapshot.free_pages * PAGE_SIZE,
             "deferred_bytes": snapshot.deferred_pages * PAGE_SIZE,
+            "reclaimable_bytes": snapshot.reclaimable_pages * PAGE_SIZE,
             "per_cpu_bytes": sum(zone.pcp_pages for zone in snapshot.zones) * PAGE_SIZE,
             "unusable_index_2m": snapshot.unusable_index(),
             "movable_2m": snapshot.chunks_of(movable=True),
@@ -181,6 +182,8 @@ def _print_summary(screen: Console, snapshot: Snapshot) -> None:
         later = snapshot.deferred_pages >> HUGE_ORDER
         grid.add_row("2M pages later", f"about {later:,} in memory that is not handed out yet")
     grid.add_row("unusable for 2M", share)
+    cached = format_size(snapshot.reclaimable_pages * PAGE_SIZE)
+    grid.add_row("reclaimable", f"{cached} of page cache, which is dropped where memory is short (if it is clean)")
     for node in sorted({zone.node for zone in snapshot.zones}) if snapshot.nodes > 1 else ():
         grid.add_row(f"node {node}", _node_summary(snapshot, node))
     grid.add_row("1G pages", f"at most {snapshot.giga_at_most():,} (free lists do not tell which 4M chunks are adjacent)")

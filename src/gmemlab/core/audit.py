@@ -6,14 +6,16 @@
 from typing import Final
 
 from gmemlab.core import layout
-from gmemlab.core.audit_files import audit_daemons, audit_files, audit_promises
+from gmemlab.core.audit_files import audit_cache, audit_daemons, audit_files, audit_promises
 from gmemlab.core.audit_nodes import audit_nodes, audit_pool
 from gmemlab.core.audit_pcp import audit_cpus
+from gmemlab.core.audit_types import audit_types
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    CMA,
     FRAME_FREE,
     FRAME_ISOLATED,
     FRAME_PCP,
@@ -21,9 +23,12 @@ from gmemlab.core.layout import (
     FRAME_USED,
     FREE,
     GIGA,
+    HIGHATOMIC,
+    ISOLATE,
     MAX_PAGE_ORDER,
     NR_MIGRATETYPES,
     NR_ORDERS,
+    NR_PCPTYPES,
     ORPHAN,
     SPLIT,
     UNIFORM,
@@ -32,7 +37,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import list_index, pfn_of
 from gmemlab.core.mapping import frame_of
 from gmemlab.core.pcp import is_kept_chunk
-from gmemlab.core.state import State
+from gmemlab.core.state import Records, State
 from gmemlab.core.subpools import audit_subpools
 
 RULES: Final = {
@@ -53,6 +58,8 @@ RULES: Final = {
     15: "what a pool has promised differs from what files have of it, or is more than it has",
     16: "a per-CPU list's links or count are broken, or a chunk on it is of another kind, order or zone",
     17: "what lies on per-CPU lists differs from their counts, or from the blocks",
+    18: "free CMA, HIGHATOMIC or isolated pages differ from a zone's lists, or what it reserved or holds back from them",
+    19: "a CMA block holds unmovable memory, or a block that is not isolated remembers another type",
     20: "a file block's counts differ from its pages",
     21: "a page's frame belongs to somebody else",
     22: "a shared page is mapped as private, or a mapped page is absent",
@@ -67,6 +74,7 @@ RULES: Final = {
     31: "a file's policy names no node, or one that the host has not",
     32: "what a mount of hugetlbfs uses or keeps differs from its files, or exceeds its limits",
     33: "page states contradict who owns a page, how the guest maps it, or each other",
+    34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
 }
 
 
@@ -107,18 +115,33 @@ def audit_list(state: State, zone: int, migratetype: int, order: int) -> tuple[i
 
 
 @jit
+def special_pages(record: Records, migratetype: int) -> int:
+    """How many pages of a type that is not everybody's a zone counts as free."""
+    if migratetype == CMA:
+        return int(record.free_cma)
+    return int(record.free_highatomic if migratetype == HIGHATOMIC else record.free_isolated)
+
+
+@jit
 def audit_zone(state: State, zone: int) -> tuple[int, int]:
     """Walk all lists of a zone, and hold them against the blocks."""
     listed = 0
+    record = state.zones[zone]
     for migratetype in range(NR_MIGRATETYPES):
+        pages = 0
         for order in range(NR_ORDERS):
             code, found = audit_list(state, zone, migratetype, order)
             if code:
                 return code, found
-            listed += found << order
-    record = state.zones[zone]
-    if listed != record.free:
+            pages += found << order
+        listed += pages
+        if migratetype >= NR_PCPTYPES and pages != special_pages(record, migratetype):
+            return 18, zone
+    if listed != record.free + record.free_isolated:
         return 3, zone
+    held = record.boost + record.free_highatomic
+    if record.held != held or record.held_fixed != held + record.free_cma:
+        return 18, zone
     counted = 0
     for block in range(int(record.start), int(record.end)):
         if state.blocks[block].kind == FREE:
@@ -228,6 +251,14 @@ def audit_whole_block(state: State, block: int) -> int:
 
 
 @jit
+def may_merge(record: Records, other: Records) -> bool:
+    """Whether two free blocks should have merged. Isolated ones, moved to their list one by one, need not."""
+    if record.migratetype == other.migratetype:
+        return bool(record.migratetype != ISOLATE)
+    return bool(record.migratetype < NR_PCPTYPES and other.migratetype < NR_PCPTYPES)
+
+
+@jit
 def audit_blocks(state: State) -> tuple[int, int]:
     """Check every block by its kind."""
     for block in range(1, int(state.host[0].nr_blocks) + 1):
@@ -242,7 +273,7 @@ def audit_blocks(state: State) -> tuple[int, int]:
         elif record.kind == FREE and record.order == BLOCK_ORDER and block & 1 == 0:
             other = state.blocks[min(block + 1, int(state.host[0].nr_blocks))]
             if block < state.host[0].nr_blocks and other.kind == FREE and other.order == BLOCK_ORDER:
-                code = 5 if other.zone == record.zone else 0
+                code = 5 if other.zone == record.zone and may_merge(record, other) else 0
         elif record.kind == FREE and record.order == MAX_PAGE_ORDER:
             code = 2 if state.blocks[block + 1].kind != FREE else 0
         if code:
@@ -300,9 +331,13 @@ def audit(state: State) -> tuple[int, int]:
     if code == 0:
         code, place = audit_subpools(state)
     if code == 0:
+        code, place = audit_types(state)
+    if code == 0:
         code, place = audit_holds(state)
     if code == 0:
         code, place = audit_files(state)
     if code == 0:
         code, place = audit_daemons(state)
+    if code == 0:
+        code, place = audit_cache(state)
     return code, place

@@ -9,6 +9,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     FRAME_USED,
     HUGE_MAPPED,
+    KIND_CACHE,
     KIND_HUGETLB,
     NR_FOLIO_ORDERS,
     PROMISED,
@@ -23,6 +24,8 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
+from gmemlab.core.mapping import frame_of
+from gmemlab.core.nodes import node_of
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
 from gmemlab.core.subpools import kept_by_subpools
@@ -192,6 +195,56 @@ def audit_daemons(state: State) -> tuple[int, int]:
     listed = scanned == 0 and before == daemons.tail
     cursor = daemons.file == 0 or (state.files[daemons.file].alive and daemons.page <= state.files[daemons.file].pages)
     return (0, 0) if listed and cursor and compacted == daemons.nr_compacted else (28, 0)
+
+
+@jit
+def cache_on_node(state: State, file: int, node: int) -> bool:
+    """Whether a page of a file lies on a node."""
+    for index in range(int(state.files[file].pages)):
+        row = int(state.files[file].first_block) + (index >> BLOCK_ORDER)
+        pfn = frame_of(state, row, index) if state.file_blocks[row].nr_present else 0
+        if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
+            return True
+    return False
+
+
+@jit
+def audit_hand(state: State, node: int) -> bool:
+    """Whether the hand of a node's reclaim stands in a file of page cache, and what it calls dry has nothing of this node."""
+    record = state.nodes[node]
+    hand = int(record.lru_file)
+    if hand and (not state.files[hand].alive or state.files[hand].kind != KIND_CACHE):
+        return False
+    file = int(state.daemons[0].lru_head) if record.lru_dry else 0
+    while file:
+        if cache_on_node(state, file, node):
+            return False
+        file = int(state.files[file].scan_next)
+    return True
+
+
+@jit
+def audit_cache(state: State) -> tuple[int, int]:
+    """Hold the list of page cache against the files, and what reclaim remembers of it."""
+    daemons = state.daemons[0]
+    listed = 0
+    for file in range(1, int(state.host[0].next_file)):
+        listed += 1 if state.files[file].alive and state.files[file].kind == KIND_CACHE else 0
+    before = 0
+    file = int(daemons.lru_head)
+    while file and listed >= 0:
+        record = state.files[file]
+        if record.scan_prev != before or not record.alive or record.kind != KIND_CACHE:
+            return 34, file
+        listed -= 1
+        before = file
+        file = int(record.scan_next)
+    if listed or before != daemons.lru_tail:
+        return 34, 0
+    for node in range(int(state.host[0].nr_nodes)):
+        if not audit_hand(state, node):
+            return 34, node
+    return 0, 0
 
 
 @jit

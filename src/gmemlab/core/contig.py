@@ -1,20 +1,21 @@
 """A run of 512 blocks for a 1 GiB page: one that is free, or from which all that is there can be moved (`alloc_contig_pages`).
 
 As in 6.18: one frame that cannot move anywhere in it defeats a run (K21): unmovable, pinned, of a folio that is mapped in
-part, or a huge page of a pool (7.3 tries a second time, and moves those of 2 MiB). While a run is emptied, nobody gets what is
-free in it, or becomes so: its frames are reserved, where Linux isolates its blocks.
+part, or a huge page of a pool (7.3 tries a second time, and moves those of 2 MiB); and so does a CMA block, which is for
+`cma_alloc` alone, or one that somebody else has isolated (`has_unmovable_pages`, `set_migratetype_isolate`). While a run is
+emptied, its blocks are isolated.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import free_block, free_chunk
-from gmemlab.core.frames import clear_frames, open_block, own_block
+from gmemlab.core.daemons.register import note_cache
+from gmemlab.core.frames import open_block, own_block
+from gmemlab.core.isolation import isolate_block, release_block, take_isolated_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    CMA,
     FRAME_DEFERRED,
-    FRAME_FREE,
-    FRAME_RESERVED,
     FRAME_USED,
     FREE,
     GIGA_BLOCKS,
@@ -27,12 +28,13 @@ from gmemlab.core.layout import (
     UNIFORM,
     WHOLE,
 )
-from gmemlab.core.lists import drop_frame_slab, list_index, remove_block, remove_frame, slot_of
+from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row
 from gmemlab.core.migrate import move_backing, move_frames, split_source
 from gmemlab.core.nodes import alloc_near, may_serve, node_of, zone_at
 from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.operations.split import split_block
+from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone, kept_in_block
 from gmemlab.core.state import State
@@ -40,9 +42,9 @@ from gmemlab.core.state import State
 
 @jit
 def run_is_free(state: State, first: int) -> bool:
-    """Whether the 512 blocks from `first` on are all free."""
+    """Whether the 512 blocks from `first` on are all free, and none is kept for others."""
     for block in range(first, first + GIGA_BLOCKS):
-        if state.blocks[block].kind != FREE:
+        if state.blocks[block].kind != FREE or state.blocks[block].migratetype >= CMA:
             return False
     return True
 
@@ -51,6 +53,8 @@ def run_is_free(state: State, first: int) -> bool:
 def is_emptiable(state: State, block: int) -> bool:
     """Whether all frames of a block are free, or of idle, movable folios that are mapped as a whole."""
     record = state.blocks[block]
+    if record.migratetype >= CMA:
+        return False
     if record.kind == FREE:
         return True
     if record.kind == UNIFORM or record.kind == WHOLE:
@@ -85,42 +89,6 @@ def run_is_emptiable(state: State, first: int) -> bool:
 
 
 @jit
-def reserve_free(state: State, zone: int, block: int) -> None:
-    """Take what is free in a block off the free lists, and reserve its frames."""
-    record = state.blocks[block]
-    migratetype = int(record.migratetype)
-    if record.kind == FREE:
-        order = int(record.order)
-        if order >= BLOCK_ORDER:
-            remove_block(state, list_index(zone, migratetype, order), block)
-            for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
-                own_block(state, piece, RESERVED, 0, 0, 0)
-                state.zones[zone].free -= BLOCK_PAGES
-        return
-    if record.kind != SPLIT:
-        return
-    base = int(record.detail) * BLOCK_PAGES
-    offset = 0
-    while offset < BLOCK_PAGES:
-        order = int(state.frames[base + offset].order)
-        if state.frames[base + offset].kind == FRAME_FREE:
-            remove_frame(state, list_index(zone, migratetype, order), base + offset)
-            for slot in range(base + offset, base + offset + (1 << order)):
-                state.frames[slot].kind = FRAME_RESERVED
-        offset += 1 << order
-    state.zones[zone].free -= record.nr_free
-    record.nr_free = 0
-
-
-@jit
-def reserve_freed(state: State, block: int) -> None:
-    """Reserve what a split freed in a block that is emptied: zeros of anonymous memory. No CPU keeps it, either."""
-    zone = int(state.blocks[block].zone)
-    drain_zone(state, zone)
-    reserve_free(state, zone, block)
-
-
-@jit
 def move_whole(state: State, block: int) -> None:
     """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here."""
     record = state.blocks[block]
@@ -129,13 +97,12 @@ def move_whole(state: State, block: int) -> None:
     if target == 0:
         if state.files[owner].kind == KIND_ANON:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
-            reserve_freed(state, block)
         else:
             split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
-    own_block(state, block, RESERVED, 0, 0, 0)
     move_backing(state, block_row(state, owner, index << BLOCK_ORDER), target)
+    free_pages(state, block << BLOCK_ORDER, BLOCK_ORDER)
 
 
 @jit
@@ -143,7 +110,7 @@ def move_small(state: State, block: int) -> bool:
     """Move all folios below order 9 out of a split block, ascending. False where no frames are to be had for one."""
     base = int(state.blocks[block].detail) * BLOCK_PAGES
     offset = 0
-    while offset < BLOCK_PAGES and state.blocks[block].kind == SPLIT:  # else all of it was zeros, and freed
+    while offset < BLOCK_PAGES and state.blocks[block].kind == SPLIT:  # else all of it is free by now
         frame = state.frames[base + offset]
         order = int(frame.order)
         pfn = (block << BLOCK_ORDER) + offset
@@ -152,13 +119,12 @@ def move_small(state: State, block: int) -> bool:
             continue
         target = alloc_near(state, order, MOVABLE, node_of(state, block), 0)
         if target:
+            note_cache(state, int(frame.owner))  # which may come to another node
             move_frames(state, pfn, slot_of(state, target))
-            for slot in range(base + offset, base + offset + (1 << order)):
-                state.frames[slot].kind = FRAME_RESERVED
+            free_pages(state, pfn, order)
             offset += 1 << order
         elif order:
             split_source(state, pfn, order)
-            reserve_freed(state, block)
         else:
             return False
     return True
@@ -166,48 +132,40 @@ def move_small(state: State, block: int) -> bool:
 
 @jit
 def empty_block(state: State, block: int) -> bool:
-    """Move everything out of a block, and reserve all of it."""
+    """Move everything out of a block, so that all of it is free. False where memory is short."""
     if state.blocks[block].kind == WHOLE:
         move_whole(state, block)
     if state.blocks[block].kind == UNIFORM:
         open_block(state, block)
-    if state.blocks[block].kind == SPLIT and not move_small(state, block):
-        return False
-    if state.blocks[block].kind == SPLIT:
-        clear_frames(state, int(state.blocks[block].detail) * BLOCK_PAGES, BLOCK_ORDER)
-        drop_frame_slab(state, block)
-        own_block(state, block, RESERVED, 0, 0, 0)
-    return True
+    return bool(state.blocks[block].kind != SPLIT or move_small(state, block))
 
 
 @jit
-def undo_run(state: State, first: int) -> None:
-    """Free what was reserved of a run."""
+def take_empty(state: State, first: int) -> None:
+    """Take a run whose blocks are all isolated and free (`isolate_freepages_range`); they have their types again then."""
     for block in range(first, first + GIGA_BLOCKS):
-        if state.blocks[block].kind == RESERVED:
-            free_block(state, block)
-        for offset in range(BLOCK_PAGES):
-            if state.blocks[block].kind != SPLIT:
-                break
-            slot = int(state.blocks[block].detail) * BLOCK_PAGES + offset
-            if state.frames[slot].kind == FRAME_RESERVED:
-                clear_frames(state, slot, 0)
-                free_chunk(state, (block << BLOCK_ORDER) + offset, 0)
+        if state.blocks[block].order >= BLOCK_ORDER:
+            take_isolated_block(state, block)
+    for block in range(first, first + GIGA_BLOCKS):
+        own_block(state, block, RESERVED, 0, 0, 0)
+        release_block(state, block)
 
 
 @part
 def take_run(state: State, zone: int, first: int) -> bool:
-    """Empty a run that can be emptied, and take it off the free lists; False, and all free again, where memory is short.
+    """Empty a run that can be emptied, and take it off the free lists; False where memory is short (`alloc_contig_range`).
 
-    The CPUs give back what they keep of the zone before.
+    What was free or became so is everybody's again then. The CPUs give back what they keep of the zone before.
     """
+    for block in range(first, first + GIGA_BLOCKS):
+        isolate_block(state, block)
     drain_zone(state, zone)
     for block in range(first, first + GIGA_BLOCKS):
-        reserve_free(state, zone, block)
-    for block in range(first, first + GIGA_BLOCKS):
-        if state.blocks[block].kind != RESERVED and not empty_block(state, block):
-            undo_run(state, first)
+        if not empty_block(state, block):
+            for isolated in range(first, first + GIGA_BLOCKS):
+                release_block(state, isolated)
             return False
+    take_empty(state, first)
     return True
 
 

@@ -8,8 +8,11 @@ from gmemlab.core import layout
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
-    EFFORT_ONCE,
-    EFFORT_RETRY,
+    GFP_DIRECT,
+    GFP_HIGH,
+    GFP_KSWAPD,
+    GFP_NORETRY,
+    GFP_RETRY_MAYFAIL,
     KIND_GUEST_MEMFD,
     MERGE_EAGER,
     MOVABLE,
@@ -27,9 +30,6 @@ PART_STALE = 2  # the part keeps its contents and stays charged
 PART_DROP = 3  # the whole folio leaves the file
 PART_KEEP = 4  # nothing
 PART_DEFER = 5  # the part is unmapped; its frames stay with the folio
-
-
-COMPACTIONS_OF_RETRY = 4  # should_compact_retry(), 6.18: 16, and a quarter of that for orders above 3
 
 
 @jit
@@ -54,28 +54,28 @@ def migratetype(policy: Records) -> int:
 
 
 @jit
-def compactions(policy: Records, order: int) -> int:
-    """How often an allocation of this order that found nothing has memory compacted before it gives up (K14)."""
-    if order == 0 or policy.effort < EFFORT_ONCE:
-        return 0
-    return COMPACTIONS_OF_RETRY if policy.effort == EFFORT_RETRY else 1
+def gfp(policy: Records, kind: int, order: int) -> int:
+    """What an allocation of this order does that the free lists above the low watermarks cannot serve (GFP_*, K14).
 
-
-@jit
-def khugepaged_compactions() -> int:
-    """The same for khugepaged's huge page (`alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1)."""
-    return 1
-
-
-@jit
-def wakes_kcompactd(policy: Records, kind: int, order: int) -> bool:
-    """Whether a folio that the free lists do not have wakes kcompactd: __GFP_KSWAPD_RECLAIM.
-
-    GFP_HIGHUSER has it, as guest_memfd's memory (K14), GFP_TRANSHUGE has not: of ordinary memory only what `defer` asks for.
+    Base pages always have memory reclaimed, but for those that cannot wait. For larger folios GFP_HIGHUSER, as guest_memfd's
+    memory, wakes kswapd, GFP_TRANSHUGE does not: of ordinary memory only what `defer` asks for does.
     """
-    if order == 0 or policy.effort == layout.EFFORT_NONE:
-        return False
-    return bool(kind == KIND_GUEST_MEMFD or policy.effort == layout.EFFORT_LIGHT)
+    if policy.effort == layout.EFFORT_ATOMIC:
+        return GFP_KSWAPD | GFP_HIGH
+    if order == 0:
+        return GFP_KSWAPD | GFP_DIRECT
+    if policy.effort == layout.EFFORT_NONE:
+        return 0
+    told = GFP_KSWAPD if kind == KIND_GUEST_MEMFD or policy.effort == layout.EFFORT_LIGHT else 0
+    if policy.effort == layout.EFFORT_LIGHT:
+        return told
+    return told | GFP_DIRECT | (GFP_RETRY_MAYFAIL if policy.effort == layout.EFFORT_RETRY else GFP_NORETRY)
+
+
+@jit
+def khugepaged_gfp() -> int:
+    """The same for khugepaged's huge page (`alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1)."""
+    return GFP_DIRECT | GFP_NORETRY
 
 
 @jit

@@ -1,28 +1,116 @@
-"""Allocations that have memory compacted before they give up (K14): the effort of a policy."""
+"""What an allocation does before it gives up, or goes without (K14): the effort of a policy."""
 
 from gmemlab.core import decisions
 from gmemlab.core.daemons.compaction import compact_for
-from gmemlab.core.daemons.kcompactd import wake
+from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, wake_all_kswapds
 from gmemlab.core.frames import own_folio
-from gmemlab.core.layout import EFFORT_ONCE
+from gmemlab.core.highatomic import alloc_atomic, unreserve
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import (
+    COSTLY_ORDER,
+    GFP_DIRECT,
+    GFP_HIGH,
+    GFP_KSWAPD,
+    GFP_NORETRY,
+    GFP_RETRY_MAYFAIL,
+    MOVABLE,
+)
 from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
-from gmemlab.core.nodes import alloc_near
+from gmemlab.core.nodes import alloc_easily_near, alloc_hard, alloc_near
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
+COMPACTIONS_OF_RETRY = 4  # should_compact_retry(), 6.18: 16, and a quarter of that for orders above 3
+MAX_RECLAIM_RETRIES = 16
+
+
+@jit
+def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """What direct compaction wins, where there is no page cache to reclaim between two tries; then HIGHATOMIC blocks go.
+
+    Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
+    """
+    pfn = 0
+    for _ in range(COMPACTIONS_OF_RETRY if gfp & GFP_RETRY_MAYFAIL else 1):
+        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
+            pfn = alloc_near(state, order, migratetype, node, allowed)
+    if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
+    return pfn
+
+
+@jit
+def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as reclaim drops anything.
+
+    What is costly, or unmovable, has memory compacted before, too.
+    """
+    before = order > COSTLY_ORDER or migratetype != MOVABLE
+    if before and compact_for(state, order, migratetype, False, node, allowed):
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
+        if pfn:
+            return pfn
+    for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
+        pfn, progress = alloc_reclaiming(state, order, migratetype, node, allowed)
+        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
+            pfn = alloc_hard(state, order, migratetype, node, allowed)
+        if pfn:
+            return pfn
+        if progress == 0:
+            break
+    if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
+        return alloc_hard(state, order, migratetype, node, allowed)
+    return 0
+
 
 @part
-def alloc_trying(state: State, order: int, migratetype: int, compactions: int, wakes: bool, node: int, allowed: int) -> int:
-    """Allocate from the free lists, or after up to so many direct compactions. Returns the first frame, or 0.
+def alloc_slowly(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """Go on where no zone is above its low watermark, as `gfp` (GFP_*) allows (`__alloc_pages_slowpath`).
 
-    With `wakes`, kcompactd of every allowed node is told first that the free lists had none (`wake_all_kswapds`).
+    kswapd of every allowed node is told first. Returns the first frame, or 0.
     """
-    pfn = alloc_near(state, order, migratetype, node, allowed)
-    if pfn == 0 and wakes:
-        wake(state, order, migratetype, allowed)
-    for _ in range(compactions):
-        if pfn == 0 and compact_for(state, order, migratetype, node, allowed):
-            pfn = alloc_near(state, order, migratetype, node, allowed)
+    if order == 0 and gfp & GFP_DIRECT:
+        return alloc_page_slowly(state, migratetype, gfp, node, allowed)
+    if gfp & GFP_KSWAPD:
+        wake_all_kswapds(state, order, migratetype, gfp, node, allowed)
+    pfn = 0
+    if gfp & GFP_HIGH:
+        pfn = alloc_atomic(state, order, migratetype, node, allowed)
+    elif state.host[0].watermarks:
+        pfn = alloc_hard(state, order, migratetype, node, allowed)
+    if pfn == 0 and gfp & GFP_DIRECT:
+        if state.daemons[0].lru_head:
+            pfn = alloc_in_turns(state, order, migratetype, gfp, node, allowed)
+        else:
+            pfn = alloc_compacting(state, order, migratetype, gfp, node, allowed)
+    if state.host[0].calls_kswapd:
+        call_kswapd(state, gfp)
+    return pfn
+
+
+@part
+def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """Allocate from the free lists, or by what `gfp` allows. Returns the first frame, or 0."""
+    pfn = alloc_easily_near(state, order, migratetype, node, allowed)
+    if pfn == 0:
+        return alloc_slowly(state, order, migratetype, gfp, node, allowed)
+    if state.host[0].calls_kswapd:
+        call_kswapd(state, gfp)
+    return pfn
+
+
+@part
+def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
+    """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
+    policy = state.policies[state.files[file].policy]
+    gfp = decisions.gfp(policy, int(state.files[file].kind), 0)
+    migratetype = decisions.migratetype(policy)
+    if state.host[0].nr_nodes > 1:
+        node, allowed = wanted_nodes(state, file, index, 0)
+        return alloc_trying(state, 0, migratetype, gfp, node, allowed)
+    if pfn == 0:
+        return alloc_slowly(state, 0, migratetype, gfp, 0, 0)
+    call_kswapd(state, gfp)
     return pfn
 
 
@@ -35,17 +123,17 @@ def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     """
     record = state.files[owner]
     policy = state.policies[record.policy]
+    gfp = decisions.gfp(policy, int(record.kind), order)
     migratetype = decisions.migratetype(policy)
-    wakes = decisions.wakes_kcompactd(policy, int(record.kind), order)
-    compactions = decisions.compactions(policy, order)
     node, allowed = wanted_nodes(state, owner, index, order)
     pfn = 0
     anywhere = True
     if state.host[0].nr_nodes > 1 and tries_wanted_first(state, owner, order, node, allowed):
-        pfn = alloc_trying(state, order, migratetype, min(compactions, 1), wakes, node, 1 << node)
-        anywhere = pfn == 0 and policy.effort >= EFFORT_ONCE
+        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_NORETRY
+        pfn = alloc_trying(state, order, migratetype, once, node, 1 << node)
+        anywhere = pfn == 0 and gfp & GFP_DIRECT != 0
     if anywhere:
-        pfn = alloc_trying(state, order, migratetype, compactions, wakes, node, allowed)
+        pfn = alloc_trying(state, order, migratetype, gfp, node, allowed)
     if pfn:
         own_folio(state, pfn, order, owner, index)
     return pfn

@@ -25,11 +25,15 @@ NR_FOLIO_ORDERS: Final = 19
 UNMOVABLE: Final = 0
 MOVABLE: Final = 1
 RECLAIMABLE: Final = 2
-NR_MIGRATETYPES: Final = 3
+NR_PCPTYPES: Final = 3  # MIGRATE_PCPTYPES: these have lists of the CPUs, claim blocks of each other, and merge with each other
+HIGHATOMIC: Final = 3  # kept for high-order allocations that cannot wait
+CMA: Final = 4  # for movable memory only; never changes its type
+ISOLATE: Final = 5  # nobody gets what is free here
+NR_MIGRATETYPES: Final = 6
 
 # -- per-CPU lists (include/linux/mmzone.h) ---------------------------------------------------------------------------------
 COSTLY_ORDER: Final = 3  # PAGE_ALLOC_COSTLY_ORDER: chunks up to here have lists, one for each migratetype and order
-NR_LOWORDER_PCP_LISTS: Final = NR_MIGRATETYPES * (COSTLY_ORDER + 1)
+NR_LOWORDER_PCP_LISTS: Final = NR_PCPTYPES * (COSTLY_ORDER + 1)
 NR_PCP_LISTS: Final = NR_LOWORDER_PCP_LISTS + 2  # and chunks of order 9: one for movable memory, one for all other
 PCP_BATCH_SCALE_MAX: Final = 5  # CONFIG_PCP_BATCH_SCALE_MAX
 MAX_CPUS: Final = 512
@@ -58,7 +62,7 @@ UNIFORM: Final = 3  # 512 base pages of one file, ascending
 SPLIT: Final = 4  # frame details say
 GIGA: Final = 5  # one 512th of a 1 GiB folio of one file
 POOL: Final = 6  # (part of) an idle huge page of a hugetlb pool
-RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator; or of a run that is emptied
+RESERVED: Final = 7  # taken at boot: page structs, or memory outside the buddy allocator; or just now, by nobody yet
 ORPHAN: Final = 8  # an order-9 or 1 GiB folio that left its file while pinned; free as soon as the last pin goes
 PCP: Final = 9  # an order-9 chunk on a CPU's list
 
@@ -68,7 +72,7 @@ FRAME_FREE: Final = 1  # head of a free chunk
 FRAME_USED: Final = 2  # page of a file's folio
 FRAME_ORPHAN: Final = 3  # left its file while pinned; free as soon as the last pin goes
 FRAME_VMEMMAP: Final = 4  # holds page structs that HVO had given back
-FRAME_RESERVED: Final = 5  # taken at boot, or of a run that is emptied
+FRAME_RESERVED: Final = 5  # taken at boot
 FRAME_DEFERRED: Final = 6  # unmapped part of an anonymous folio that is freed only as a whole (L16)
 FRAME_ISOLATED: Final = 7  # head of a chunk that compaction took off the free lists, while it runs
 FRAME_PCP: Final = 8  # head of a chunk on a CPU's list
@@ -94,6 +98,13 @@ EFFORT_NONE: Final = 0
 EFFORT_LIGHT: Final = 1
 EFFORT_ONCE: Final = 2
 EFFORT_RETRY: Final = 3
+EFFORT_ATOMIC: Final = 4
+# What an allocation may do besides looking at the free lists (gfp_t): bits.
+GFP_KSWAPD: Final = 1  # __GFP_KSWAPD_RECLAIM: have memory freed and compacted in the background
+GFP_DIRECT: Final = 2  # __GFP_DIRECT_RECLAIM: do so itself, and wait
+GFP_NORETRY: Final = 4  # once
+GFP_RETRY_MAYFAIL: Final = 8  # as long as that promises something, for orders above 3, too
+GFP_HIGH: Final = 16  # take of the reserves
 SOURCE_BUDDY: Final = 0
 SOURCE_POOL: Final = 1
 PUNCH_SPLIT: Final = 0
@@ -122,7 +133,8 @@ KIND_GUEST_MEMFD: Final = 0
 KIND_SHMEM: Final = 1
 KIND_ANON: Final = 2
 KIND_HUGETLB: Final = 3
-KIND_HOST: Final = 4  # the host's own memory: kernel, page cache, other processes
+KIND_HOST: Final = 4  # the host's own memory: kernel, other processes
+KIND_CACHE: Final = 5  # clean page cache of the host's, which reclaim may drop
 
 # -- access kinds and accept sizes ----------------------------------------------------------------------------------------
 PRIVATE: Final = 0
@@ -265,7 +277,13 @@ TALLY_FULL_SCANS: Final = TALLY_COLLAPSE_COPIED + 2  # khugepaged came to the en
 TALLY_NUMA_HIT: Final = TALLY_COLLAPSE_COPIED + 3  # allocations that got their node; on hosts of several nodes
 TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
 TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
-TALLY_HARDWARE: Final = TALLY_NUMA_MISS_PAGES + 1  # + operation (`hardware`) * NR_PHASES + phase
+TALLY_PGSCAN_KSWAPD: Final = TALLY_NUMA_MISS_PAGES + 1  # pages of the page cache that kswapd looked at
+TALLY_PGSTEAL_KSWAPD: Final = TALLY_NUMA_MISS_PAGES + 2  # and dropped
+TALLY_PGSCAN_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 3  # the same of allocations
+TALLY_PGSTEAL_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 4
+TALLY_PAGEOUTRUN: Final = TALLY_NUMA_MISS_PAGES + 5  # turns of kswapd
+TALLY_ALLOCSTALL: Final = TALLY_NUMA_MISS_PAGES + 6  # allocations that reclaimed, each time
+TALLY_HARDWARE: Final = TALLY_ALLOCSTALL + 1  # + operation (`hardware`) * NR_PHASES + phase
 NR_HARDWARE: Final = 33
 NR_TALLIES: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES
 

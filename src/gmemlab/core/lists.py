@@ -5,8 +5,17 @@ of the two a list uses follows from its order alone.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_FREE, NR_MIGRATETYPES, NR_ORDERS
+from gmemlab.core.jit import inline, jit
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    CMA,
+    FRAME_FREE,
+    HIGHATOMIC,
+    NR_MIGRATETYPES,
+    NR_ORDERS,
+    NR_PCPTYPES,
+)
 from gmemlab.core.state import State
 
 
@@ -14,6 +23,30 @@ from gmemlab.core.state import State
 def list_index(zone: int, migratetype: int, order: int) -> int:
     """Row of a free list in `state.free_lists`."""
     return (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order
+
+
+@jit
+def account_special(state: State, zone: int, migratetype: int, pages: int) -> None:
+    """Count free pages of a type that is not everybody's: HIGHATOMIC, CMA, ISOLATE (`account_freepages`)."""
+    record = state.zones[zone]
+    if migratetype == CMA:
+        record.free_cma += pages
+        record.held_fixed += pages
+    elif migratetype == HIGHATOMIC:
+        record.free_highatomic += pages
+        record.held += pages
+        record.held_fixed += pages
+    else:
+        record.free_isolated += pages
+        record.free -= pages
+
+
+@inline
+def count_free(state: State, zone: int, migratetype: int, pages: int) -> None:
+    """Count pages that became free, or (below 0) are so no more."""
+    state.zones[zone].free += pages
+    if migratetype >= NR_PCPTYPES:
+        account_special(state, zone, migratetype, pages)
 
 
 @jit

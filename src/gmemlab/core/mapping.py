@@ -6,9 +6,9 @@ true again. Counts in the block record are exact in both forms.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.frames import settle_block
-from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, UNSPECIFIED, USED, ZEROED
+from gmemlab.core.frames import leave_base_page, settle_block
+from gmemlab.core.jit import inline, jit
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNSPECIFIED, USED, ZEROED
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -246,6 +246,15 @@ def remove_page(state: State, row: int, offset: int) -> None:
     block.block = 0
     if block.nr_present == 0:
         block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
+
+
+@inline
+def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
+    """A base page, already unmapped, leaves its file, whose block is at hand."""
+    open_details(state, row)
+    remove_page(state, row, index & (BLOCK_PAGES - 1))
+    state.tally[TALLY_PRESENT] -= 1
+    leave_base_page(state, pfn, movable)
 
 
 @jit

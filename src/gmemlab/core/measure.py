@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import free_blocks_of_types
+from gmemlab.core.buddy import free_blocks_of
 from gmemlab.core.contig import run_is_free
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term
@@ -14,10 +14,12 @@ from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    CMA,
     FREE,
     GIGA_BLOCKS,
     HUGE_MAPPED,
     KIND_GUEST_MEMFD,
+    NR_PCPTYPES,
     PCP,
     SPLIT,
     UNIFORM,
@@ -115,10 +117,12 @@ def measure_host(state: State, out: Records) -> None:
         out.free += record.free
         for cpu in range(int(state.host[0].nr_cpus)):
             out.free += state.pcps[pcp_row(state, zone, cpu)].count
-        blocks = free_blocks_of_types(state, zone)
+        cma = free_blocks_of(state, zone, CMA)
+        blocks = cma
+        for migratetype in range(NR_PCPTYPES):
+            blocks += free_blocks_of(state, zone, migratetype)
         out.free_2m += blocks
-        if record.kind == ZONE_MOVABLE:
-            out.free_2m_movable_zone += blocks
+        out.free_2m_movable_zone += blocks if record.kind == ZONE_MOVABLE else cma
         first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
         while first + GIGA_BLOCKS <= record.end:
             out.free_1g += 1 if run_is_free(state, first) else 0

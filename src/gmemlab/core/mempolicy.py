@@ -19,8 +19,7 @@ from gmemlab.core.layout import (
     NODES_PREFERRED,
     NODES_SPREAD,
 )
-from gmemlab.core.nodes import alloc_base_block_near, alloc_from_nodes, next_node_in
-from gmemlab.core.page_alloc import alloc
+from gmemlab.core.nodes import alloc_base_block_near, next_node_in
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -92,24 +91,9 @@ def tries_wanted_first(state: State, file: int, order: int, node: int, allowed: 
     return allowed == 0 or (allowed >> node) & 1 != 0
 
 
-@part
-def alloc_by_policy(state: State, migratetype: int, file: int, index: int) -> int:
-    """A base page for page `index` of a file on a host of several nodes, or 0."""
-    node, allowed = wanted_nodes(state, file, index, 0)
-    return alloc_from_nodes(state, 0, migratetype, node, allowed)
-
-
-@jit
-def alloc_page(state: State, migratetype: int, file: int, index: int) -> int:
-    """A base page for page `index` of a file, or 0."""
-    if state.host[0].nr_nodes == 1:
-        return alloc(state, 0, migratetype)
-    return alloc_by_policy(state, migratetype, file, index)
-
-
 @jit
 def alloc_page_block(state: State, migratetype: int, file: int, index: int) -> int:
-    """The 512 frames that 512 calls of `alloc_page` would give, if these are one fresh block; else 0."""
+    """The 512 frames that 512 base pages would be given, if these are one fresh block; else 0."""
     record = state.files[file]
     several = int(record.allowed) & (int(record.allowed) - 1)
     if record.node_mode == NODES_INTERLEAVE and several:

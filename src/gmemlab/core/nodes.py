@@ -10,11 +10,11 @@ from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.page_alloc import (
     EASY,
     HARD,
-    NR_EFFORTS,
     UNMIXED,
-    alloc,
+    alloc_at,
     alloc_base_block,
     alloc_block_of,
+    alloc_easily,
     is_above,
     is_open,
     try_zone,
@@ -94,37 +94,70 @@ def count_by_node(state: State, wanted: int, got: int, times: int, pages: int) -
     state.tally[layout.TALLY_NUMA_MISS_PAGES] += pages
 
 
-@part
-def alloc_from_nodes(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
-    """`alloc` on a host of several nodes: zones of the wanted node, then those of others (`get_page_from_freelist`).
+@jit
+def count_near(state: State, zone: int, order: int, migratetype: int, node: int, allowed: int) -> None:
+    """Count an allocation from a zone, on a host of several nodes."""
+    if state.host[0].nr_nodes > 1:
+        wanted = int(state.zones[preferred_zone(state, migratetype, node, allowed)].node)
+        count_by_node(state, wanted, int(state.zones[zone].node), 1, 1 << order)
+
+
+@jit
+def alloc_at_nodes(state: State, order: int, migratetype: int, node: int, allowed: int, effort: int) -> int:
+    """`alloc_at` on a host of several nodes: zones of the wanted node, then those of others.
 
     Blocks of two types are avoided on the first node only: locality matters more.
     """
-    host = state.host[0]
     preferred = preferred_zone(state, migratetype, node, allowed)
     if preferred < 0:
         return 0
     wanted = int(state.zones[preferred].node)
-    for effort in range(UNMIXED if avoids_mixing_in(state, preferred) else EASY, NR_EFFORTS if host.watermarks else HARD):
-        for k in range(int(host.nr_zones)):
-            zone = zone_at(state, node, k)
-            if not may_serve(state, zone, migratetype, allowed):
-                continue
-            if effort == UNMIXED and state.zones[zone].node != wanted:
-                break
-            pfn = try_zone(state, zone, order, migratetype, effort)
-            if pfn:
-                count_by_node(state, wanted, int(state.zones[zone].node), 1, 1 << order)
-                return pfn
+    for k in range(int(state.host[0].nr_zones)):
+        zone = zone_at(state, node, k)
+        if not may_serve(state, zone, migratetype, allowed):
+            continue
+        if effort == UNMIXED and state.zones[zone].node != wanted:
+            break
+        pfn = try_zone(state, zone, order, migratetype, effort)
+        if pfn:
+            count_by_node(state, wanted, int(state.zones[zone].node), 1, 1 << order)
+            return pfn
     return 0
 
 
+@part
+def alloc_from_nodes(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
+    """`alloc_easily` on a host of several nodes."""
+    preferred = preferred_zone(state, migratetype, node, allowed)
+    pfn = 0
+    if preferred >= 0 and avoids_mixing_in(state, preferred):
+        pfn = alloc_at_nodes(state, order, migratetype, node, allowed, UNMIXED)
+    return pfn or alloc_at_nodes(state, order, migratetype, node, allowed, EASY)
+
+
 @inline
+def alloc_easily_near(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
+    """Take a chunk from a zone that stays above its low watermark. Returns its first frame, or 0."""
+    if state.host[0].nr_nodes == 1:
+        return alloc_easily(state, order, migratetype)
+    return alloc_from_nodes(state, order, migratetype, node, allowed)
+
+
+@part
+def alloc_hard(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
+    """Take a chunk from a zone that stays above its min watermark. Returns its first frame, or 0."""
+    if state.host[0].nr_nodes == 1:
+        return alloc_at(state, order, migratetype, HARD)
+    return alloc_at_nodes(state, order, migratetype, node, allowed, HARD)
+
+
+@jit
 def alloc_near(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
     """Take a chunk of 2**order frames for which a node is wanted. Returns its first frame, or 0."""
-    if state.host[0].nr_nodes == 1:
-        return alloc(state, order, migratetype)
-    return alloc_from_nodes(state, order, migratetype, node, allowed)
+    pfn = alloc_easily_near(state, order, migratetype, node, allowed)
+    if pfn == 0 and state.host[0].watermarks:
+        return alloc_hard(state, order, migratetype, node, allowed)
+    return pfn
 
 
 @part
@@ -134,16 +167,15 @@ def alloc_block_from_nodes(state: State, migratetype: int, node: int, allowed: i
     preferred = preferred_zone(state, migratetype, node, allowed)
     if host.nr_cpus or preferred < 0:
         return 0
-    for effort in range(EASY, NR_EFFORTS if host.watermarks else HARD):
-        for k in range(int(host.nr_zones)):
-            zone = zone_at(state, node, k)
-            mark = 0 if effort == HARD else int(state.zones[zone].low)
-            if may_serve(state, zone, migratetype, allowed) and is_above(state, zone, 0, mark):
-                pfn = alloc_block_of(state, zone, migratetype, mark)
-                if pfn:
-                    wanted, got = int(state.zones[preferred].node), int(state.zones[zone].node)
-                    count_by_node(state, wanted, got, BLOCK_PAGES, BLOCK_PAGES)
-                return pfn
+    for k in range(int(host.nr_zones)):
+        zone = zone_at(state, node, k)
+        mark = int(state.zones[zone].low)
+        if may_serve(state, zone, migratetype, allowed) and is_above(state, zone, 0, migratetype, mark):
+            pfn = alloc_block_of(state, zone, migratetype, mark)
+            if pfn:
+                wanted, got = int(state.zones[preferred].node), int(state.zones[zone].node)
+                count_by_node(state, wanted, got, BLOCK_PAGES, BLOCK_PAGES)
+            return pfn
     return 0
 
 

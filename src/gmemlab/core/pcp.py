@@ -4,12 +4,12 @@ There is one list for each migratetype and order up to 3, and two for order 9. W
 list: it merges with nothing, and watermarks do not count it. A CPU refills in batches, which grow while it only allocates, and
 gives back in batches, which grow while it only frees. Where the host has no CPUs of its own, there are no lists.
 
-An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: Linux has them given back
-once reclaim made progress (`__alloc_pages_direct_reclaim`), and here is no reclaim.
+An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: they are given back only
+once reclaim made progress (`__alloc_pages_direct_reclaim`), and without page cache there is none.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import claim, free_block, free_chunk, note_taken, steal, take_smallest
+from gmemlab.core.buddy import claim, free_block, free_chunk, note_taken, spare, steal, take_own
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -17,14 +17,17 @@ from gmemlab.core.layout import (
     COSTLY_ORDER,
     FRAME_PCP,
     FRAME_TAIL,
+    ISOLATE,
     MOVABLE,
     NR_LOWORDER_PCP_LISTS,
     NR_MIGRATETYPES,
     NR_ORDERS,
     NR_PCP_LISTS,
+    NR_PCPTYPES,
     PCP,
     PCP_BATCH_SCALE_MAX,
     SPLIT,
+    UNMOVABLE,
 )
 from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, remove_frame, slot_of
 from gmemlab.core.parts import part
@@ -48,13 +51,13 @@ def pcp_index(migratetype: int, order: int) -> int:
     """Which of a CPU's lists (`order_to_pindex`)."""
     if order > COSTLY_ORDER:
         return NR_LOWORDER_PCP_LISTS + (1 if migratetype == MOVABLE else 0)
-    return NR_MIGRATETYPES * order + migratetype
+    return NR_PCPTYPES * order + migratetype
 
 
 @jit
 def pcp_order(index: int) -> int:
     """The order of the chunks on one of a CPU's lists (`pindex_to_order`)."""
-    return BLOCK_ORDER if index >= NR_LOWORDER_PCP_LISTS else index // NR_MIGRATETYPES
+    return BLOCK_ORDER if index >= NR_LOWORDER_PCP_LISTS else index // NR_PCPTYPES
 
 
 @jit
@@ -122,6 +125,15 @@ def kept_in_block(state: State, block: int) -> int:
     return kept
 
 
+@jit
+def free_at_once(state: State, pfn: int, order: int) -> None:
+    """Free a chunk of order 9 at most to the free lists (`free_one_page`)."""
+    if order == BLOCK_ORDER:
+        free_block(state, pfn >> BLOCK_ORDER)
+    else:
+        free_chunk(state, pfn, order)
+
+
 # -- giving back ------------------------------------------------------------------------------------------------------------
 
 
@@ -134,11 +146,7 @@ def free_bulk(state: State, row: int, pages: int, index: int) -> None:
             index = (index + 1) % NR_PCP_LISTS
         order = pcp_order(index)
         while pages > 0 and state.free_lists[pcp_list(state, row, index)].head:
-            pfn = unkeep(state, row, index, True)
-            if order == BLOCK_ORDER:
-                free_block(state, pfn >> BLOCK_ORDER)
-            else:
-                free_chunk(state, pfn, order)
+            free_at_once(state, unkeep(state, row, index, True), order)
             pages -= 1 << order
         index = (index + 1) % NR_PCP_LISTS
 
@@ -206,6 +214,9 @@ def limit_of_free(state: State, zone: int, row: int, free_high: bool) -> int:
     if free_high:
         pcp.high = max(high - (int(pcp.batch) << PCP_BATCH_SCALE_MAX), low)
         return 0
+    if state.zones[zone].reclaiming:
+        pcp.high = max(high - max(int(pcp.free_count), int(pcp.batch)), low)
+        return min(int(pcp.batch) << 2, int(pcp.high))
     if low == most:
         return high
     if state.zones[zone].below_high:
@@ -231,13 +242,22 @@ def pages_to_free(state: State, row: int, high: int, free_high: bool) -> int:
 
 @part
 def free_to_cpu(state: State, pfn: int, order: int) -> None:
-    """Free a chunk to the lists of the CPU that works now (`free_frozen_page_commit`)."""
+    """Free a chunk to the lists of the CPU that works now (`__free_frozen_pages`, `free_frozen_page_commit`).
+
+    What is of a HIGHATOMIC or CMA block goes to the list of movable memory, what is isolated to no list of a CPU.
+    """
     block = state.blocks[pfn >> BLOCK_ORDER]
     zone = int(block.zone)
+    migratetype = int(block.migratetype)
+    if migratetype >= NR_PCPTYPES:
+        if migratetype == ISOLATE:
+            free_at_once(state, pfn, order)
+            return
+        migratetype = MOVABLE
     row = pcp_row(state, zone, int(state.host[0].cpu))
     pcp = state.pcps[row]
     pcp.alloc_factor >>= 1
-    index = pcp_index(int(block.migratetype), order)
+    index = pcp_index(migratetype, order)
     keep(state, row, index, pfn, False)
     free_high = False
     if order and order <= COSTLY_ORDER:
@@ -252,7 +272,7 @@ def free_to_cpu(state: State, pfn: int, order: int) -> None:
     if pcp.count >= high:
         free_bulk(state, row, pages_to_free(state, row, high, free_high), index)
         record = state.zones[zone]
-        if record.below_high and record.free - 1 >= record.reserve + record.high:
+        if record.below_high and spare(state, zone, UNMOVABLE) - 1 >= record.high:
             record.below_high = 0
 
 
@@ -289,7 +309,7 @@ def refill(state: State, zone: int, row: int, index: int, migratetype: int, leas
     for _ in range(pages_to_take(state, zone, row, order)):
         pfn = 0
         if not stealing:
-            pfn = take_smallest(state, zone, migratetype, order)
+            pfn = take_own(state, zone, migratetype, order)
             if pfn == 0:
                 pfn = claim(state, zone, migratetype, order, least)
         if pfn == 0 and least == 0:
@@ -311,3 +331,15 @@ def alloc_from_cpu(state: State, zone: int, order: int, migratetype: int, least:
     if state.free_lists[place].head == 0:
         refill(state, zone, row, index, migratetype, least)
     return unkeep(state, row, index, False) if state.free_lists[place].head else 0
+
+
+@jit
+def alloc_kept(state: State, zone: int, order: int, migratetype: int) -> int:
+    """The same without a refill, for who cannot wait; how many pages the next refill takes is worked out all the same."""
+    row = pcp_row(state, zone, int(state.host[0].cpu))
+    state.pcps[row].free_count >>= 1
+    index = pcp_index(migratetype, order)
+    if state.free_lists[pcp_list(state, row, index)].head:
+        return unkeep(state, row, index, False)
+    pages_to_take(state, zone, row, order)
+    return 0

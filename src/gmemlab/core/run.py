@@ -153,10 +153,16 @@ def choose_cpu(state: State, time: int, vm: int) -> None:
 
 
 @jit
+def reclaimed(state: State) -> int:
+    """Pages of the page cache that were dropped so far, which count as the host's already."""
+    return int(state.tally[layout.TALLY_PGSTEAL_KSWAPD] + state.tally[layout.TALLY_PGSTEAL_DIRECT])
+
+
+@jit
 def note_host_traffic(state: State, allocated: int, released: int) -> None:
-    """Count what the host's own memory got and gave back since; it has base pages only."""
+    """Count what the host's own memory got and gave back since, but for what was reclaimed; it has base pages only."""
     state.tally[layout.TALLY_HOST_ALLOCATED] += state.tally[layout.TALLY_ALLOCATED] - allocated
-    state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - released
+    state.tally[layout.TALLY_HOST_RELEASED] += state.tally[layout.TALLY_RELEASED] - reclaimed(state) - released
 
 
 @jit
@@ -206,7 +212,8 @@ def run(
             count = int(event.count - place.done)
             if chunked:
                 count = min(count, CHUNK - first % CHUNK)
-            allocated, released = int(state.tally[layout.TALLY_ALLOCATED]), int(state.tally[layout.TALLY_RELEASED])
+            allocated = int(state.tally[layout.TALLY_ALLOCATED])
+            released = int(state.tally[layout.TALLY_RELEASED]) - reclaimed(state)
             error, _ = execute(state, int(event.op), file, first, count, int(event.arg))
             if event.vm < 0:
                 note_host_traffic(state, allocated, released)

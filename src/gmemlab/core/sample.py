@@ -23,8 +23,8 @@ MEASURE: Final = np.dtype(
             "pool_idle",  # frames idle in pools
             "structs_taken",  # frames taken to restore page structs, less those given back
             "free",  # on free lists and on the CPUs' own
-            "free_2m",  # 2 MiB blocks to be had from the free lists now, by any requester
-            "free_2m_movable_zone",  # of these, in ZONE_MOVABLE, where unmovable requesters cannot go
+            "free_2m",  # 2 MiB blocks to be had from the free lists now; neither isolated ones nor HIGHATOMIC
+            "free_2m_movable_zone",  # of these, in ZONE_MOVABLE or CMA, where unmovable requesters cannot go
             "free_1g",  # aligned 1 GiB runs of free blocks
             "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
             "remote",  # frames of guest_memfd files on other nodes than their guest's home

@@ -22,6 +22,7 @@ MAX_FILES: Final = 1 << 20
 MAX_PINS: Final = 1 << 20
 MAX_POLICIES: Final = 64
 NR_EXTENT_CLASSES: Final = 40
+WATERMARK_BOOST_FACTOR: Final = 15000  # of 10000 (mm/page_alloc.c)
 COPIED_AT_ONCE: Final = 32 << 20  # bytes
 LARGE_HOST: Final = 1 << 16  # blocks, 128 GiB: from here on, its events touch more memory than small pages can reach quickly
 
@@ -131,6 +132,7 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
         host[f"max_{name}"] = len(arrays[name])
     for name in ("next_frame_slab", "next_page_slab", "next_file", "next_pin", "next_extent"):
         host[name] = 1
+    host.boost_factor = WATERMARK_BOOST_FACTOR
     for name, value in DEFAULTS.items():
         state.daemons[0][name] = value
     state.nodes["highest_zone"] = layout.ZONE_MOVABLE

@@ -11,8 +11,8 @@ ZONE: Final = np.dtype(
     [
         ("start", "i8"),
         ("end", "i8"),
-        ("free", "i8"),
-        ("reserve", "i8"),
+        ("free", "i8"),  # but for what is isolated (NR_FREE_PAGES)
+        ("reserve", "i8"),  # the min watermark, and what is protected from those who prefer another zone
         ("kind", "i8"),
         ("compact_migrate", "i8"),  # frames where compaction's scanners stand; 0: not yet used
         ("compact_free", "i8"),
@@ -23,6 +23,16 @@ ZONE: Final = np.dtype(
         ("high", "i8"),
         ("below_high", "i8"),  # ZONE_BELOW_HIGH: an allocation found it so, and no free since found it otherwise
         ("node", "i8"),
+        ("wmark_min", "i8"),  # the min watermark, of which `reserve` is made
+        ("boost", "i8"),  # `watermark_boost`: how much higher all watermarks lie for now
+        ("reclaiming", "i8"),  # ZONE_RECLAIM_ACTIVE: kswapd works on it
+        ("boosted", "i8"),  # ZONE_BOOSTED_WATERMARK: and kswapd has not been told
+        ("held", "i8"),  # `boost` and `free_highatomic`, together: what an allocation must leave beyond `reserve`
+        ("held_fixed", "i8"),  # the same of one that is not movable: and `free_cma`
+        ("free_cma", "i8"),  # of `free`
+        ("free_highatomic", "i8"),  # of `free`
+        ("free_isolated", "i8"),  # not of `free`
+        ("reserved_highatomic", "i8"),  # `nr_reserved_highatomic`: pages of blocks of that type
     ],
     align=True,
 )
@@ -38,6 +48,12 @@ NODE: Final = np.dtype(
         ("max_order", "i8"),  # `kcompactd_max_order`: what failed allocations ask of its kcompactd
         ("highest_zone", "i8"),  # `kcompactd_highest_zoneidx`: kind of the last zone that helps all of them
         ("kcompactd_sleep", "i8"),  # ms until its kcompactd looks by itself
+        ("kswapd_order", "i8"),  # what its kswapd was woken for since its last turn
+        ("kswapd_zone", "i8"),  # `kswapd_highest_zoneidx`: kind of the last zone that helps all of them
+        ("kswapd_woken", "i8"),
+        ("lru_page", "i8"),  # where the hand of reclaim stands in `lru_file`
+        ("lru_file", "i4"),  # 0: before the head of the list
+        ("lru_dry", "i4"),  # it went round and met nothing of this node, and nothing came since
     ],
     align=True,
 )
@@ -61,7 +77,8 @@ PCP_RECORD: Final = np.dtype(
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
 # page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred`
 # counts unmapped pages of anonymous folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one
-# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split.
+# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an
+# isolated block had, and will have again.
 BLOCK: Final = np.dtype(
     {
         "names": [
@@ -81,9 +98,10 @@ BLOCK: Final = np.dtype(
             "deferred",
             "assigned",
             "direct",
+            "origin",
         ],
-        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1"],
-        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1", "i1"],
+        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30, 31],
         "itemsize": 32,
     }
 )
@@ -239,6 +257,8 @@ HOST_RECORD: Final = np.dtype(
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
+        ("boost_factor", "i8"),  # vm.watermark_boost_factor
+        ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd
     ],
     align=True,
 )

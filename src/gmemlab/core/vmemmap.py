@@ -5,11 +5,22 @@ At first these lie where boot put them; restored ones come from the buddy alloca
 """
 
 from gmemlab.core import layout
+from gmemlab.core.daemons.reclaim import alloc_page_slowly
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_RESERVED, FRAME_VMEMMAP, RESERVED, SPLIT, UNMOVABLE
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    BLOCK_PAGES,
+    FRAME_RESERVED,
+    FRAME_VMEMMAP,
+    GFP_DIRECT,
+    GFP_KSWAPD,
+    RESERVED,
+    SPLIT,
+    UNMOVABLE,
+)
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
-from gmemlab.core.nodes import alloc_near, node_of
+from gmemlab.core.nodes import alloc_easily_near, node_of
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -66,7 +77,9 @@ def restore_structs(state: State, block: int, frames: int) -> bool:
     """
     node = node_of(state, block)
     for taken in range(frames):
-        pfn = alloc_near(state, 0, UNMOVABLE, node, 0)
+        pfn = alloc_easily_near(state, 0, UNMOVABLE, node, 0)
+        if pfn == 0:
+            pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
         if pfn == 0:
             release_structs(state, block, taken)
             return False

@@ -28,6 +28,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
     state.policies[1].sizes = 1
     return [
         ("zones", lambda: boot.set_zone(state, 0, 1, 65, layout.ZONE_NORMAL, 0)),
+        ("block types", lambda: boot.set_types(state, 60, 60, layout.CMA)),
         ("free memory", lambda: boot.free_range(state, 3, 65)),
         ("files", lambda: execute.open_guest(state, 512, layout.KIND_HOST, 1, 0, 0)),
         ("memslots", lambda: execute.bind(state, 1, 0, 0, 512, 0)),

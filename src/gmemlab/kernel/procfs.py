@@ -33,6 +33,7 @@ _ZONE_FIELDS: Final = {
 _REQUIRED: Final = ("free", "min", "low", "high", "spanned", "present", "managed")
 _ZONE_FIELD: Final = re.compile(rf"({'|'.join(re.escape(name) for name in _ZONE_FIELDS)})\s+(\d+)")
 _PROTECTION: Final = re.compile(r"protection: \(([\d, ]*)\)")
+_FILE_LISTS: Final = ("Active(file)", "Inactive(file)")
 _CPU_RANGE: Final = re.compile(r"(\d+)(?:-(\d+))?")
 _PCP_COUNT: Final = re.compile(r"count:\s+(\d+)")
 
@@ -102,11 +103,12 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class MemInfo:
-    """The lines of /proc/meminfo that gmemlab uses, in bytes."""
+    """The lines of /proc/meminfo that gmemlab uses, in bytes; ``file_lists`` is Active(file) and Inactive(file) together."""
 
     total: int
     free: int
     available: int
+    file_lists: int = 0
 
 
 def parse_buddyinfo(text: str, file: str = BUDDYINFO) -> tuple[ZoneFree, ...]:
@@ -185,7 +187,7 @@ def parse_zoneinfo(text: str, file: str = ZONEINFO) -> tuple[Zone, ...]:
 
 
 def parse_meminfo(text: str, file: str = MEMINFO) -> MemInfo:
-    """Return total, free and available memory in bytes.
+    """Return total, free and available memory in bytes, and that on the lists of the page cache (0 where that is not told).
 
     Raises:
         UsageError: one of the three lines is missing or is not in kB.
@@ -193,7 +195,7 @@ def parse_meminfo(text: str, file: str = MEMINFO) -> MemInfo:
     values: dict[str, int] = {}
     for number, line in _lines(text):
         name, _, rest = line.partition(":")
-        if name in ("MemTotal", "MemFree", "MemAvailable"):
+        if name in ("MemTotal", "MemFree", "MemAvailable", *_FILE_LISTS):
             words = rest.split()
             if len(words) != 2 or not words[0].isdecimal() or words[1] != "kB":
                 _bad(file, number, line, f"`{name}: NUMBER kB`")
@@ -201,7 +203,8 @@ def parse_meminfo(text: str, file: str = MEMINFO) -> MemInfo:
     for name in ("MemTotal", "MemFree", "MemAvailable"):
         if name not in values:
             raise UsageError("missing", file=file, key=name)
-    return MemInfo(values["MemTotal"], values["MemFree"], values["MemAvailable"])
+    cached = sum(values.get(name, 0) for name in _FILE_LISTS)
+    return MemInfo(values["MemTotal"], values["MemFree"], values["MemAvailable"], cached)
 
 
 def parse_distances(text: str, file: str) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from gmemlab.core.daemons import khugepaged
 from gmemlab.core.layout import BLOCK_ORDER, GIGA_ORDER, NR_CAUSES, NR_FOLIO_ORDERS, PAGE_SIZE, TALLY_PRESENT
 from gmemlab.core.state import Records
 from gmemlab.lab.simulate import Run
+from gmemlab.model.background import VMSTAT
 
 COLLAPSE_FAILURES: Final = {
     "collapse_failed_holes": layout.TALLY_SCAN + khugepaged.SCAN_EXCEED_NONE_PTE,
@@ -126,6 +127,12 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "numa_misses": Figure("count", "allocations, the host's too, that did not get the NUMA node that they wanted (NUMA_MISS)"),
     "numa_missed": Figure("bytes", "what they got"),
     "blocks_stolen": Figure("count", "page blocks of the host that changed their migratetype"),
+    "pgscan_kswapd": Figure("count", "4K pages of the host's page cache that kswapd looked at (names of /proc/vmstat)"),
+    "pgsteal_kswapd": Figure("count", "of these, dropped"),
+    "pgscan_direct": Figure("count", "the same by allocations that found no memory"),
+    "pgsteal_direct": Figure("count", "of these, dropped"),
+    "pageoutrun": Figure("count", "times that kswapd worked"),
+    "allocstall": Figure("count", "times that an allocation reclaimed by itself"),
 }
 
 
@@ -272,6 +279,7 @@ def _operations(tally: Tally) -> Figures:
         "kcompactd_runs": layout.TALLY_KCOMPACTD_RUNS,
         "collapsed": layout.TALLY_SCAN + khugepaged.SCAN_SUCCEED,
         "collapse_copied": layout.TALLY_COLLAPSE_COPIED,
+        **VMSTAT,
         **COLLAPSE_FAILURES,
     }
     figures: Figures = {name: int(tally[index]) for name, index in counts.items()}

@@ -86,11 +86,24 @@ class Simulation:
         sizes = (max(1, pages) * PAGE_SIZE for pages in trace.background_pages)
         files = [host.background(size, movable).file for size, movable in zip(sizes, (False, True), strict=True)]
         self._background = np.array(files, dtype=np.int64)
+        self._read_cache(trace.cache_pages * PAGE_SIZE)
         self._events = records(trace.events)
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
         host.state.host[0].decayed = 0  # the stream's time starts
         host.state.host[0].guest_nodes = MODES[trace.nodes]
+
+    def _read_cache(self, size: int) -> None:
+        """Have the host read its page cache, before the first guest; it has watermarks then."""
+        if not size:
+            return
+        if not self.host.state.host[0].watermarks:
+            self.host.set_watermarks()
+            self.host.notes += ("watermarks as Linux would set them, for the sake of the page cache",)
+        before = int(self.host.state.tally[layout.TALLY_ALLOCATED])
+        cache = self.host.page_cache(size)
+        cache.allocate()
+        self.host.state.tally[layout.TALLY_HOST_ALLOCATED] += self.host.state.tally[layout.TALLY_ALLOCATED] - before
 
     @property
     def event(self) -> int:

@@ -24,21 +24,45 @@ def check_cpus(cpus: int) -> None:
         raise UsageError("not a number of CPUs", key="cpus", value=cpus, allowed=f"0 (no lists) to {layout.MAX_CPUS}")
 
 
+def run_on(state: State, cpu: int) -> None:
+    """Let what follows be done by this CPU. UsageError where the host has no such CPU."""
+    cpus = int(state.host[0].nr_cpus)
+    if not isinstance(cpu, int) or not 0 <= cpu < cpus:
+        raise UsageError("not a CPU of this host", key="cpu", value=cpu, allowed=f"0 to {cpus - 1}" if cpus else "none")
+    state.host[0].cpu = cpu
+
+
 def batch_size(managed: int) -> int:
     """Pages that a CPU takes or gives back at once (`zone_batchsize`): 63, less in zones below 256 MiB."""
     batch = min(managed >> 12, MOST_AT_ONCE)
     return 1 if batch <= 1 else (1 << (batch + batch // 2).bit_length() - 1) - 1
 
 
-def low_watermark(managed: int) -> int:
-    """The low watermark of a machine of one zone, in pages: with huge pages on, at least two free blocks of each type (6.18).
+def watermarks(managed: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Min, low and high of each Normal zone of a machine that has no others, in pages (6.18).
 
-    `init_per_zone_wmark_min`, raised by `set_recommended_min_free_kbytes`, then `__setup_per_zone_wmarks`.
+    `init_per_zone_wmark_min`, raised by `set_recommended_min_free_kbytes` with huge pages on: at least two free blocks of each
+    type in each zone; then `__setup_per_zone_wmarks`.
     """
-    least = min(max(isqrt(managed * 4 * 16), 128), 262144) // 4
-    recommended = min(BLOCK_PAGES * (2 + 9), managed // 20)
-    lowest = max(least, recommended)
-    return lowest + max(lowest // 4, managed // 1000)
+    total = sum(managed)
+    least = min(max(isqrt(total * 4 * 16), 128), 262144) // 4
+    recommended = min(BLOCK_PAGES * (2 + 9) * len(managed), total // 20)
+    lowest = [max(least, recommended) * pages // total for pages in managed]
+    steps = [max(pages // 4, size // 1000) for pages, size in zip(lowest, managed, strict=True)]
+    return [(pages, pages + step, pages + 2 * step) for pages, step in zip(lowest, steps, strict=True)]
+
+
+def _managed(state: State) -> list[int]:
+    """Pages of each zone."""
+    return [int(zone.end - zone.start) * BLOCK_PAGES for zone in state.zones]
+
+
+def give_watermarks(state: State) -> None:
+    """Give a machine of Normal zones that has none the watermarks that Linux would compute."""
+    for record, (least, low, high) in zip(state.zones, watermarks(_managed(state)), strict=True):
+        record.wmark_min = record.reserve = least
+        record.low, record.high = low - least, high - least
+    state.host[0].watermarks = 1
 
 
 def give_cpus(state: State, cpus: int, low_pages: Sequence[int] | None = None) -> None:
@@ -50,12 +74,12 @@ def give_cpus(state: State, cpus: int, low_pages: Sequence[int] | None = None) -
         low_pages: each zone's low watermark; what Linux would compute if None.
     """
     state.host[0].nr_cpus = cpus
-    for zone in range(int(state.host[0].nr_zones)):
+    computed = watermarks(_managed(state))
+    for zone, managed in enumerate(_managed(state)):
         record = state.zones[zone]
-        managed = int(record.end - record.start) * BLOCK_PAGES
         batch = batch_size(managed)
         sharing = int(state.nodes[int(record.node)].nr_cpus) or cpus  # `zone_highsize`: the node's CPUs, else all
-        low = low_watermark(managed) if low_pages is None else low_pages[zone]
+        low = computed[zone][1] if low_pages is None else low_pages[zone]
         for cpu in range(cpus):
             pcp = state.pcps[zone * layout.MAX_CPUS + cpu]
             pcp.batch = batch

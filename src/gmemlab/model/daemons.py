@@ -9,6 +9,7 @@ from gmemlab.core.daemons.record import DEFAULTS, KCOMPACTD_INTERVAL
 from gmemlab.core.state import State
 from gmemlab.errors import UsageError
 
+LONGEST_TICK: Final = 366 * 86_400  # seconds
 _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "pages_to_scan": (1, (1 << 32) - 1),
     "scan_sleep_millisecs": (1, (1 << 32) - 1),
@@ -86,8 +87,11 @@ class DaemonWork:
     moved: int
 
 
-def let_pass(state: State, milliseconds: int) -> DaemonWork:
-    """Let time pass for both daemons, in steps no longer than khugepaged sleeps."""
+def let_pass(state: State, seconds: float) -> DaemonWork:
+    """Let time pass for both daemons, in steps no longer than khugepaged sleeps. UsageError for no time from 0 on."""
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_TICK:
+        raise UsageError("not a time", key="seconds", value=seconds, allowed=f"0 to {LONGEST_TICK}")
+    milliseconds = round(seconds * 1000)
     before = state.tally.copy()
     longest = max(KCOMPACTD_INTERVAL, int(state.daemons[0].scan_sleep))
     while milliseconds > 0 and not state.host[0].exhausted:

@@ -1,5 +1,6 @@
 """What hardware a guest has: names, and the core's codes."""
 
+import errno
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from gmemlab.core import layout
 from gmemlab.core.hardware import counts, places
 from gmemlab.core.layout import GIGA_BLOCKS
 from gmemlab.core.state import State
-from gmemlab.errors import UsageError
+from gmemlab.errors import UsageError, operation_error
 
 GUESTS: Final[dict[str, int]] = {
     "generic": layout.GUEST_GENERIC,
@@ -25,6 +26,10 @@ OPERATIONS: Final[dict[str, int]] = {
     for name, code in vars(counts).items()
     if name.isupper() and name not in ("NR_PHASES", "TALLY_HARDWARE")
 }
+
+
+MMAP: Final = 1  # GUEST_MEMFD_FLAG_MMAP
+INIT_SHARED: Final = 2  # GUEST_MEMFD_FLAG_INIT_SHARED
 
 
 class Places(NamedTuple):
@@ -46,6 +51,17 @@ def guest_code(name: str) -> int:
     if name not in GUESTS:
         raise UsageError("no such guests", key="guests", value=str(name), allowed=", ".join(GUESTS))
     return GUESTS[name]
+
+
+def parse_flags(flags: int | None) -> tuple[bool, bool]:
+    """Whether a guest_memfd of these flags can be mapped, and starts shared. InvalidArgument for flags that do not exist."""
+    if flags is None:
+        return True, False
+    if not isinstance(flags, int):
+        raise UsageError("not flags", key="flags", value=flags, allowed="None, MMAP (1), INIT_SHARED (2), or both (3)")
+    if flags & ~(MMAP | INIT_SHARED):
+        raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
+    return bool(flags & MMAP), bool(flags & INIT_SHARED)
 
 
 def places_in(state: State) -> Places:

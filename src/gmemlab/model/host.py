@@ -2,39 +2,39 @@
 
 import errno
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
 
 from gmemlab.capture import capture
-from gmemlab.core import execute, jit, layout, measure
-from gmemlab.core.audit import audit, describe
-from gmemlab.core.layout import BLOCK_PAGES, GUEST_GENERIC, PAGE_SIZE
-from gmemlab.core.sample import MEASURE
-from gmemlab.core.state import State, copy_state, written_bytes
+from gmemlab.core import execute, jit, layout
+from gmemlab.core.layout import GUEST_GENERIC, PAGE_SIZE
+from gmemlab.core.state import State, copy_state
 from gmemlab.errors import CapacityError, UsageError, operation_error
 from gmemlab.model import machine, pools
-from gmemlab.model.cpus import check_cpus, give_cpus
+from gmemlab.model.background import atomic_policy, spread
+from gmemlab.model.checks import (
+    check_cma,
+    check_fragmentation,
+    check_host_size,
+    check_node_size,
+    check_seed,
+    check_snapshot,
+)
+from gmemlab.model.cpus import check_cpus, give_cpus, give_watermarks, run_on
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
-from gmemlab.model.guests import Places, guest_code, operations_in, places_in
-from gmemlab.model.nodes import Distances, NodeUsage, check_node, check_nodes, parse_nodes, usage_of_nodes
+from gmemlab.model.guests import guest_code, parse_flags
+from gmemlab.model.nodes import Distances, check_node, check_nodes, parse_nodes
 from gmemlab.model.policies import KINDS, PolicyTable
+from gmemlab.model.readings import Readings
 from gmemlab.model.room import BLOCK_SIZE, check_room
 from gmemlab.policy import Policy
-from gmemlab.presets import background, find, for_guest, for_ordinary_memory
+from gmemlab.presets import background, find, for_guest, for_ordinary_memory, page_cache
 from gmemlab.snapshot import Snapshot
 from gmemlab.units import format_size, parse_size
 
-LARGEST: Final = 64 << 40
-LONGEST_TICK: Final = 366 * 86_400  # seconds
 jit.announce_compiling()
-MMAP: Final = 1  # GUEST_MEMFD_FLAG_MMAP
-INIT_SHARED: Final = 2  # GUEST_MEMFD_FLAG_INIT_SHARED
-ALL_FLAGS: Final = MMAP | INIT_SHARED
 
 
-class Host:
+class Host(Readings):
     """The memory of one machine.
 
     `Host("1T")` is an empty machine; with `fragmentation` it is preconditioned until that share of its free memory lies
@@ -46,7 +46,6 @@ class Host:
         notes: what was assumed or could not be known.
     """
 
-    state: State
     description: str
     notes: tuple[str, ...]
 
@@ -58,6 +57,8 @@ class Host:
         cpus: int = 0,
         nodes: int = 1,
         distances: Distances | None = None,
+        cma: int | str = 0,
+        watermarks: bool = False,
     ) -> None:
         """An empty machine of `size` bytes, each node of it in one Normal zone; 1.6 % of it holds page structs (C23).
 
@@ -69,33 +70,30 @@ class Host:
                 takes some hundred times longer where blocks are uniform; without them (0) pages go to the free lists at once.
             nodes: how many NUMA nodes it has, of the same size; the CPUs are dealt out to them in ascending, equal parts.
             distances: between the nodes, a row for each, as in the SLIT: 10 from a node to itself. By default 20 to all others.
+            cma: bytes, or a size, at the end of memory that only movable memory may use (the kernel's `cma=`). What drivers
+                take of it with `cma_alloc` is not modelled.
+            watermarks: whether a reserve stays free, and kswapd works, as Linux sets that (`set_watermarks`).
 
         Raises:
             UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
                 whole number from 0 on, the CPUs are none of 0 to 512; the nodes are none of 1 to 32, have less than 64M each,
-                or distances that are none.
+                or distances that are none; or CMA is no multiple of 2M up to half of a node, or is to be fragmented.
         """
-        total = parse_size(size)
-        _check_seed(seed)
+        total = check_host_size(size)
+        check_seed(seed)
         check_cpus(cpus)
-        if total % BLOCK_SIZE or not 32 * BLOCK_SIZE <= total <= LARGEST:
-            raise UsageError("not a size of a host", key="host", value=str(size), allowed="multiples of 2M from 64M to 64T")
-        if fragmentation is not None and not _within(fragmentation, machine.MAX_FRAGMENTATION):
-            raise UsageError(
-                "not a fragmentation",
-                key="fragmentation",
-                value=str(fragmentation),
-                allowed=f"0 to {machine.MAX_FRAGMENTATION}",
-            )
+        check_fragmentation(fragmentation)
         table = check_nodes(nodes, distances)
-        if total < 32 * BLOCK_SIZE * nodes:
-            allowed = f"{total // (32 * BLOCK_SIZE)} nodes of {format_size(total)}, or a larger host"
-            raise UsageError("nodes smaller than 64M", key="nodes", value=nodes, allowed=allowed)
-        self._adopt(machine.empty(total // BLOCK_SIZE, table, cpus), format_size(total) + ", empty", ())
+        check_node_size(total, nodes)
+        reserved = check_cma(cma, total // nodes, bool(fragmentation))
+        state = machine.empty(total // BLOCK_SIZE, table, cpus, reserved // BLOCK_SIZE)
+        self._adopt(state, format_size(total) + ", empty", ())
         self._describe_nodes()
         if fragmentation:
             self._precondition(fragmentation, seed)
         self._give_cpus(cpus, None)
+        if watermarks:
+            self.set_watermarks()
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
@@ -104,18 +102,15 @@ class Host:
         Raises:
             UsageError: the snapshot says something impossible, or has memory beyond 64T; or the seed or the CPUs are none.
         """
-        _check_seed(seed)
+        check_seed(seed)
         check_cpus(cpus)
-        snapshot.check()
-        for index, zone in enumerate(snapshot.zones):
-            if (zone.start_pfn + zone.spanned_pages) * PAGE_SIZE > LARGEST:
-                key, allowed = f"zones[{index}].spanned_pages", f"zones that end below {format_size(LARGEST)}"
-                raise UsageError("larger than any host that is modelled", key=key, value=zone.spanned_pages, allowed=allowed)
+        check_snapshot(snapshot)
         host = cls.__new__(cls)
         state, notes = machine.from_snapshot(snapshot, cpus)
         host._adopt(state, description, (*snapshot.notes, *notes))
         host._describe_nodes()
-        host.notes += machine.fill_from_snapshot(state, snapshot, host._boot_files(), seed)
+        files = (*host._boot_files(), host._boot_cache() if snapshot.reclaimable_pages else 0)
+        host.notes += machine.fill_from_snapshot(state, snapshot, files, seed)
         host._give_cpus(cpus, machine.low_watermarks(snapshot))
         return host
 
@@ -168,13 +163,9 @@ class Host:
             UsageError: no such policy, or one for ordinary memory; something that is no size, flags or guest; nodes that are no
                 policy, or that the host has not.
         """
-        if flags is not None and not isinstance(flags, int):
-            raise UsageError("not flags", key="flags", value=flags, allowed="None, MMAP (1), INIT_SHARED (2), or both (3)")
-        if flags is not None and flags & ~ALL_FLAGS:
-            raise operation_error(errno.EINVAL, 0, f"create a guest_memfd with flags {flags:#x}")
-        shared = bool((flags or 0) & INIT_SHARED)
+        mappable, shared = parse_flags(flags)
         memory = self._open(size, for_guest(_policy(policy)), nodes, home, shared, guest_code(guest))
-        memory.mappable = flags is None or bool(flags & MMAP)
+        memory.mappable = mappable
         return memory
 
     def memory(self, size: int | str, policy: Policy | str = "shmem-thp", nodes: str = "local", home: int = 0) -> GuestMemory:
@@ -188,11 +179,37 @@ class Host:
         """
         return self._open(size, for_ordinary_memory(_policy(policy)), nodes, home)
 
-    def background(self, size: int | str, movable: bool) -> GuestMemory:
-        """Memory of the host itself, in 4K pages. Its tasks run on all nodes: each 2M of it is local to the next node."""
-        memory = self._open(size, background(movable), "local", 0)
-        execute.bind_nodes(self.state, memory.file, layout.NODES_SPREAD, 0, 0)
-        return memory
+    def background(self, size: int | str, movable: bool, atomic: int | str | None = None) -> GuestMemory:
+        """Memory of the host itself, in 4K pages. Its tasks run on all nodes: each 2M of it is local to the next node.
+
+        Args:
+            size: bytes, or a size.
+            movable: whether it can be migrated.
+            atomic: the size of its pieces, where it is kernel memory that is taken where nothing may wait (GFP_ATOMIC), as a
+                network driver's buffers are: it may have of the reserves, and has blocks kept for its like (HIGHATOMIC).
+
+        Raises:
+            UsageError: such memory is unmovable, and its pieces are a power of two from 4K to 1M.
+            OperationError: as `guest_memfd` does for sizes.
+        """
+        policy = background(movable) if atomic is None else atomic_policy(atomic, movable)
+        return spread(self.state, self._open(size, policy, "local", 0))
+
+    def page_cache(self, size: int | str) -> GuestMemory:
+        """Clean page cache of the host, in 4K pages: `allocate` reads it, reclaim drops it where memory is short.
+
+        The oldest goes first: what was made first, and of that the first pages (`core.daemons.reclaim`). On a machine without
+        watermarks (`set_watermarks`) that happens only when nothing is free any more. Nodes as for `background`.
+
+        Raises:
+            OperationError: as `guest_memfd` does for sizes.
+        """
+        return spread(self.state, self._open(size, page_cache(), "local", 0))
+
+    def set_watermarks(self) -> None:
+        """Give an empty or fragmented machine the watermarks of Linux 6.18; others have those of their snapshot."""
+        if not self.state.host[0].watermarks and all(zone.kind == layout.ZONE_NORMAL for zone in self.state.zones):
+            give_watermarks(self.state)
 
     def grow_pool(self, page: int | str, count: int, hvo: bool = True, node: int | None = None) -> int:
         """Add up to `count` huge pages of 2M or 1G to their pool, on a node or on all in turn. Returns how many there were."""
@@ -255,10 +272,7 @@ class Host:
         Raises:
             UsageError: the host has no such CPU.
         """
-        cpus = int(self.state.host[0].nr_cpus)
-        if not isinstance(cpu, int) or not 0 <= cpu < cpus:
-            raise UsageError("not a CPU of this host", key="cpu", value=cpu, allowed=f"0 to {cpus - 1}" if cpus else "none")
-        self.state.host[0].cpu = cpu
+        run_on(self.state, cpu)
 
     def drain_cpus(self) -> None:
         """Have all CPUs give back the pages on their lists, as the kernel does before it takes a range (`drain_all_pages`)."""
@@ -272,9 +286,7 @@ class Host:
         Raises:
             UsageError: not a time from 0 on.
         """
-        if not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_TICK:
-            raise UsageError("not a time", key="seconds", value=seconds, allowed=f"0 to {LONGEST_TICK}")
-        work = let_pass(self.state, round(seconds * 1000))
+        work = let_pass(self.state, seconds)
         execute.execute(self.state, layout.OP_DECAY, 0, 0, int(seconds), 0)
         self.check_capacity()
         return work
@@ -286,70 +298,6 @@ class Host:
     def policy_row(self, policy: Policy) -> int:
         """The core's number of a policy."""
         return self._policies.row(policy)
-
-    def measure(self) -> Any:
-        """A sample: one MEASURE record."""
-        out = np.zeros(1, MEASURE).view(np.recarray)
-        measure.measure(self.state, out)
-        return out[0]
-
-    def places(self) -> Places:
-        """Where page states of SNP and TDX guests lie; walks every page of memory that is not contiguous."""
-        return places_in(self.state)
-
-    def operations(self) -> dict[str, dict[str, int]]:
-        """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""
-        return operations_in(self.state)
-
-    def audit(self) -> None:
-        """Check every invariant of the state. AssertionError with what is broken and where."""
-        code, place = audit(self.state)
-        if code:
-            raise AssertionError(f"{describe(code)} (at {place})")
-
-    @property
-    def nr_nodes(self) -> int:
-        """How many NUMA nodes the host has."""
-        return int(self.state.host[0].nr_nodes)
-
-    def nodes(self) -> list[NodeUsage]:
-        """What each NUMA node has, and how many allocations got the node that they wanted (counted on several nodes only)."""
-        return usage_of_nodes(self.state)
-
-    @property
-    def total_bytes(self) -> int:
-        """Memory of the zones."""
-        return sum(int(zone.end - zone.start) for zone in self.state.zones) * BLOCK_SIZE
-
-    @property
-    def model_bytes(self) -> int:
-        """Memory that the model itself takes for this host, about."""
-        return written_bytes(self.state)
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes on the free lists; those on the CPUs' own lists are not among them, as in MemFree."""
-        return int(self.state.zones.free.sum()) * PAGE_SIZE
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes on the CPUs' own lists."""
-        return int(self.state.pcps["count"].sum()) * PAGE_SIZE
-
-    @property
-    def usable_bytes(self) -> int:
-        """Free bytes beyond the zones' reserves: what allocations can have."""
-        return int(np.maximum(self.state.zones.free - self.state.zones.reserve, 0).sum()) * PAGE_SIZE
-
-    @property
-    def free_2m(self) -> int:
-        """2M pages to be had from the free lists now."""
-        return machine.free_in_blocks(self.state) // BLOCK_PAGES
-
-    def unusable_index(self) -> float:
-        """Share of free memory that lies outside free 2M blocks, 0 to 1 (0 for a host without free memory)."""
-        free = int(self.state.zones.free.sum())
-        return 1 - machine.free_in_blocks(self.state) / free if free else 0.0
 
     def check_capacity(self) -> None:
         """CapacityError if a table of the model (not the host's memory) ran out."""
@@ -392,6 +340,10 @@ class Host:
         size = (int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE
         return self.background(size, movable=False).file, self.background(size, movable=True).file
 
+    def _boot_cache(self) -> int:
+        """A third file like these, for page cache."""
+        return self.page_cache((int(self.state.host[0].nr_blocks) + 1) * BLOCK_SIZE).file
+
     def _describe_nodes(self) -> None:
         if self.nr_nodes > 1:
             self.description += f", {self.nr_nodes} NUMA nodes"
@@ -411,12 +363,3 @@ class Host:
 
 def _policy(policy: Policy | str) -> Policy:
     return find(policy) if isinstance(policy, str) else policy
-
-
-def _check_seed(seed: int) -> None:
-    if not isinstance(seed, int) or seed < 0:
-        raise UsageError("not a seed", key="seed", value=seed, allowed="a whole number, 0 or more")
-
-
-def _within(value: float, most: float) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= most

@@ -11,7 +11,7 @@ from gmemlab.core.state import State, nr_free_lists, reserve_state
 from gmemlab.errors import UsageError
 from gmemlab.model.nodes import LOCAL, REMOTE, Distances, set_nodes, split_blocks
 from gmemlab.model.placement import place
-from gmemlab.snapshot import UNKNOWN, Snapshot, ZoneSnapshot
+from gmemlab.snapshot import Snapshot, ZoneSnapshot
 from gmemlab.units import format_size
 
 STRUCT_FRAMES: Final = 8  # frames of page structs for each 2 MiB (C23)
@@ -29,25 +29,33 @@ _KINDS: Final = {
     "Normal": layout.ZONE_NORMAL,
     "Movable": layout.ZONE_MOVABLE,
 }
-# Linux's types that the model has; free chunks of the others are kept from everyone (HighAtomic, Isolate) or are movable.
 _TYPES: Final = {
     "Unmovable": layout.UNMOVABLE,
     "Movable": layout.MOVABLE,
     "Reclaimable": layout.RECLAIMABLE,
-    "CMA": layout.MOVABLE,
+    "HighAtomic": layout.HIGHATOMIC,
+    "CMA": layout.CMA,
+    "Isolate": layout.ISOLATE,
 }
+_FIXED: Final = (layout.UNMOVABLE, layout.HIGHATOMIC)  # in blocks of these types, what is in use cannot be moved
 
 
-def empty(nr_blocks: int, distances: Distances = ((LOCAL,),), cpus: int = 0) -> State:
-    """An empty machine of `nr_blocks` blocks: each node a Normal zone of the same size, its page structs in the first ones."""
+def empty(nr_blocks: int, distances: Distances = ((LOCAL,),), cpus: int = 0, cma_blocks: int = 0) -> State:
+    """An empty machine of `nr_blocks` blocks: each node a Normal zone of the same size, its page structs in the first ones.
+
+    CMA is in the last ones: there `cma_declare_contiguous` finds room, which looks from the top of memory down.
+    """
     parts = split_blocks(nr_blocks, len(distances))
     state = reserve_state(nr_blocks, len(parts))
+    cma = nr_blocks + 1 - cma_blocks
     for node, (start, end) in enumerate(parts):
         boot.set_zone(state, node, start, end, layout.ZONE_NORMAL, 0)
         structs = -(-STRUCT_FRAMES * (end - start + 1) // BLOCK_PAGES)
         state.zones[node].node = node
         state.nodes[node].struct_frame = start * BLOCK_PAGES - STRUCT_FRAMES * (start - 1)
-        boot.free_range(state, start + structs, end)
+        boot.free_range(state, start + structs, min(end, cma))
+    boot.set_types(state, cma, nr_blocks + 1, layout.CMA)
+    boot.free_range(state, cma, nr_blocks + 1)
     set_nodes(state, distances, cpus)
     return state
 
@@ -101,16 +109,13 @@ def from_snapshot(snapshot: Snapshot, cpus: int = 0) -> tuple[State, tuple[str, 
         start, end = _bounds(zone)
         boot.set_zone(state, row, start, end, _KINDS[zone.kind], zone.reserve_pages)
         state.zones[row].node = _numbered(snapshot).index(zone.node)
+        state.zones[row].wmark_min = zone.min_pages
         state.zones[row].low = zone.low_pages - zone.min_pages
         state.zones[row].high = zone.high_pages - zone.min_pages
     kinds = {zone.kind for zone in zones}
     state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
-    notes = _tell_nodes(state, snapshot, cpus)
-    held = {name for zone in zones for name, chunks in zone.free.items() if name not in (*_TYPES, UNKNOWN) and chunks.pages}
-    if held:
-        notes.append(f"free memory of the types {', '.join(sorted(held))} counts as in use")
-    return state, tuple(notes)
+    return state, tuple(_tell_nodes(state, snapshot, cpus))
 
 
 def low_watermarks(snapshot: Snapshot) -> list[int]:
@@ -118,9 +123,14 @@ def low_watermarks(snapshot: Snapshot) -> list[int]:
     return [zone.low_pages for zone in _zones(snapshot)]
 
 
-def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int], seed: int) -> tuple[str, ...]:
-    """Give every block its type and contents: in use (owned by one of two files), or free as the lists say."""
+def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, int], seed: int) -> tuple[str, ...]:
+    """Give every block its type and contents: in use (owned by one of three files), or free as the lists say.
+
+    Of the blocks whose use can be moved some belong to the third file, page cache, so that it has about what reclaim could
+    drop: pairs of blocks, drawn from the seed, as nothing tells where it lies.
+    """
     notes = []
+    share = _cache_share(snapshot)
     spare: dict[int, list[tuple[int, int]]] = {}
     for row, zone in enumerate(_zones(snapshot)):
         start, end = _bounds(zone)
@@ -130,12 +140,14 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int],
         managed = min(int(blocks.sum()), end - start - deferred)
         blocks = _fit(blocks, managed)
         placement = place(start, blocks, chunks, rng)
+        drawn = np.random.default_rng([seed, row, 1]).random(len(placement.types) // 2 + 1) < share
+        cached = drawn[(start % 2 + np.arange(len(placement.types))) // 2]  # by pairs, as a free chunk may be one
+        owners = np.where(np.isin(placement.types, _FIXED), 0, np.where(cached, 2, 1))
         for offset, migratetype in enumerate(placement.types.tolist()):
-            owner = files[0] if migratetype == layout.UNMOVABLE else files[1]
-            boot.occupy(state, start + offset, owner, migratetype)
-        movable = placement.types[placement.firsts // BLOCK_PAGES - start] != layout.UNMOVABLE
-        for file, chosen in ((files[0], ~movable), (files[1], movable)):
-            boot.punch_each(state, file, placement.firsts[chosen], placement.pages[chosen])
+            boot.occupy(state, start + offset, files[owners[offset]], migratetype)
+        owner = owners[placement.firsts // BLOCK_PAGES - start]
+        for number, file in enumerate(files):
+            boot.punch_each(state, file, placement.firsts[owner == number], placement.pages[owner == number])
         boot.free_range(state, start + managed, start + managed + deferred)
         rest = (end - start - managed - deferred, start + managed + deferred)
         spare.setdefault(int(state.zones[row].node), []).append(rest)
@@ -145,6 +157,17 @@ def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int],
             )
     _place_structs(state, {node: max(parts) for node, parts in spare.items()})
     return tuple(notes)
+
+
+def _cache_share(snapshot: Snapshot) -> float:
+    """Which part of the memory in use in movable blocks reclaim could drop."""
+    used = 0
+    for zone in _zones(snapshot):
+        blocks, chunks = _counts(zone)
+        movable = [number for number in range(layout.NR_MIGRATETYPES) if number not in _FIXED]
+        free = chunks[movable] @ (1 << np.arange(layout.NR_ORDERS))
+        used += max(0, int(blocks[movable].sum() * BLOCK_PAGES - free.sum()))
+    return min(1.0, snapshot.reclaimable_pages / used) if used else 0.0
 
 
 def _place_structs(state: State, spare: dict[int, tuple[int, int]]) -> None:
@@ -162,11 +185,13 @@ def _place_structs(state: State, spare: dict[int, tuple[int, int]]) -> None:
 
 
 def _counts(zone: ZoneSnapshot) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Blocks by migratetype, and free chunks by migratetype and order, in the model's types; per-CPU pages are order 0."""
+    """Blocks by migratetype, and free chunks by migratetype and order; per-CPU pages are order 0.
+
+    Chunks of which only totals are known (UNKNOWN) count as movable.
+    """
     chunks = np.zeros((layout.NR_MIGRATETYPES, layout.NR_ORDERS), dtype=np.int64)
     for name, free in zone.free.items():
-        if name in _TYPES or name == UNKNOWN:
-            chunks[_TYPES.get(name, layout.MOVABLE)] += np.array(free.counts, dtype=np.int64)
+        chunks[_TYPES.get(name, layout.MOVABLE)] += np.array(free.counts, dtype=np.int64)
     blocks = np.zeros(layout.NR_MIGRATETYPES, dtype=np.int64)
     for name, count in zone.blocks.items():
         blocks[_TYPES.get(name, layout.UNMOVABLE)] += count

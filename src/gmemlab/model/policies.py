@@ -14,6 +14,7 @@ KINDS: Final = {
     "anon": layout.KIND_ANON,
     "hugetlb": layout.KIND_HUGETLB,
     "host": layout.KIND_HOST,
+    "cache": layout.KIND_CACHE,
 }
 CODES: Final[dict[str, dict[str, int]]] = {
     "source": {"buddy": layout.SOURCE_BUDDY, "pool": layout.SOURCE_POOL},
@@ -22,6 +23,7 @@ CODES: Final[dict[str, dict[str, int]]] = {
         "light": layout.EFFORT_LIGHT,
         "direct-once": layout.EFFORT_ONCE,
         "retry": layout.EFFORT_RETRY,
+        "atomic": layout.EFFORT_ATOMIC,
     },
     "punch": {
         "split": layout.PUNCH_SPLIT,

@@ -113,6 +113,11 @@ def _running(scenario: Scenario) -> list[str]:
             f"P7 (assumption): the host itself holds {host.unmovable:.1%} unmovable and {host.movable:.1%} movable,"
             f" {host.churn_per_hour:.0%} renewed per hour in pieces of {format_size(host.chunk)}"
         )
+        if host.cache:
+            lines.append(
+                f"P7 (assumption): clean page cache takes {host.cache:.1%} of what is free at the start, is read once, and is"
+                " dropped where memory is short"
+            )
     if (daemons := scenario.daemons) != Daemons():
         lines.append(
             f"assumption: khugepaged looks at {daemons.pages_to_scan:,} pages every {format_duration(daemons.scan_sleep)},"

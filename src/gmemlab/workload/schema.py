@@ -318,6 +318,8 @@ class Background(Table):
         churn_per_hour: share of either part that is freed and allocated again per hour (P7).
         chunk: bytes freed at a time, naturally aligned (P7).
         hold: mean time that a freed chunk stays free, ns, exponential (P7).
+        cache: size of the clean page cache that is there at the start, likewise; reclaim drops of it what guests need, and
+            nothing is read again (P7). 0: none, so that nothing can be reclaimed.
     """
 
     unmovable: Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
@@ -325,6 +327,7 @@ class Background(Table):
     churn_per_hour: Rate
     chunk: Chunk
     hold: Positive
+    cache: Annotated[float, Field(ge=0, le=0.95, allow_inf_nan=False)] = 0
 
 
 class Daemons(Table):

@@ -49,6 +49,7 @@ class Trace:
         seed: what the stream was drawn from.
         not_admitted: guests that found the host full by their sizes and were not started.
         daemons: how those of the host work.
+        cache_pages: page cache that the host has at the start.
         nodes: where guests' memory comes from on a host of several NUMA nodes: local, bind or interleave.
         hardware: what all guests have (`model.guests.GUESTS`).
     """
@@ -63,6 +64,7 @@ class Trace:
     seed: int
     not_admitted: int
     daemons: Daemons = field(default_factory=Daemons)
+    cache_pages: int = 0
     nodes: str = "local"
     hardware: str = "generic"
 
@@ -97,6 +99,7 @@ def generate(scenario: Scenario, host_free_bytes: int, seed: int) -> Trace:
         seed=seed,
         not_admitted=fleet.not_admitted,
         daemons=scenario.daemons,
+        cache_pages=_cache_pages(scenario, host_free_bytes),
         nodes=scenario.guests.nodes,
         hardware=scenario.guests.hardware,
     )
@@ -145,6 +148,12 @@ def _vm_faults(vm: int, own: Events, pages: int | None) -> list[str]:
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, stream))))
+
+
+def _cache_pages(scenario: Scenario, free_bytes: int) -> int:
+    """Return the size of the page cache, in pages, whole 2 MiB blocks. Guests can have it."""
+    share = scenario.background.cache if scenario.background else 0
+    return int(free_bytes // PAGE_SIZE // BLOCK_PAGES * share) * BLOCK_PAGES
 
 
 def _background_pages(scenario: Scenario, free_bytes: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    COSTLY_ORDER,
+    CMA,
     FRAME_FREE,
     FRAME_ISOLATED,
     FRAME_TAIL,
@@ -25,10 +25,10 @@ from gmemlab.core.layout import (
     SPLIT,
     UNIFORM,
 )
-from gmemlab.core.lists import list_index, pfn_of, push_frame, remove_frame
+from gmemlab.core.lists import count_free, list_index, pfn_of, push_frame, remove_frame
 from gmemlab.core.migrate import move_frames, split_source
 from gmemlab.core.nodes import may_serve, zone_at
-from gmemlab.core.page_alloc import free_pages
+from gmemlab.core.page_alloc import free_pages, is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_cpu
 from gmemlab.core.state import State
@@ -65,7 +65,7 @@ def isolate_chunk(state: State, zone: int, block: int, slot: int) -> int:
     order = int(state.frames[slot].order)
     remove_frame(state, list_index(zone, int(record.migratetype), order), slot)
     record.nr_free -= 1 << order
-    state.zones[zone].free -= 1 << order
+    count_free(state, zone, int(record.migratetype), -(1 << order))
     put_isolated(state, slot, order, True)
     return 1 << order
 
@@ -74,8 +74,8 @@ def isolate_chunk(state: State, zone: int, block: int, slot: int) -> int:
 def isolate_free(state: State, zone: int, wanted: int) -> None:
     """Isolate free chunks until there are `wanted` pages, from the block of the target scanner downwards.
 
-    Blocks that are free as a whole, and those of other types, are no targets (`suitable_migration_target`). The zone's reserve
-    ends it, too.
+    Blocks that are free as a whole, and those of other types than MOVABLE and CMA, are no targets
+    (`suitable_migration_target`). The zone's reserve ends it, too.
     """
     record = state.zones[zone]
     got = 0
@@ -83,14 +83,14 @@ def isolate_free(state: State, zone: int, wanted: int) -> None:
         block = int(record.compact_free) >> BLOCK_ORDER
         offset = int(record.compact_free) & (BLOCK_PAGES - 1)
         target = state.blocks[block]
-        if target.kind == SPLIT and target.migratetype == MOVABLE and target.nr_free > 0:
+        if target.kind == SPLIT and target.nr_free > 0 and (target.migratetype == MOVABLE or target.migratetype == CMA):
             start = offset
             base = int(target.detail) * BLOCK_PAGES
             while got < wanted and offset < BLOCK_PAGES:
                 frame = state.frames[base + offset]
                 pages = 1 if frame.kind == FRAME_TAIL else 1 << int(frame.order)
                 if frame.kind == FRAME_FREE:
-                    if record.free - 2 * pages < record.reserve:
+                    if record.free - record.free_highatomic - 2 * pages < record.reserve:
                         wanted = 0
                         break
                     got += isolate_chunk(state, zone, block, base + offset)
@@ -225,17 +225,17 @@ def reset_scanners(state: State, zone: int) -> None:
 
 
 @jit
-def is_enough(state: State, zone: int, order: int) -> bool:
+def is_enough(state: State, zone: int, order: int, migratetype: int) -> bool:
     """Whether a run may end before the scanners meet (`__compact_finished`): for an order, at a block's border only."""
     if order == PROACTIVE:
         return fragmentation_score_zone(state, zone) <= fragmentation_score_wmark(state, True)
     at_border = state.zones[zone].compact_migrate & (BLOCK_PAGES - 1) == 0
-    return order != WHOLE_ZONE and at_border and has_chunk(state, zone, order)
+    return order != WHOLE_ZONE and at_border and has_chunk(state, zone, order, migratetype)
 
 
 @part
-def compact_zone(state: State, zone: int, order: int) -> int:
-    """Compact until a chunk of `order` is free, or (`WHOLE_ZONE`, `PROACTIVE`) from the zone's start on.
+def compact_zone(state: State, zone: int, order: int, migratetype: int) -> int:
+    """Compact until a chunk of `order` is free for a type, or (`WHOLE_ZONE`, `PROACTIVE`) from the zone's start on.
 
     Returns SUCCESS, COMPLETE or CONTENDED.
     """
@@ -246,7 +246,7 @@ def compact_zone(state: State, zone: int, order: int) -> int:
     result = COMPLETE
     last = 0  # the block in which folios moved since the CPU gave back what it keeps
     while record.compact_free >> BLOCK_ORDER > record.compact_migrate >> BLOCK_ORDER:
-        if is_enough(state, zone, order):
+        if is_enough(state, zone, order, migratetype):
             result = SUCCESS
             break
         moved = int(state.tally[layout.TALLY_COMPACT_MOVED])
@@ -262,7 +262,7 @@ def compact_zone(state: State, zone: int, order: int) -> int:
     release_isolated(state)
     if result == COMPLETE:
         reset_scanners(state, zone)
-    if order >= 0 and has_chunk(state, zone, order):
+    if order >= 0 and has_chunk(state, zone, order, migratetype):
         result = SUCCESS
     return result
 
@@ -272,19 +272,8 @@ def compact(state: State) -> int:
     """What a write to /proc/sys/vm/compact_memory does: all zones. Returns how many pages moved."""
     before = int(state.tally[layout.TALLY_COMPACT_MOVED])
     for zone in range(int(state.host[0].nr_zones)):
-        compact_zone(state, zone, WHOLE_ZONE)
+        compact_zone(state, zone, WHOLE_ZONE, MOVABLE)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
-
-
-@jit
-def is_suitable(state: State, zone: int, order: int) -> bool:
-    """Whether there are base pages for the targets: twice the size of what is wanted (`compaction_suitable`, `compact_gap`).
-
-    Above the low watermark for orders above 3, above the min watermark for others.
-    """
-    record = state.zones[zone]
-    mark = record.reserve + (record.low if order > COSTLY_ORDER else 0)
-    return bool(record.free - (2 << order) >= mark)
 
 
 @jit
@@ -312,24 +301,26 @@ def note_result(state: State, zone: int, order: int, result: int) -> None:
 
 
 @part
-def compact_for(state: State, order: int, migratetype: int, node: int, allowed: int) -> bool:
+def compact_for(state: State, order: int, migratetype: int, notes: bool, node: int, allowed: int) -> bool:
     """Direct compaction for an allocation that found no chunk of `order` (`try_to_compact_pages`). True where one is free now.
 
     Zones in the order in which the node asks them, of allowed nodes; unmovable memory may not come from ZONE_MOVABLE. A zone
     where it failed lately is passed over. Orders above 3 never get more than this, however hard they try
-    (`MIN_COMPACT_COSTLY_PRIORITY`).
+    (`MIN_COMPACT_COSTLY_PRIORITY`). Without `notes` a failure is not remembered: reclaim comes next, and then another try
+    (COMPACT_PRIO_ASYNC).
     """
     for k in range(int(state.host[0].nr_zones)):
         zone = zone_at(state, node, k)
         if (
             not may_serve(state, zone, migratetype, allowed)
-            or not is_suitable(state, zone, order)
+            or not is_suitable(state, zone, order, 0)
             or is_deferred(state, zone, order)
         ):
             continue
         state.tally[layout.TALLY_COMPACT_RUNS] += 1
-        result = compact_zone(state, zone, order)
-        note_result(state, zone, order, result)
+        result = compact_zone(state, zone, order, migratetype)
+        if notes or result == SUCCESS:
+            note_result(state, zone, order, result)
         if result == SUCCESS:
             return True
     return False

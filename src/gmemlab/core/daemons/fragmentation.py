@@ -12,7 +12,7 @@ from gmemlab.core.state import State
 @jit
 def fragmentation_score_zone(state: State, zone: int) -> int:
     """Share of a zone's free pages that lie outside 2 MiB chunks, in percent (`extfrag_for_order`)."""
-    free = int(state.zones[zone].free)
+    free = int(state.zones[zone].free + state.zones[zone].free_isolated)
     if free == 0:
         return 0
     return (free - free_blocks_of_types(state, zone) * BLOCK_PAGES) * 100 // free

@@ -13,13 +13,13 @@ from gmemlab.core.daemons.compaction import (
     SUCCESS,
     compact_zone,
     is_deferred,
-    is_suitable,
     note_result,
 )
 from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
 from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import ZONE_MOVABLE
+from gmemlab.core.layout import MOVABLE, UNMOVABLE, ZONE_MOVABLE
+from gmemlab.core.page_alloc import is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
@@ -37,10 +37,10 @@ def do_work(state: State, node: int) -> None:
         record = state.zones[zone]
         if record.node != node or record.kind > asked.highest_zone or is_deferred(state, zone, order):
             continue
-        if has_chunk(state, zone, order) or not is_suitable(state, zone, order):
+        if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order, 0):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        result = compact_zone(state, zone, order)
+        result = compact_zone(state, zone, order, UNMOVABLE)  # GFP_KERNEL
         if result == SUCCESS:
             record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
         elif result == COMPLETE:
@@ -60,7 +60,7 @@ def compact_proactively(state: State, node: int) -> int:
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
         if state.zones[zone].node == node:
             state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-            compact_zone(state, zone, PROACTIVE)
+            compact_zone(state, zone, PROACTIVE, MOVABLE)
     won = fragmentation_score_node(state, node) < before
     return KCOMPACTD_INTERVAL if won else KCOMPACTD_INTERVAL << MAX_DEFER_SHIFT
 
@@ -96,16 +96,3 @@ def kcompactd(state: State, milliseconds: int) -> int:
     for node in range(int(state.host[0].nr_nodes)):
         let_pass(state, node, milliseconds)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before
-
-
-@jit
-def wake(state: State, order: int, migratetype: int, allowed: int) -> None:
-    """An allocation of this order failed on the allowed nodes (`wakeup_kcompactd`)."""
-    if state.daemons[0].nr_compacted == 0:
-        return
-    for node in range(int(state.host[0].nr_nodes)):
-        if allowed == 0 or (allowed >> node) & 1:
-            record = state.nodes[node]
-            record.max_order = max(int(record.max_order), order)
-            if migratetype != layout.MOVABLE:
-                record.highest_zone = layout.ZONE_NORMAL

@@ -1,4 +1,6 @@
-"""What the daemons are told, and where khugepaged stands: one record of the state. Each node's kcompactd is in its own record.
+"""What the daemons are told, and where khugepaged stands: one record of the state.
+
+What belongs to the kcompactd and the kswapd of a node is in the node's record (`tables`).
 
 Settings have the names and defaults of /sys/kernel/mm/transparent_hugepage/khugepaged and /proc/sys/vm in 6.18. There is no
 max_ptes_swap and no max_ptes_shared: nothing is swapped out here, and no page is mapped by two processes, so that neither
@@ -27,6 +29,8 @@ DAEMONS: Final = np.dtype(
         ("waited", "i4"),  # this scan has slept for a huge page already
         ("khugepaged_sleep", "i8"),  # ms until it wakes
         ("nr_compacted", "i8"),  # files that kcompactd works for
+        ("lru_head", "i4"),  # files of page cache (`scan_next`, `scan_prev`), by time of creation
+        ("lru_tail", "i4"),
     ],
     align=True,
 )

@@ -1,8 +1,70 @@
-"""Which files the daemons work for: khugepaged's list, and how many kcompactd serves."""
+"""Which files the daemons work for: khugepaged's list, how many kcompactd serves, and what of the page cache is reclaimed."""
 
 from gmemlab.core import decisions
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
+from gmemlab.core.layout import KIND_CACHE, ZONE_MOVABLE, ZONE_NORMAL
 from gmemlab.core.state import State
+
+
+@jit
+def wake_kcompactd(state: State, node: int, order: int, highest: int) -> None:
+    """A chunk of this order is wanted in a zone of a node up to a kind (`wakeup_kcompactd`)."""
+    if state.daemons[0].nr_compacted == 0 or order == 0:
+        return
+    record = state.nodes[node]
+    record.max_order = max(int(record.max_order), order)
+    if highest < ZONE_MOVABLE:
+        record.highest_zone = ZONE_NORMAL
+
+
+@jit
+def list_cache(state: State, file: int) -> None:
+    """A file of page cache came: it is reclaimed last."""
+    daemons = state.daemons[0]
+    record = state.files[file]
+    record.scan_next = 0
+    record.scan_prev = int(daemons.lru_tail)
+    if daemons.lru_tail:
+        state.files[daemons.lru_tail].scan_next = file
+    else:
+        daemons.lru_head = file
+    daemons.lru_tail = file
+
+
+@jit
+def unlist_cache(state: State, file: int) -> None:
+    """A file of page cache goes: hands that stand in it move on to the next."""
+    daemons = state.daemons[0]
+    record = state.files[file]
+    after, before = int(record.scan_next), int(record.scan_prev)
+    for node in range(int(state.host[0].nr_nodes)):
+        if state.nodes[node].lru_file == file:
+            state.nodes[node].lru_file = after
+            state.nodes[node].lru_page = 0
+    if before:
+        state.files[before].scan_next = after
+    else:
+        daemons.lru_head = after
+    if after:
+        state.files[after].scan_prev = before
+    else:
+        daemons.lru_tail = before
+    record.scan_next = 0
+    record.scan_prev = 0
+
+
+@inline
+def note_cache(state: State, file: int) -> None:
+    """Something comes into a file, or to other nodes: where that is page cache, reclaim has something to look at."""
+    if state.files[file].kind == KIND_CACHE:
+        look_again(state)
+
+
+@jit
+def look_again(state: State) -> None:
+    """No node's page cache is known to be gone any more."""
+    for node in range(int(state.host[0].nr_nodes)):
+        state.nodes[node].lru_dry = 0
 
 
 @jit
@@ -12,6 +74,8 @@ def enter(state: State, file: int) -> None:
     record = state.files[file]
     policy = state.policies[record.policy]
     daemons.nr_compacted += 1 if decisions.has_kcompactd(policy) else 0
+    if record.kind == KIND_CACHE:
+        list_cache(state, file)
     if not decisions.has_khugepaged(policy):
         return
     record.scan_next = 0
@@ -34,6 +98,8 @@ def leave(state: State, file: int) -> None:
     record = state.files[file]
     policy = state.policies[record.policy]
     daemons.nr_compacted -= 1 if decisions.has_kcompactd(policy) else 0
+    if record.kind == KIND_CACHE:
+        unlist_cache(state, file)
     if not decisions.has_khugepaged(policy):
         return
     after, before = int(record.scan_next), int(record.scan_prev)

@@ -175,9 +175,8 @@ def collapse_block(state: State, file: int, base: int) -> int:
     record = state.files[file]
     policy = state.policies[record.policy]
     node, allowed = find_target_nodes(state, file, base)
-    wakes = decisions.wakes_kcompactd(policy, int(record.kind), BLOCK_ORDER)
-    compactions = decisions.compactions(policy, BLOCK_ORDER)
-    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), compactions, wakes, node, allowed)
+    gfp = decisions.gfp(policy, int(record.kind), BLOCK_ORDER)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), gfp, node, allowed)
     if pfn == 0:
         return errno.ENOMEM
     own_folio(state, pfn, BLOCK_ORDER, file, base)

@@ -3,7 +3,8 @@
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.effort import alloc_folio
+from gmemlab.core.daemons.register import note_cache
+from gmemlab.core.effort import alloc_folio, alloc_page
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
@@ -25,9 +26,10 @@ from gmemlab.core.layout import (
     WHOLE,
 )
 from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
-from gmemlab.core.mempolicy import alloc_page, alloc_page_block, wanted_nodes
+from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
+from gmemlab.core.page_alloc import alloc_easily
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
 from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw
@@ -222,9 +224,12 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
-    pfn = alloc_page(state, migratetype, file, index)
-    if pfn == 0:
-        return errno.ENOMEM
+    pfn = alloc_easily(state, 0, migratetype) if state.host[0].nr_nodes == 1 else 0
+    if pfn == 0 or state.host[0].calls_kswapd:
+        pfn = alloc_page(state, pfn, file, index)
+        if pfn == 0:
+            return errno.ENOMEM
+        note_cache(state, file)  # once more, as reclaim went round before this page was there
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
     state.tally[TALLY_ALLOCATED] += 1
@@ -243,6 +248,8 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     policy = state.policies[state.files[file].policy]
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
+    migratetype = decisions.migratetype(policy)
+    note_cache(state, file)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
@@ -256,7 +263,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
         else:
             while index < stop:
                 if base_pages_only:
-                    error = populate_base_page(state, file, row, index, decisions.migratetype(policy))
+                    error = populate_base_page(state, file, row, index, migratetype)
                 else:
                     error = populate_page(state, file, index, policy, sizes, largest)
                 if error:

@@ -5,12 +5,12 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
-from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_base_page, leave_folio
+from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import ASSIGNED, count_marked
 from gmemlab.core.hardware.counts import HOST_WRITE, note
 from gmemlab.core.hardware.zap import mend, unmap
-from gmemlab.core.jit import inline, jit
+from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -33,6 +33,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import (
     block_row,
+    drop_base_page,
     empty_block,
     frame_of,
     open_details,
@@ -110,15 +111,6 @@ def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> Non
             remove_page(state, row, offset)
     state.tally[TALLY_PRESENT + order] -= 1 << order
     leave_folio(state, pfn, order)
-
-
-@inline
-def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
-    """`drop_folio` for a base page whose file block is at hand."""
-    open_details(state, row)
-    remove_page(state, row, index & (BLOCK_PAGES - 1))
-    state.tally[TALLY_PRESENT] -= 1
-    leave_base_page(state, pfn, movable)
 
 
 @jit

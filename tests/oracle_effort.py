@@ -1,0 +1,154 @@
+"""What the oracle's allocations do before they give up (K14; `__alloc_pages_slowpath` as of 6.18)."""
+
+from dataclasses import dataclass
+
+from gmemlab.core.layout import (
+    BLOCK_ORDER,
+    EFFORT_ATOMIC,
+    EFFORT_LIGHT,
+    EFFORT_NONE,
+    EFFORT_ONCE,
+    EFFORT_RETRY,
+    KIND_GUEST_MEMFD,
+    MOVABLE,
+    UNMOVABLE,
+)
+from oracle_compaction import compact_for
+from oracle_files import File, OraclePolicy
+from oracle_memory import Memory
+from oracle_nodes import is_sought_near, wanted
+from oracle_reclaim import highest_zone
+
+KERNEL = frozenset({"kswapd", "direct"})
+
+
+def flags_of(policy: OraclePolicy, order: int) -> frozenset[str]:
+    """Of kswapd (is woken), direct (reclaims and compacts itself), retry, and high (takes of the reserves)."""
+    if policy.effort == EFFORT_ATOMIC:
+        return frozenset({"kswapd", "high"})
+    if order == 0:
+        return KERNEL
+    flags = set()
+    if policy.effort == EFFORT_LIGHT or (policy.effort != EFFORT_NONE and policy.kind == KIND_GUEST_MEMFD):
+        flags.add("kswapd")
+    if policy.effort in (EFFORT_ONCE, EFFORT_RETRY):
+        flags.add("direct")
+    if policy.effort == EFFORT_RETRY:
+        flags.add("retry")
+    return frozenset(flags)
+
+
+def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
+    """A chunk for a file, with the effort of its policy, from the nodes of its policy."""
+    mt, flags = MOVABLE if file.policy.movable else UNMOVABLE, flags_of(file.policy, order)
+    node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
+    if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
+        pfn = alloc_with(memory, order, mt, flags - {"retry"}, node, {node})
+        if pfn is not None or "direct" not in flags:
+            return pfn
+    return alloc_with(memory, order, mt, flags, node, allowed)
+
+
+def alloc_with(
+    memory: Memory, order: int, mt: int, flags: frozenset[str], node: int = 0, allowed: set[int] | None = None
+) -> int | None:
+    """A chunk from above the low watermarks, or by what is allowed then. kswapd has its turn after it."""
+    pfn = memory.buddy.alloc_easily(order, mt, node, allowed)
+    if pfn is None:
+        pfn = Effort(memory, order, mt, flags, node, allowed).try_on()
+    if "kswapd" in flags:
+        memory.reclaim.turn()
+    return pfn
+
+
+@dataclass
+class Effort:
+    """What is tried for one chunk that no zone above its low watermark has."""
+
+    memory: Memory
+    order: int
+    mt: int
+    flags: frozenset[str]
+    node: int
+    allowed: set[int] | None
+
+    def try_on(self) -> int | None:
+        reclaim, buddy, pfn = self.memory.reclaim, self.memory.buddy, None
+        if "kswapd" in self.flags:
+            for node in dict.fromkeys(buddy.nodes.of_zone[zone] for zone in self.zones()):
+                reclaim.wake(node, self.order, highest_zone(self.mt), "direct" in self.flags)
+        if "high" in self.flags:
+            pfn = buddy.alloc_atomic(self.order, self.mt, self.node, self.allowed)
+        elif any(buddy.low):
+            pfn = self.hard()
+        if pfn is None and "direct" in self.flags:
+            if self.order == 0:
+                pfn = self.page()
+            elif reclaim.files:
+                pfn = self.in_turns()
+            else:
+                pfn = self.compacting()
+        return pfn
+
+    def zones(self) -> list[int]:
+        return self.memory.buddy.asked(self.mt, self.node, self.allowed)
+
+    def hard(self) -> int | None:
+        return self.memory.buddy.alloc_hard(self.order, self.mt, self.node, self.allowed)
+
+    def compact(self, notes: bool = True) -> bool:
+        return compact_for(self.memory, self.order, self.mt, self.node, self.allowed, notes)
+
+    def unreserve(self, force: bool) -> bool:
+        return self.memory.buddy.unreserve_highatomic(self.mt, force, self.node, self.allowed)
+
+    def reclaiming(self) -> tuple[int | None, bool]:
+        """A chunk after direct reclaim, and whether that made progress."""
+        if not self.memory.reclaim.direct(self.order, self.mt, self.zones()):
+            return None, False
+        pfn = self.hard()
+        if pfn is None:
+            self.unreserve(False)
+            self.memory.buddy.drain_all()
+            pfn = self.hard()
+        return pfn, True
+
+    def page(self) -> int | None:
+        """As long as something is reclaimed, or HIGHATOMIC blocks give something up."""
+        while True:
+            pfn, progress = self.reclaiming()
+            if pfn is None and not progress:
+                if not self.unreserve(True):
+                    return None
+                pfn = self.hard()
+            if pfn is not None:
+                return pfn
+
+    def compacting(self) -> int | None:
+        """Without page cache: up to so many compactions."""
+        for _ in range(4 if "retry" in self.flags else 1):
+            if self.compact():
+                pfn = self.memory.buddy.alloc(self.order, self.mt, self.node, self.allowed)
+                if pfn is not None:
+                    return pfn
+        if "retry" in self.flags and self.unreserve(True):
+            return self.hard()
+        return None
+
+    def in_turns(self) -> int | None:
+        """With page cache: compaction, then reclaim and compaction; again as long as reclaim makes progress."""
+        if (self.order > 3 or self.mt != MOVABLE) and self.compact(notes=False):
+            pfn = self.hard()
+            if pfn is not None:
+                return pfn
+        for _ in range(16 if "retry" in self.flags else 1):
+            pfn, progress = self.reclaiming()
+            if pfn is None and self.compact():
+                pfn = self.hard()
+            if pfn is not None:
+                return pfn
+            if not progress:
+                break
+        if "retry" in self.flags and self.unreserve(True):
+            return self.hard()
+        return None

@@ -1,0 +1,194 @@
+"""Known answers, worked out by hand: CMA, isolated and HIGHATOMIC blocks, and boosted watermarks (mm/page_alloc.c, 6.18)."""
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from gmemlab.core.layout import (
+    CMA,
+    EFFORT_ATOMIC,
+    EFFORT_LIGHT,
+    HIGHATOMIC,
+    ISOLATE,
+    KIND_HOST,
+    MOVABLE,
+    RECLAIMABLE,
+    REPAIR_COMPACTION,
+    UNMOVABLE,
+    ZONE_NORMAL,
+)
+from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, Policy, World, frames, free_pages, new
+from world import world_fixture as world_fixture
+
+MOVABLE_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
+ATOMIC_32K = Policy(KIND_HOST, (3,), effort=EFFORT_ATOMIC)
+ATOMIC_4K = Policy(KIND_HOST, (0,), effort=EFFORT_ATOMIC)
+WIDE = 112  # blocks, of which a hundredth is more than one, so that two may be HIGHATOMIC
+TAKEN = 104  # of them, by the page structs and by others
+
+
+def typed(name: str, types: dict[int, int], blocks: int = 8, reserve: int = 0, taken: int = 1) -> World:
+    """One Normal zone with blocks of these types; the first `taken` blocks are in use."""
+    return WORLDS[name]([(1, blocks + 1, ZONE_NORMAL, reserve)], set(range(1, taken + 1)), blocks, types)
+
+
+def blocks_of(model: World, file: int) -> list[int]:
+    """The blocks in which a file has pages, by its pages."""
+    return list(dict.fromkeys(frame // 512 for frame in frames(model, file)))
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_cma_is_for_movable_memory_and_comes_first_while_more_than_half_is_there(name: str) -> None:
+    """`__rmqueue`: of seven free blocks four are CMA. Free CMA is 2048 of 3584: as long as it is above half, it is taken."""
+    model = typed(name, dict.fromkeys((5, 6, 7, 8), CMA))
+    file = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(file, 0, 600)
+    assert blocks_of(model, file) == [5, 4, 8]  # chunks of order 9 before those of order 10
+    # 2048 - n > (3584 - n) // 2 holds for n up to 511: the 513th page is the first from elsewhere
+    assert [frame >= 5 * 512 for frame in frames(model, file)[:514]] == [True] * 512 + [False] * 1 + [True]
+    model.allocate(file, 600, FREE_OF_8 - 600)
+    assert free_pages(model) == 0
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_unmovable_memory_never_gets_cma(name: str) -> None:
+    """K15: three of seven blocks are left, and they do not count for its watermark."""
+    model = typed(name, dict.fromkeys((3, 4, 5), CMA), reserve=10)
+    file = new(model, FREE_OF_8, SMALL)
+    assert model.allocate(file, 0, FREE_OF_8) == (errno.ENOMEM, 4 * 512 - 10)
+    assert blocks_of(model, file) == [6, 7, 2, 8]  # the largest is claimed first
+    assert model.observe()["blocktypes"][3:6] == [CMA] * 3
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_a_cpu_keeps_cma_on_its_list_of_movable_memory(name: str) -> None:
+    """`__free_frozen_pages`."""
+    model = typed(name, dict.fromkeys((5, 6, 7, 8), CMA))
+    file = new(model, 16, MOVABLE_4K)
+    model.allocate(file, 0, 16)
+    model.set_cpus(1, 15, 60, 60)
+    model.punch(file, 0, 4)
+    assert model.observe()["kept"] == {(0, 0, MOVABLE): [5 * 512 + offset for offset in (3, 2, 1, 0)]}
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_cma_and_ordinary_blocks_do_not_merge(name: str) -> None:
+    """`__free_one_page`: blocks 4 and 5 are buddies; two ordinary types merge, these do not."""
+    model = typed(name, {5: CMA})
+    file = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(file, 0, FREE_OF_8)
+    model.destroy(file)
+    free = model.observe()["free"]
+    assert free[0, CMA, 9] == [5 * 512]
+    assert sorted(free[0, MOVABLE, 9]) == [4 * 512, 8 * 512]
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_nobody_gets_what_is_isolated(name: str) -> None:
+    model = typed(name, {4: ISOLATE, 5: ISOLATE})
+    file = new(model, FREE_OF_8, MOVABLE_4K)
+    assert model.allocate(file, 0, FREE_OF_8) == (errno.ENOMEM, 5 * 512)
+    assert model.observe()["free"] == {(0, ISOLATE, 10): [4 * 512]}
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_a_block_is_kept_for_those_who_cannot_wait(name: str) -> None:
+    """Below the low watermark an atomic allocation of order 3 has its block kept: of two at most, and not for others."""
+    model = typed(name, {}, WIDE, 400, TAKEN)
+    model.set_min(400)
+    model.set_watermarks(8 * 512, 8 * 512, False)
+    atomic = new(model, 512, ATOMIC_32K)
+    assert model.allocate(atomic, 0, 8) == (0, 8)
+    (block,) = blocks_of(model, atomic)
+    assert model.observe()["blocktypes"][block] == HIGHATOMIC
+    assert sum(len(pfns) << order for (_, mt, order), pfns in model.observe()["free"].items() if mt == HIGHATOMIC) == 504
+    other = new(model, 8 * 512, SMALL)
+    assert model.allocate(other, 0, 7 * 512 - 400) == (0, 7 * 512 - 400)
+    assert block not in blocks_of(model, other)
+    # three eighths of 400 must stay, and for this class what is kept counts: 904 free pages allow 754, in the block first
+    assert model.allocate(atomic, 8, 504) == (0, 504)
+    assert blocks_of(model, atomic) == [block]
+    small = new(model, 512, ATOMIC_4K)
+    assert model.allocate(small, 0, 512) == (errno.ENOMEM, 250)
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_kept_blocks_go_before_an_allocation_fails(name: str) -> None:
+    """`should_reclaim_retry`: with nothing to reclaim, the block's other 504 pages are everybody's."""
+    model = typed(name, {}, WIDE, 400, TAKEN)
+    model.set_min(400)
+    model.set_watermarks(8 * 512, 8 * 512, False)
+    model.allocate(new(model, 8, ATOMIC_32K), 0, 8)
+    assert HIGHATOMIC in model.observe()["blocktypes"]
+    other = new(model, 8 * 512, SMALL)
+    assert model.allocate(other, 0, 8 * 512) == (errno.ENOMEM, 8 * 512 - 8 - 400)
+    assert HIGHATOMIC not in model.observe()["blocktypes"]
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_a_base_page_that_cannot_wait_takes_of_the_kept_block_last(name: str) -> None:
+    """`rmqueue_buddy`: where there is nothing else. 16 pages were kept, two of three eighths must stay."""
+    model = typed(name, {}, WIDE, 16, TAKEN)
+    model.set_min(16)
+    model.set_watermarks(8 * 512, 8 * 512, False)
+    atomic = new(model, 8, ATOMIC_32K)
+    model.allocate(atomic, 0, 8)
+    (block,) = blocks_of(model, atomic)
+    small = new(model, 8 * 512, ATOMIC_4K)
+    assert model.allocate(small, 0, 8 * 512) == (errno.ENOMEM, 8 * 512 - 8 - 6)
+    assert blocks_of(model, small)[-1] == block
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_watermarks_rise_when_another_type_helps_out(name: str) -> None:
+    """`boost_watermark`: by a block where less than a whole one was claimed, to 1.5 of the high watermark or a block.
+
+    That stays until kswapd is told, which this class of allocation (GFP_TRANSHUGE_LIGHT) does not do.
+    """
+    model = typed(name, {})
+    movable = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(movable, 0, FREE_OF_8)
+    for first in range(0, FREE_OF_8, 4):
+        model.punch(movable, first, 3)
+    model.set_watermarks(20, 40, False)
+    file = new(model, 8, replace(SMALL, sizes=(1, 0)))
+    assert model.allocate(file, 0, 1) == (0, 1)
+    assert model.observe()["boosts"] == [512]
+    model.allocate(new(model, 8, SMALL), 0, 1)
+    assert model.observe()["boosts"] == [0]
+    assert model.observe()["blocktypes"].count(UNMOVABLE) == 2  # with number 0
+    assert RECLAIMABLE not in model.observe()["blocktypes"]
+
+
+def test_without_watermarks_there_is_no_boost(world: MakeWorld) -> None:
+    model = world(8)
+    movable = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(movable, 0, FREE_OF_8)
+    for first in range(0, FREE_OF_8, 4):
+        model.punch(movable, first, 3)
+    assert model.allocate(new(model, 8, SMALL), 0, 1) == (0, 1)
+    assert model.observe()["boosts"] == [0]
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_kcompactd_makes_chunks_for_unmovable_memory(name: str) -> None:
+    """`kcompactd_do_work` has GFP_KERNEL: that a CMA block is free is not enough. Of nine others every other page is free."""
+    model = typed(name, {12: CMA}, 12)
+    file = new(model, 9 * 512, replace(MOVABLE_4K, repair=REPAIR_COMPACTION))
+    model.allocate(file, 0, 9 * 512)
+    model.allocate(new(model, 512, SMALL), 0, 512)
+    for page in range(0, 9 * 512, 2):
+        model.punch(file, page, 1)
+    guest = new(model, 512, Policy(sizes=(9,), effort=EFFORT_LIGHT))
+    assert model.allocate(guest, 0, 512) == (errno.ENOMEM, 0)
+    assert model.kcompactd(1, 0) == (0, 256)  # those of the first block
+    assert model.allocate(guest, 0, 512) == (0, 512)
+    model.check()
