@@ -26,6 +26,11 @@ class StateType(types.Type):
         self.fields = fields
         super().__init__(name="State(" + ", ".join(f"{name}: {array}" for name, array in fields) + ")")
 
+    @property
+    def mangling_args(self) -> tuple[str, tuple[object, ...]]:
+        """Its short name in the symbols of compiled functions: the full one has thousands of letters, and there is one such type."""
+        return "State", ()
+
 
 @register_model(StateType)
 class StateModel(models.PrimitiveModel):  # type: ignore[misc]
