@@ -28,7 +28,7 @@ class StateType(types.Type):
 
     @property
     def mangling_args(self) -> tuple[str, tuple[object, ...]]:
-        """Its short name in the symbols of compiled functions: the full one has thousands of letters, and there is one such type."""
+        """Its short name in the symbols of compiled functions: the full one has thousands of letters. There is one."""
         return "State", ()
 
 
