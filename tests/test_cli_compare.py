@@ -89,6 +89,7 @@ def test_page_states_with_their_time_and_hazards(
     output = capsys.readouterr().out
     assert max(map(len, output.splitlines())) <= 80
     assert f"Time of page states and private faults, costs from {hardware}\n" in output
+    assert "\nThe host's tables of page states" in output and (" anew\n" in output) == (hardware == "snp")
     assert "Host time" not in output
     assert ("\nHazards: what must not happen, and did\n" in output) == (hardware == "snp")
     assert f"costs {hardware}: no instruction of the hardware was measured" in " ".join(output.split())

@@ -25,9 +25,10 @@ COSTS = Costs((Profile("mine", "6.18", "a processor", "2026-11-25", ENTRIES),), 
 BOTH = {
     name
     for name, code in OPERATIONS.items()
-    if code >= counts.FAULT_4K and code not in (counts.DIRECT_MAP_2M, counts.DIRECT_MAP_1G)
+    if code >= counts.FAULT_4K and code not in (counts.DIRECT_MAP_2M, counts.DIRECT_MAP_1G, counts.RMPOPT)
 }
-SNP = {name for name, code in OPERATIONS.items() if code <= counts.LAUNCH_UPDATE} | BOTH | {"direct-map-2m", "direct-map-1g"}
+SNP_ALONE = {"direct-map-2m", "direct-map-1g", "rmpopt"}
+SNP = {name for name, code in OPERATIONS.items() if code <= counts.LAUNCH_UPDATE} | BOTH | SNP_ALONE
 TDX = {name for name, code in OPERATIONS.items() if counts.PAGE_ADD <= code <= counts.MAP_GPA} | BOTH
 PLAIN = {"fault-4k", "fault-2m", "refault"}
 

@@ -61,6 +61,10 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "RMPOPT: how many 1G of the host it looked at anew, 10s after SNP guests had left (C20)",
+        (("1G of\nthe host", "rmpopt"),),
+    ),
+    (
         "Private faults",
         (
             ("fault\n4K", "fault-4k"),
