@@ -258,6 +258,7 @@ class CoreWorld:
             "entries": {name: observe_entries(self.state, file) for name, file in self.files.items()},
             "kept_entries": count_kept_entries(self.state),
             "operations": observe_operations(self.state),
+            "host_mapped": {name: np.flatnonzero(self.pages_of(file)[:, 7]).tolist() for name, file in self.files.items()},
             "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 
@@ -300,7 +301,7 @@ class CoreWorld:
         return found
 
     def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
-        table = self.pages_of(file)[:, 5:]
+        table = self.pages_of(file)[:, 5:7]
         indexes = np.flatnonzero(table.any(axis=1))
         return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
 

@@ -6,6 +6,7 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 
 import errno
 
+from gmemlab.core.hardware.counts import HOST_FAULT
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -269,8 +270,9 @@ class OracleHost(OracleMachine):
                 return error, index - first
         return 0, count
 
-    def touch(self, file: File, index: int, kind: int, accept: int, written: bool = True) -> int:
-        """One page. A fault for a pin writes nothing, which shows in anonymous memory only: it was cleared before."""
+    def touch(self, file: File, index: int, kind: int, accept: int, pin: bool = False) -> int:
+        """One page. A fault for a pin, which the host takes, writes nothing: that shows in anonymous memory, clear before."""
+        by_host = pin or kind == HOST
         private = index not in file.shared
         backing = file
         if file.confidential():
@@ -285,8 +287,11 @@ class OracleHost(OracleMachine):
         error = populate(self.memory, backing, index)
         if error:
             return error
-        if written or backing.policy.kind != KIND_ANON:
+        if not pin or backing.policy.kind != KIND_ANON:
             use(backing, index)
+        if by_host and backing is file and file.confidential():
+            file.note(HOST_FAULT, int(index not in file.host_mapped))
+            file.host_mapped.add(index)
         if kind == PRIVATE and file.confidential() and file.guest not in (GUEST_SNP, GUEST_TDX):
             map_private(file, index, accept, self.memory.counters)
         return 0
@@ -329,7 +334,7 @@ class OracleHost(OracleMachine):
         backing = target.other if pin and target.other is not None else target
         for index in range(first, first + count):
             if pin:  # faults the page in; a private one cannot be mapped (G25), nor one beyond the end
-                error = self.touch(target, index, SHARED, TOUCH, written=False) if index < target.size else errno.EFAULT
+                error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
                 if error == errno.ENOSPC:  # a hugetlb page that the pool cannot give: SIGBUS for an access
                     error = errno.EFAULT
                 if error:

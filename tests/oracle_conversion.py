@@ -123,6 +123,7 @@ def privatise_in_place(memory: Memory, file: File, first: int, count: int) -> tu
         unit = file.unit()
         ranges = [(max(first, base), min(end, base + unit)) for base in range(first - first % unit, end, unit)]
     for a, b in ranges:
+        file.unmap_host(range(a, b))
         for index in range(a, b):
             if index in file.shared and index in file.pages and file.pages[index].folio.busy():
                 memory.counters["eagain"] += 1

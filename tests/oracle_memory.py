@@ -61,6 +61,7 @@ class Memory:
         if folio.file.rmp is not None:
             for base in range(min(folio.members), max(folio.members) + 1, BLOCK_PAGES):
                 give_up(folio.file, [index for index in folio.members if base <= index < base + BLOCK_PAGES])
+        folio.file.unmap_host(folio.members)
         for index in folio.members:
             del folio.file.pages[index]
         folio.members = set()

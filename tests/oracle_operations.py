@@ -199,6 +199,7 @@ def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
     folios = file.folios(a, b)
     huge = folios[0].huge
     split = 1 << folios[0].order < file.unit()
+    file.unmap_host(range(a, b))
     if huge is not None and split and any(folio.busy() for folio in folios):
         return False
     unmap(file, range(a, b), "shattered_punch", memory.counters)

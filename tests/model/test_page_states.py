@@ -2,6 +2,7 @@
 
 import pytest
 
+from gmemlab.errors import TryAgain
 from gmemlab.model.host import Host
 from gmemlab.presets import find
 
@@ -26,6 +27,24 @@ def test_what_was_never_assigned_is_the_hosts_to_write() -> None:
     memory.allocate("2M", "2M")
     memory.punch_hole("2M", "4K")
     assert host.operations()["host-write"]["boot"] == 0
+
+
+def test_what_the_vmm_maps() -> None:
+    """G45: of a range that is converted nothing stays mapped, whether the conversion works or not."""
+    host = Host("64M")
+    memory = host.guest_memfd("8M", "thp-inplace", guest="snp")
+    memory.convert("2M", "64K", to="shared")
+    memory.access("2M", "16K", by="host")
+    memory.access("2056K", "4K", by="guest-shared")
+    memory.pin("2080K", "4K")
+    assert memory.host_mapped() == [(2 << 20, 16 << 10), (2080 << 10, 4 << 10)]
+    with pytest.raises(TryAgain):
+        memory.convert("2M", "64K", to="private")
+    assert memory.host_mapped() == []
+    assert host.operations()["host-unmap"]["boot"] == 5
+    memory.unpin("2080K", "4K")
+    memory.convert("2M", "64K", to="private")
+    host.audit()
 
 
 def test_an_accept_of_4k_forbids_2m_as_long_as_the_guest_lives_or_only_once() -> None:

@@ -67,6 +67,7 @@ RULES: Final = {
     31: "a file's policy names no node, or one that the host has not",
     32: "what a mount of hugetlbfs uses or keeps differs from its files, or exceeds its limits",
     33: "page states contradict who owns a page, how the guest maps it, or each other",
+    35: "a VMM maps a page that is private or absent, or of a file that it cannot map, or how many differs from the pages",
 }
 
 

@@ -49,6 +49,8 @@ NAMES: Final = (
     "hardware.tdx.unmap_entries",
     "hardware.zap.refault",
     "hardware.zap.unmap_entries",
+    "hostmap.map_for_host",
+    "hostmap.unmap_block_from_host",
     "mapping.settle",
     "mempolicy.alloc_by_policy",
     "mempolicy.wanted_nodes",

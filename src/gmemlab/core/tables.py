@@ -134,7 +134,7 @@ FILE_BLOCK: Final = np.dtype(
         ("nr_stranded", "i2"),
         ("marks", "i1"),
         ("content", "i1"),
-        ("spare", "i2"),
+        ("nr_host_mapped", "i2"),
     ],
     align=True,
 )
@@ -146,6 +146,7 @@ PAGE: Final = np.dtype(
         ("mapped", "i1"),
         ("assigned", "i1"),  # by the RMP to its guest (SNP)
         ("accepted", "i1"),  # by the guest: validated (SNP), accepted (TDX)
+        ("host_mapped", "i1"),  # by the VMM (`hostmap`)
     ],
     align=True,
 )

@@ -212,6 +212,16 @@ class GuestMemory:
             extents.append(Extent(pages[0].page * PAGE_SIZE, len(pages) * PAGE_SIZE, folio, bool(shared)))
         return extents
 
+    def host_mapped(self) -> list[tuple[int, int]]:
+        """What the VMM maps of this memory, as (offset, bytes): shared pages that it touched since they became shared.
+
+        A conversion to private takes them away, even one that fails with TryAgain, and the next touch faults them back (G45,
+        G46). Of two-source guests nothing: their shared memory is ordinary memory beside this file. Walks every page.
+        """
+        pages = [page.page for page in file_pages(self._host.state, self.file) if page.host_mapped]
+        runs = (list(run) for _, run in groupby(enumerate(pages), key=lambda pair: pair[1] - pair[0]))
+        return [(run[0][1] * PAGE_SIZE, len(run) * PAGE_SIZE) for run in runs]
+
     def limit(self, offset: int | str) -> str:
         """What keeps the page at `offset` from being mapped at 2M: the first term of K8 that fails."""
         place = _bytes(offset)

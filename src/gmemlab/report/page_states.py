@@ -61,6 +61,10 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "Shared pages of guest_memfd in the VMM's own mapping: faulted in, and taken away (G45)",
+        (("VMM\nfault", "host-fault"), ("un-\nmapped", "host-unmap")),
+    ),
+    (
         "RMPOPT: how many 1G of the host it looked at anew, 10s after SNP guests had left (C20)",
         (("1G of\nthe host", "rmpopt"),),
     ),

@@ -41,6 +41,8 @@ REFAULT: Final = 28  # pages in use that lost their mapping beside what was punc
 DIRECT_MAP_2M: Final = 29  # 2 MiB of the kernel's own mapping that a 4 KiB RMPUPDATE split, for good (K11)
 DIRECT_MAP_1G: Final = 30
 RMPOPT: Final = 33  # 1 GiB of the host that the kernel asks RMPOPT about anew (G84); counted where time is known
+HOST_FAULT: Final = 34  # shared pages that the VMM faulted in (`hostmap`)
+HOST_UNMAP: Final = 35  # that its mapping lost: to a conversion, to a punch, or as the file went
 # what must not happen
 UNACCEPTED: Final = 31  # pages that the guest touched without accepting them: #VC or #VE
 HOST_WRITE: Final = 32  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory

@@ -6,6 +6,7 @@ from gmemlab.core import layout
 from gmemlab.core.frames import folio_head, folio_order
 from gmemlab.core.guestmap import map_private
 from gmemlab.core.hardware import snp, tdx
+from gmemlab.core.hostmap import map_for_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_PAGES,
@@ -147,6 +148,8 @@ def access_guest_memfd(
         snp.request_accepts(state, file, first, stop, accept)
     target = file if in_place or not shared else int(state.files[file].shared_file)
     error, done = use_range(state, target, first, stop, accept, not shared)
+    if kind == layout.HOST and done:
+        map_for_host(state, file, first, first + done)
     if error == 0 and stop < end:
         if kind == layout.HOST:
             return errno.EACCES, done

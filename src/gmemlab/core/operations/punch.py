@@ -10,6 +10,7 @@ from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import ASSIGNED, count_marked
 from gmemlab.core.hardware.counts import HOST_WRITE, note
 from gmemlab.core.hardware.zap import mend, unmap
+from gmemlab.core.hostmap import unmap_from_host
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -252,6 +253,7 @@ def punch_blocks(state: State, file: int, first: int, end: int) -> None:
         if state.file_blocks[block_row(state, file, index)].nr_present:
             if policy.punch != PUNCH_KEEP or stop - index == BLOCK_PAGES:
                 unmap(state, file, index, stop, CAUSE_PUNCH)
+            unmap_from_host(state, file, index, stop)  # what is shared in place has base pages, which all go
             if stop - index < BLOCK_PAGES or not punch_whole_block(state, file, index):
                 punch_folios(state, file, index, stop)
             mend(state, file, index)
