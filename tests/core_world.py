@@ -364,6 +364,7 @@ class CoreWorld:
             "shattered_punch": tally[layout.TALLY_SHATTERED + CAUSE_PUNCH],
             "shattered_convert": tally[layout.TALLY_SHATTERED + CAUSE_CONVERT],
             "shattered_accept": tally[layout.TALLY_SHATTERED + CAUSE_ACCEPT],
+            "shattered_move": tally[layout.TALLY_SHATTERED + layout.CAUSE_POPULATE],
             "healed_mapping": sum(tally[layout.TALLY_HEALED_MAPPING + cause] for cause in range(NR_CAUSES)),
             "healed_backing": sum(tally[layout.TALLY_HEALED_BACKING + cause] for cause in range(NR_CAUSES)),
             "eagain": tally[layout.TALLY_EAGAIN],

@@ -43,6 +43,7 @@ COUNTERS = (
     "shattered_punch",
     "shattered_convert",
     "shattered_accept",
+    "shattered_move",
     "healed_mapping",
     "healed_backing",
     "eagain",

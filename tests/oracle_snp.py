@@ -181,10 +181,28 @@ def give_up(file: File, pages: Iterable[int]) -> None:
 
 
 def move_entry(file: File, old: int, new: int) -> None:
-    """The firmware moves a page (K16): its entry, of 4 KiB, is at the new frame then. It splits no direct map here."""
+    """Another frame has the entry of 4 KiB."""
     if file.rmp is not None and old in file.rmp.assigned:
         file.rmp.assigned.remove(old)
         file.rmp.assigned.add(new)
+
+
+def note_moves(file: File, moves: list[tuple[int, int]]) -> None:
+    """The firmware moves pages, from frame to frame (K16, G87): both sides are told to the RMP, and split the direct map."""
+    for old, new in moves:
+        if old in rmp_of(file).assigned:
+            for operation in (counts.RMPUPDATE_PRIVATE_4K, counts.PAGE_MOVE_4K, counts.RMPUPDATE_SHARED_4K):
+                file.note(operation)
+            split_direct(file, new // BLOCK_PAGES)
+            split_direct(file, old // BLOCK_PAGES)
+
+
+def move_whole(file: File, old: int, new: int) -> None:
+    """The firmware moves the 2 MiB of one entry, from host block to host block."""
+    rmp_of(file).whole.remove(old)
+    rmp_of(file).whole.add(new)
+    for operation in (counts.RMPUPDATE_PRIVATE_2M, counts.PAGE_MOVE_2M, counts.RMPUPDATE_SHARED_2M):
+        file.note(operation)
 
 
 def make_shared(file: File, frames: Iterable[int]) -> None:

@@ -135,7 +135,7 @@ def move_whole(state: State, block: int) -> None:
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
     own_block(state, block, RESERVED, 0, 0, 0)
-    move_backing(state, block_row(state, owner, index << BLOCK_ORDER), target)
+    move_backing(state, block_row(state, owner, index << BLOCK_ORDER), block, target)
 
 
 @jit

@@ -266,7 +266,7 @@ TALLY_NUMA_HIT: Final = TALLY_COLLAPSE_COPIED + 3  # allocations that got their 
 TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
 TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
 TALLY_HARDWARE: Final = TALLY_NUMA_MISS_PAGES + 1  # + operation (`hardware`) * NR_PHASES + phase
-NR_HARDWARE: Final = 36
+NR_HARDWARE: Final = 38
 NR_TALLIES: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES
 
 # -- the event runner -------------------------------------------------------------------------------------------------------

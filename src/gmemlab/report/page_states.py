@@ -61,6 +61,10 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "Private pages that the firmware would move, which no kernel does: an upper bound (K16)",
+        (("moved\n4K", "page-move-4k"), ("moved\n2M", "page-move-2m")),
+    ),
+    (
         "Shared pages of guest_memfd in the VMM's own mapping: faulted in, and taken away (G45)",
         (("VMM\nfault", "host-fault"), ("un-\nmapped", "host-unmap")),
     ),

@@ -43,6 +43,8 @@ DIRECT_MAP_1G: Final = 30
 RMPOPT: Final = 33  # 1 GiB of the host that the kernel asks RMPOPT about anew (G84); counted where time is known
 HOST_FAULT: Final = 34  # shared pages that the VMM faulted in (`hostmap`)
 HOST_UNMAP: Final = 35  # that its mapping lost: to a conversion, to a punch, or as the file went
+PAGE_MOVE_4K: Final = 36  # SNP_PAGE_MOVE, TDH.MEM.PAGE.RELOCATE: no kernel does it (K16, G87)
+PAGE_MOVE_2M: Final = 37
 # what must not happen
 UNACCEPTED: Final = 31  # pages that the guest touched without accepting them: #VC or #VE
 HOST_WRITE: Final = 32  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory
