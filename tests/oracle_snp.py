@@ -161,6 +161,9 @@ def rescind(file: File, pages: set[int], counters: dict[str, int]) -> None:
     mine = pages & file.accepted
     if not mine:
         return
+    for index in sorted(mine):
+        if index not in file.mapped:
+            fault(file, [index], counters)
     if len(mine) == BLOCK_PAGES and block in file.huge_mapped:
         file.note(counts.RESCIND_2M)
     else:

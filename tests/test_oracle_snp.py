@@ -141,6 +141,37 @@ def test_snp_launch_image_is_small_and_validated(world: MakeWorld) -> None:
     assert done(model, before) == {counts.FAULT_4K: 6}, "a touch needs no accept"
 
 
+def test_snp_launch_image_faults_before_it_is_given_up(world: MakeWorld) -> None:
+    """PVALIDATE needs a mapping (G83): of six pages that the firmware validated, the guest has touched one."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 0, 6, PRIVATE, ACCEPT_LAUNCH)
+    model.access(file, 2, 1, PRIVATE)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 6, True)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.FAULT_4K: 5,
+        counts.RESCIND_4K: 6,
+        counts.RMPUPDATE_SHARED_4K: 6,
+    }
+    assert mapped(model, file) == (0, 0)
+
+
+def test_snp_whole_launch_image_faults_page_by_page(world: MakeWorld) -> None:
+    """All of a 2 MiB: 512 faults, then a PVALIDATE of 2 MiB that finds small entries (W22)."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_LAUNCH)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 512, True)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.FAULT_4K: 512,
+        counts.SIZE_MISMATCH: 1,
+        counts.RESCIND_4K: 512,
+        counts.RMPUPDATE_SHARED_4K: 512,
+    }
+
+
 def test_snp_two_sources_keep_the_entry_until_the_page_is_punched(world: MakeWorld) -> None:
     """G55: a conversion alone leaves the private page assigned; the VMM's punch frees it (K12)."""
     model = world(8)

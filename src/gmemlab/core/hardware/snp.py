@@ -176,6 +176,25 @@ def mend(state: State, file: int, index: int) -> None:
         refault(state, file, row, index & ~(BLOCK_PAGES - 1))
 
 
+@jit
+def fault_accepted(state: State, file: int, index: int, begin: int, end: int) -> None:
+    """The guest's PVALIDATE reaches the accepted pages [begin, end) of the block at page `index`: unmapped ones fault first.
+
+    So the launch image, which the firmware validates, and which no table maps before the guest comes to it.
+    """
+    row = block_row(state, file, index)
+    block = state.file_blocks[row]
+    if block.nr_mapped == BLOCK_PAGES:
+        return
+    if block.detail == 0:
+        fault(state, file, index, begin, end)
+        return
+    base = int(block.detail) * BLOCK_PAGES
+    for offset in range(begin, end):
+        if state.pages[base + offset].accepted and state.pages[base + offset].mapped == 0:
+            fault(state, file, index, offset, offset + 1)
+
+
 @part
 def rescind(state: State, file: int, index: int, end: int) -> None:
     """Before private pages [index, end) of one block become shared, the guest takes their validation back."""
@@ -185,6 +204,7 @@ def rescind(state: State, file: int, index: int, end: int) -> None:
     accepted = count_marked(state, row, begin, stop, ACCEPTED)
     if accepted == 0:
         return
+    fault_accepted(state, file, first, begin, stop)
     if accepted == BLOCK_PAGES and state.file_blocks[row].marks & HUGE_MAPPED:
         note(state, file, RESCIND_2M, 1)
     else:
