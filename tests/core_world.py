@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from core_page_states import count_kept_entries, observe_entries, observe_operations
+from core_page_states import count_kept_entries, observe_entries, observe_hazards, observe_operations
 from gmemlab.core import boot, execute, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import (
@@ -259,6 +259,7 @@ class CoreWorld:
             "kept_entries": count_kept_entries(self.state),
             "operations": observe_operations(self.state),
             "host_mapped": {name: np.flatnonzero(self.pages_of(file)[:, 7]).tolist() for name, file in self.files.items()},
+            "hazards": observe_hazards(self.state),
             "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 

@@ -5,6 +5,8 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gmemlab.core.hardware.counts import HOST_FAULT
 from gmemlab.core.layout import (
@@ -21,6 +23,11 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     NODES_LOCAL,
+    OP_ACCESS,
+    OP_DESTROY,
+    OP_PUNCH,
+    OP_TO_PRIVATE,
+    OP_TO_SHARED,
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
     PRIVATE,
@@ -100,9 +107,10 @@ class OracleHost(OracleMachine):
         if file < 0:
             return errno.EINVAL, 0
         target = self.files.pop(file)
-        self.empty(target)
-        if target.other is not None:
-            self.empty(self.files.pop(-file))
+        with self.blamed(OP_DESTROY):
+            self.empty(target)
+            if target.other is not None:
+                self.empty(self.files.pop(-file))
         return 0, target.size
 
     def ready(self, file: int) -> tuple[int, int]:
@@ -125,6 +133,14 @@ class OracleHost(OracleMachine):
             self.memory.forget(pool, unused if file.mount is None else file.mount.put(unused))
             file.reservation = 0
             file.promised = set()
+
+    @contextmanager
+    def blamed(self, operation: int) -> Iterator[None]:
+        """What must not happen meanwhile is laid to an operation (OP_*)."""
+        before = self.memory.harm()
+        yield
+        for kind, (less, more) in enumerate(zip(before, self.memory.harm(), strict=True)):
+            self.memory.hazards[kind, operation] += more - less
 
     def in_range(self, file: int, first: int, count: int) -> int:
         """The checks that come before granularity and the end of the file, in their order."""
@@ -244,7 +260,8 @@ class OracleHost(OracleMachine):
             return error, 0
         if not punch_is_aligned(self.files[file], first, count):
             return errno.EINVAL, 0
-        return punch(self.memory, self.files[file], first, count)
+        with self.blamed(OP_PUNCH):
+            return punch(self.memory, self.files[file], first, count)
 
     # -- access -------------------------------------------------------------------------------------------------------
     def access(self, file: int, first: int, count: int, kind: int, accept: int = TOUCH) -> tuple[int, int]:
@@ -264,7 +281,8 @@ class OracleHost(OracleMachine):
             reached += [] if error else [index]
             if error or (index + 1) % BLOCK_PAGES == 0 or index + 1 == first + count:
                 if reached and kind == PRIVATE and target.confidential():
-                    touch_block(target, reached, accept, self.memory.counters)
+                    with self.blamed(OP_ACCESS):
+                        touch_block(target, reached, accept, self.memory.counters)
                 reached = []
             if error:
                 return error, index - first
@@ -305,7 +323,8 @@ class OracleHost(OracleMachine):
             return errno.EOPNOTSUPP, 0
         if first < 0 or count <= 0 or first + count > target.size:
             return errno.EINVAL, 0
-        return convert(self.memory, target, first, count, to_shared)
+        with self.blamed(OP_TO_SHARED if to_shared else OP_TO_PRIVATE):
+            return convert(self.memory, target, first, count, to_shared)
 
     # -- holds --------------------------------------------------------------------------------------------------------
     def pin(self, file: int, first: int, count: int) -> tuple[int, int]:

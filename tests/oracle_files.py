@@ -108,6 +108,7 @@ class Observation(TypedDict):
     entries: dict[int, dict[int, tuple[int, int]]]
     kept_entries: int
     host_mapped: dict[int, list[int]]
+    hazards: dict[tuple[int, int], int]
     operations: dict[tuple[int, int], int]
     direct: list[int]
 

@@ -3,6 +3,7 @@
 import pytest
 
 from gmemlab.errors import TryAgain
+from gmemlab.model.guests import hazards_in
 from gmemlab.model.host import Host
 from gmemlab.presets import find
 
@@ -17,7 +18,26 @@ def test_truncation_writes_to_frames_that_the_rmp_still_gives_to_the_guest(guest
     memory.access("2M", "2M", accept="2M")
     memory.convert("2M", "12K", to="shared")
     assert host.operations()["host-write"]["boot"] == writes
+    assert hazards_in(host.state)["host-write"] == ({"conversion to shared": writes} if writes else {})
     host.audit()
+
+
+def test_hazards_are_laid_to_what_led_there() -> None:
+    """A touch without an accept; a held folio's punch; the punch on a conversion, of a clean folio."""
+    host = Host("64M")
+    memory = host.guest_memfd("8M", "thp", guest="snp")
+    memory.access("2M", "8K")
+    memory.reference("3M", "4K")
+    memory.punch_hole("2M", "4K")
+    memory.allocate("4M", "2M")
+    memory.reference("4M", "4K")
+    memory.convert("4100K", "4K", to="shared")
+    assert hazards_in(host.state) == {
+        "host-write": {},
+        "unaccepted": {"access by the guest": 2},
+        "stale": {"punch by the VMM": 1},
+        "lost": {"conversion to shared": 511},
+    }
 
 
 def test_what_was_never_assigned_is_the_hosts_to_write() -> None:

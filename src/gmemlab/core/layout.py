@@ -187,6 +187,7 @@ OP_KHUGEPAGED: Final = 21  # `count` milliseconds pass for khugepaged; of no fil
 OP_KCOMPACTD: Final = 22  # the same for kcompactd
 OP_DRAIN: Final = 23  # all CPUs give back what is on their lists; of no file
 OP_DECAY: Final = 24  # `count` seconds pass for the vmstat worker, which sees to the CPUs' lists; of no file
+NR_OPS: Final = 32
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 
@@ -209,6 +210,13 @@ GUEST: Final = np.dtype(
 # -- kinds of holds ---------------------------------------------------------------------------------------------------------
 PIN: Final = 0
 REFERENCE: Final = 1
+
+# -- what must not happen, by the operation that led to it ---------------------------------------------------------------
+HAZARD_HOST_WRITE: Final = 0  # private pages that the kernel zeroed (K1, T9)
+HAZARD_UNACCEPTED: Final = 1  # pages that the guest touched without accepting them
+HAZARD_STALE: Final = 2  # punched pages that kept their contents (K2)
+HAZARD_LOST: Final = 3  # pages dropped though nobody punched them (K2)
+NR_HAZARDS: Final = 4
 
 # -- counters: indices into state.tally -----------------------------------------------------------------------------------
 CAUSE_PUNCH: Final = 0
@@ -267,7 +275,8 @@ TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
 TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
 TALLY_HARDWARE: Final = TALLY_NUMA_MISS_PAGES + 1  # + operation (`hardware`) * NR_PHASES + phase
 NR_HARDWARE: Final = 38
-NR_TALLIES: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES
+TALLY_HAZARD: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES  # + HAZARD_* * NR_OPS + OP_*: pages
+NR_TALLIES: Final = TALLY_HAZARD + NR_HAZARDS * NR_OPS
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

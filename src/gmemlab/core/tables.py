@@ -239,6 +239,7 @@ HOST_RECORD: Final = np.dtype(
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
+        ("operation", "i8"),  # OP_* that is carried out, to say what led to a hazard
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
     ],
     align=True,

@@ -35,6 +35,22 @@ RMPOPT_REGIONS: Final = 2048  # RMPOPT covers up to 2 TiB (C20)
 RMPOPT_DELAY: Final = 10_000_000_000  # ns (C20)
 
 
+# What must not happen, and the operations that may lead to it, by the core's codes.
+HAZARDS: Final[dict[str, int]] = {
+    "host-write": layout.HAZARD_HOST_WRITE,
+    "unaccepted": layout.HAZARD_UNACCEPTED,
+    "stale": layout.HAZARD_STALE,
+    "lost": layout.HAZARD_LOST,
+}
+LED_BY: Final[dict[int, str]] = {
+    layout.OP_ACCESS: "access by the guest",
+    layout.OP_PUNCH: "punch by the VMM",
+    layout.OP_TO_SHARED: "conversion to shared",
+    layout.OP_TO_PRIVATE: "conversion to private",
+    layout.OP_DESTROY: "release of the file",
+}
+
+
 class Places(NamedTuple):
     """Where in a host page states lie: counts of 1 GiB regions, and of 2 MiB; and what follows in bytes of the host.
 
@@ -116,5 +132,12 @@ def note_rmpopt(state: State, regions: int, times: Sequence[int]) -> int:
 
 def operations_in(state: State) -> dict[str, dict[str, int]]:
     """What the hardware of all guests did: by operation, then by phase."""
-    counted = state.tally[layout.TALLY_HARDWARE :].reshape(-1, layout.NR_PHASES)
+    counted = state.tally[layout.TALLY_HARDWARE : layout.TALLY_HAZARD].reshape(-1, layout.NR_PHASES)
     return {name: dict(zip(PHASES, counted[code].tolist(), strict=True)) for name, code in OPERATIONS.items()}
+
+
+def hazards_in(state: State) -> dict[str, dict[str, int]]:
+    """What must not happen, and did: pages by kind (`HAZARDS`), then by the operation that led to it (`LED_BY`)."""
+    counted = state.tally[layout.TALLY_HAZARD :].reshape(-1, layout.NR_OPS)
+    led_by: dict[int, list[int]] = {code: np.flatnonzero(counted[code]).tolist() for code in HAZARDS.values()}
+    return {name: {LED_BY[op]: int(counted[code, op]) for op in led_by[code]} for name, code in HAZARDS.items()}

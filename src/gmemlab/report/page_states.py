@@ -136,6 +136,11 @@ def hazards_as_json(found: Sequence[Hazard]) -> list[dict[str, Any]]:
                 phase: {"median": spread.median, "min": spread.least, "max": spread.most}
                 for phase, spread in hazard.phases.items()
             },
+            "led_by": {
+                name: {"median": spread.median, "min": spread.least, "max": spread.most}
+                for name, spread in hazard.led_by.items()
+            },
+            "cause": hazard.cause,
             "text": hazard.text,
         }
         for hazard in found

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from gmemlab.core import layout
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import NR_PHASES, TALLY_HARDWARE
 from gmemlab.core.state import State
@@ -54,3 +55,9 @@ HOST_WRITE: Final = 32  # private pages that the kernel zeroed (K1, T9): RMP fau
 def note(state: State, file: int, operation: int, count: int) -> None:
     """Count what was done for a guest, in the phase that it is in."""
     state.tally[TALLY_HARDWARE + operation * NR_PHASES + int(state.files[file].phase)] += count
+
+
+@jit
+def note_hazard(state: State, hazard: int, pages: int) -> None:
+    """Count what must not happen (HAZARD_*), for the operation that is carried out."""
+    state.tally[layout.TALLY_HAZARD + hazard * layout.NR_OPS + int(state.host[0].operation)] += pages

@@ -16,6 +16,7 @@ from gmemlab.core.hardware.counts import (
     SIZE_MISMATCH,
     UNACCEPTED,
     note,
+    note_hazard,
 )
 from gmemlab.core.hardware.rmp import assign_pages, assign_whole, smash
 from gmemlab.core.jit import jit
@@ -160,6 +161,7 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
             fresh = stop - begin - count_marked(state, row, begin, stop, ACCEPTED)
             if fresh:
                 note(state, file, UNACCEPTED, fresh)
+                note_hazard(state, layout.HAZARD_UNACCEPTED, fresh)
                 mark(state, row, begin, stop, ACCEPTED, 1)
         else:
             validate(state, file, first, begin, stop, accept == ACCEPT_2M)

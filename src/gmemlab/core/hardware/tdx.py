@@ -23,6 +23,7 @@ from gmemlab.core.hardware.counts import (
     TRACK,
     UNACCEPTED,
     note,
+    note_hazard,
 )
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -94,6 +95,7 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
         return
     if accept == TOUCH:
         note(state, file, UNACCEPTED, fresh)
+        note_hazard(state, layout.HAZARD_UNACCEPTED, fresh)
     elif accept == layout.ACCEPT_2M and block.marks & HUGE_MAPPED:
         note(state, file, ACCEPT_2M, 1)
     else:

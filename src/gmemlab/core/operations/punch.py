@@ -8,7 +8,7 @@ from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT,
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_base_page, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import ASSIGNED, count_marked
-from gmemlab.core.hardware.counts import HOST_WRITE, note
+from gmemlab.core.hardware.counts import HOST_WRITE, note, note_hazard
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.hostmap import unmap_from_host
 from gmemlab.core.jit import inline, jit
@@ -79,9 +79,11 @@ def note_zeroing(state: State, file: int, begin: int, end: int) -> None:
         row = block_row(state, file, begin)
         first = begin & ~(BLOCK_PAGES - 1)
         if record.guest == GUEST_SNP:
-            note(state, file, HOST_WRITE, count_marked(state, row, begin - first, end - first, ASSIGNED))
+            pages = count_marked(state, row, begin - first, end - first, ASSIGNED)
         else:
-            note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
+            pages = count_private(state, row, begin - first, end - first)
+        note(state, file, HOST_WRITE, pages)
+        note_hazard(state, layout.HAZARD_HOST_WRITE, pages)
 
 
 @jit
@@ -178,11 +180,13 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
     elif action == PART_DROP:
         unmap(state, file, head, head + (1 << order), CAUSE_PUNCH)
         state.tally[layout.TALLY_LOST_PAGES] += (1 << order) - (end - begin)
+        note_hazard(state, layout.HAZARD_LOST, (1 << order) - (end - begin))
         drop_folio(state, file, head, order, pfn)
     else:
         set_content(state, row, begin - first, end - first, STALE if action == PART_STALE else ZEROED)
         if action == PART_STALE:
             state.tally[layout.TALLY_STALE_PAGES] += end - begin
+            note_hazard(state, layout.HAZARD_STALE, end - begin)
 
 
 @jit
