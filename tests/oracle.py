@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from gmemlab.core.hardware.counts import HOST_FAULT
 from gmemlab.core.layout import (
+    ACCEPT_LAUNCH,
     BLOCK_ORDER,
     BLOCK_PAGES,
     CONVERT_NONE,
@@ -306,7 +307,7 @@ class OracleHost(OracleMachine):
         if error:
             return error
         if not pin or backing.policy.kind != KIND_ANON:
-            use(backing, index)
+            use(backing, index, kind == PRIVATE and accept >= ACCEPT_LAUNCH)
         if by_host and backing is file and file.confidential():
             file.note(HOST_FAULT, int(index not in file.host_mapped))
             file.host_mapped.add(index)

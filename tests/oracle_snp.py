@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     BLOCK_PAGES,
     GIGA_BLOCKS,
@@ -107,13 +108,13 @@ def smash_for_guest(file: File, block: int, cause: str, counters: dict[str, int]
 def access(file: File, pages: list[int], accept: int, counters: dict[str, int]) -> None:
     """Present private pages of one block, ascending."""
     block = pages[0] // BLOCK_PAGES
-    if accept == ACCEPT_LAUNCH:
+    if accept in (ACCEPT_LAUNCH, ACCEPT_IN_PLACE):
         fresh = [index for index in pages if index not in file.accepted]
         if fresh and has_one_entry(file, block):
             smash_for_guest(file, block, "shattered_accept", counters)
         if fresh:
             assign(file, pages)
-            file.note(counts.LAUNCH_UPDATE, len(fresh))
+            file.note(counts.LAUNCH_UPDATE if accept == ACCEPT_LAUNCH else counts.LAUNCH_IN_PLACE, len(fresh))
     else:
         fault(file, pages, counters)
         fresh = [index for index in pages if index not in file.accepted]

@@ -132,6 +132,7 @@ TOUCH: Final = 0  # an access to memory the guest may have accepted before
 ACCEPT_4K: Final = 1
 ACCEPT_2M: Final = 2
 ACCEPT_LAUNCH: Final = 3  # put there and accepted before the guest runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD
+ACCEPT_IN_PLACE: Final = 4  # the same, of pages that the VMM wrote before they became private (a NULL source, G52)
 
 # -- what a guest is, and what state a 2 MiB of it is in under SNP or TDX (`hardware`) ------------------------------------
 GUEST_GENERIC: Final = 0  # confidential, of no particular hardware: K6 and G79 hold, and no operation is counted
@@ -274,7 +275,7 @@ TALLY_NUMA_HIT: Final = TALLY_COLLAPSE_COPIED + 3  # allocations that got their 
 TALLY_NUMA_MISS: Final = TALLY_COLLAPSE_COPIED + 4  # that got another one
 TALLY_NUMA_MISS_PAGES: Final = TALLY_COLLAPSE_COPIED + 5
 TALLY_HARDWARE: Final = TALLY_NUMA_MISS_PAGES + 1  # + operation (`hardware`) * NR_PHASES + phase
-NR_HARDWARE: Final = 38
+NR_HARDWARE: Final = 43
 TALLY_HAZARD: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES  # + HAZARD_* * NR_OPS + OP_*: pages
 NR_TALLIES: Final = TALLY_HAZARD + NR_HAZARDS * NR_OPS
 

@@ -5,6 +5,7 @@ from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, map_i
 from gmemlab.core.hardware.bits import ACCEPTED, count_marked, mark
 from gmemlab.core.hardware.counts import (
     FAULT_4K,
+    LAUNCH_IN_PLACE,
     LAUNCH_UPDATE,
     PSC_ENTRY,
     PSC_REQUEST,
@@ -111,11 +112,8 @@ def smash_for_guest(state: State, file: int, row: int, cause: int) -> None:
 
 
 @jit
-def launch(state: State, file: int, index: int, begin: int, end: int) -> None:
-    """SNP_LAUNCH_UPDATE: 4 KiB entries, validated by the firmware.
-
-    From a source or in place (G52): the RMP cannot tell.
-    """
+def launch(state: State, file: int, index: int, begin: int, end: int, operation: int) -> None:
+    """SNP_LAUNCH_UPDATE: 4 KiB entries, validated by the firmware. The RMP cannot tell the two ways of it (G52)."""
     row = block_row(state, file, index)
     fresh = end - begin - count_marked(state, row, begin, end, ACCEPTED)
     if fresh == 0:
@@ -123,7 +121,7 @@ def launch(state: State, file: int, index: int, begin: int, end: int) -> None:
     if state.hardware[row].marks & RMP_WHOLE:
         smash_for_guest(state, file, row, CAUSE_ACCEPT)
     assign_pages(state, file, row, begin, end)
-    note(state, file, LAUNCH_UPDATE, fresh)
+    note(state, file, operation, fresh)
     mark(state, row, begin, end, ACCEPTED, 1)
 
 
@@ -153,8 +151,8 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
     row = block_row(state, file, index)
     first = index & ~(BLOCK_PAGES - 1)
     begin, stop = index - first, end - first
-    if accept == ACCEPT_LAUNCH:
-        launch(state, file, first, begin, stop)
+    if accept >= ACCEPT_LAUNCH:
+        launch(state, file, first, begin, stop, LAUNCH_UPDATE if accept == ACCEPT_LAUNCH else LAUNCH_IN_PLACE)
     else:
         fault(state, file, first, begin, stop)
         if accept == TOUCH:
