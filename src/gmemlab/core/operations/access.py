@@ -102,9 +102,9 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
         if block.content == FRESH and order >= layout.BLOCK_ORDER:
             use_fresh_blocks(state, file, row, begin, order)
             return
-        if block.content == FRESH and order == 0 and not launched:
-            note_cleared_alone(state, file, end - begin)
         if block.content != FRESH or state.blocks[block.block].kind == layout.UNIFORM:
+            if block.content == FRESH and not launched:
+                note_cleared_alone(state, file, end - begin)
             set_content(state, row, begin - first, end - first, USED)
             settle(state, file, begin)
             return
