@@ -45,6 +45,11 @@ def _boot(scenario: Scenario) -> list[str]:
     if boot.firmware == "w14":
         lines.append("W14, W15 (read), W16 (read; split derived): 4K accepts at boot of one TDX guest, a case study")
         lines.append("P2 (assumption): every guest boots like that one")
+        if scenario.guests.hardware == "snp":
+            lines.append(
+                "P2 (assumption): SNP guests are given that TDX firmware's 4K accepts and conversions, page by page: nobody has"
+                " counted an SNP guest's"
+            )
     if boot.firmware_accepts_low:
         lines.append("W20 (read): firmware accepts memory below 4G")
     lines.append("W18 (read): memory is accepted in 2M units")
