@@ -79,12 +79,12 @@ class Experiment:
     run: Callable[[Progress], Outcome]
 
 
-def judge(predicted: Interval, published: float) -> str:
-    """Return what a published figure says of what is predicted of the same thing.
+def judge(predicted: Interval, least: float, most: float) -> str:
+    """Return what a published figure, a range, says of what is predicted of the same thing.
 
-    Outside the interval, on either side, it is a miss, however wide the interval; inside one that is too wide, it is no test.
+    All of the interval above it or below it is a miss, however wide the interval; else one that is too wide is no test.
     """
-    if not predicted.low <= published <= predicted.high:
+    if predicted.low > most or predicted.high < least:
         return MISS
     return NO_TEST if predicted.useless else AGREES
 
