@@ -23,6 +23,8 @@ DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
 NODES: Final = "tests/test_oracle_nodes.py::test_"
 SNP: Final = "tests/test_oracle_snp.py::test_"
 TDX: Final = "tests/test_oracle_tdx.py::test_"
+HOSTMAP: Final = "tests/test_oracle_hostmap.py::test_"
+MOVES: Final = "tests/test_oracle_moves.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/faults.py::test_short_game"
 
@@ -92,6 +94,20 @@ FAULTS: Final = (
         "if hardware.nr_assigned == 0 and term != layout.TERM_FOLIO and term != layout.TERM_SLOT:",
         "if term != layout.TERM_FOLIO and term != layout.TERM_SLOT:",
         (f"{SNP}snp_launch_image_is_small_and_validated[core]",),
+    ),
+    Fault(
+        "a conversion that is refused leaves the VMM its mapping",
+        "operations/convert.py",
+        "        unmap_range_from_host(state, file, index, stop)\n        busy = first_busy(state, file, index, stop)\n",
+        "        busy = first_busy(state, file, index, stop)\n",
+        (f"{HOSTMAP}conversion_that_is_refused_takes_them_away_as_well[core]",),
+    ),
+    Fault(
+        "a page that moves leaves the kernel's mapping of its target whole",
+        "hardware/moves.py",
+        "        split_direct_map(state, file, target)\n",
+        "",
+        (f"{MOVES}snp_collapse_moves_every_page_that_is_assigned[core]",),
     ),
     Fault(
         "a buddy of another order is merged",
