@@ -165,6 +165,7 @@ def test_a_pool_of_2m_pages_takes_what_is_free_in_2m(name: str) -> None:
     model.check()
 
 
+SMALL_ALONE = pytest.mark.skipif(REAL, reason="looks at a quarter of a million pages; test_small_giga.py takes it")
 GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN}
 
 
@@ -193,6 +194,7 @@ def done_for(model: World) -> dict[int, int]:
     return {operation: number for (operation, phase), number in found.items() if phase == PHASE_RUNNING and number}
 
 
+@SMALL_ALONE
 @pytest.mark.parametrize("guest", ["snp", "tdx"])
 def test_huge_page_of_a_guest_moves_as_one(giga_world: MakeWorld, guest: str) -> None:
     """K16, G87: one command for one entry, or one mapping; both stay what they were."""
@@ -209,6 +211,7 @@ def test_huge_page_of_a_guest_moves_as_one(giga_world: MakeWorld, guest: str) ->
     assert in_first_run(model, file) == 0
 
 
+@SMALL_ALONE
 @pytest.mark.parametrize("guest", GUESTS)
 def test_huge_page_of_a_guest_moves_in_pieces(giga_world: MakeWorld, guest: str) -> None:
     """What is one entry, or one mapping, is so no longer; of plain and SNP guests what was in use faults back."""
