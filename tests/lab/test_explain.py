@@ -7,6 +7,7 @@ import pytest
 
 from gmemlab.core.layout import (
     EVENT,
+    HOST,
     MAX_SLOTS,
     OP_ACCESS,
     OP_ALLOCATE,
@@ -60,6 +61,13 @@ def test_a_conversion_of_a_neighbour_splits_the_folio() -> None:
     assert (found.cause.event, found.cause.operation, found.cause.first_gfn) == (3, "conversion to shared", 0x1003)
     assert found.state == "private, in a folio of 512K, mapped at 4K"
     assert "K6" in found.term.remedy
+
+
+def test_a_shared_page_may_be_mapped_by_the_vmm() -> None:
+    """G45: where the VMM touched it, not where the guest did."""
+    trace = trace_of((OP_TO_SHARED, 0, 3, 2), (OP_ACCESS, ARG_SHARED, 3, 2), (OP_ACCESS, HOST, 3, 1))
+    assert ask(trace, 0x1003, "thp-inplace").state == "shared, in a folio of 4K, mapped by the VMM"
+    assert ask(trace, 0x1004, "thp-inplace").state == "shared, in a folio of 4K"
 
 
 def test_merging_heals_the_folio_but_not_the_mapping() -> None:
