@@ -3,7 +3,6 @@
 import pytest
 
 from gmemlab.errors import TryAgain
-from gmemlab.model.guests import hazards_in
 from gmemlab.model.host import Host
 from gmemlab.presets import find
 
@@ -18,7 +17,7 @@ def test_truncation_writes_to_frames_that_the_rmp_still_gives_to_the_guest(guest
     memory.access("2M", "2M", accept="2M")
     memory.convert("2M", "12K", to="shared")
     assert host.operations()["host-write"]["boot"] == writes
-    assert hazards_in(host.state)["host-write"] == ({"conversion to shared": writes} if writes else {})
+    assert host.hazards()["host-write"] == ({"conversion to shared": writes} if writes else {})
     host.audit()
 
 
@@ -32,7 +31,7 @@ def test_hazards_are_laid_to_what_led_there() -> None:
     memory.allocate("4M", "2M")
     memory.reference("4M", "4K")
     memory.convert("4100K", "4K", to="shared")
-    assert hazards_in(host.state) == {
+    assert host.hazards() == {
         "host-write": {},
         "unaccepted": {"access by the guest": 2},
         "stale": {"punch by the VMM": 1},

@@ -13,7 +13,7 @@ from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
 from gmemlab.model.daemons import DaemonSettings
-from gmemlab.model.guests import Places, guest_code, hazards_in, note_rmpopt
+from gmemlab.model.guests import Places, guest_code, note_rmpopt
 from gmemlab.model.host import Host
 from gmemlab.model.nodes import MODES, NodeUsage
 from gmemlab.policy import Policy
@@ -43,7 +43,7 @@ class Run:
         places: where page states lie, at the end, before the guests that are left are torn down.
         hardware: of the guests (`model.guests.GUESTS`).
         rmpopt_rebuilds: how often RMPOPT was asked about all of the host (`note_rmpopt`); None for guests other than SNP.
-        hazards: what must not happen, and did: pages by kind, then by the operation that led to it (`hazards_in`).
+        hazards: what must not happen, and did: pages by kind, then by the operation that led to it (`Host.hazards`).
         after: the host when all guests have left.
         start: the host before its pool has grown.
         filled: the host after that, before the first event.
@@ -212,7 +212,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         nodes=nodes,
         hardware=trace.hardware,
         rmpopt_rebuilds=rebuilds,
-        hazards=hazards_in(host.state),
+        hazards=host.hazards(),
     )
 
 

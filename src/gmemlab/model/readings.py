@@ -11,7 +11,7 @@ from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, written_bytes
 from gmemlab.model import machine
 from gmemlab.model.background import cached_pages, counters
-from gmemlab.model.guests import Places, operations_in, places_in
+from gmemlab.model.guests import Places, hazards_in, operations_in, places_in
 from gmemlab.model.nodes import NodeUsage, usage_of_nodes
 from gmemlab.model.room import BLOCK_SIZE
 
@@ -38,6 +38,10 @@ class Readings:
     def operations(self) -> dict[str, dict[str, int]]:
         """What the hardware of all guests did so far: by operation (`model.guests.OPERATIONS`), then by phase."""
         return operations_in(self.state)
+
+    def hazards(self) -> dict[str, dict[str, int]]:
+        """What must not happen, and did: 4K pages by kind (`model.guests.HAZARDS`), then by the operation that led to it."""
+        return hazards_in(self.state)
 
     def audit(self) -> None:
         """Check every invariant of the state. AssertionError with what is broken and where."""
