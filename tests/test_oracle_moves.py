@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numba
 import pytest
 
+from core_world import CoreWorld
+from gmemlab.core import contig
 from gmemlab.core.hardware import counts
 from gmemlab.core.layout import ACCEPT_2M, ACCEPT_4K, GUEST_PLAIN, GUEST_SNP, GUEST_TDX, PRIVATE, REPAIR_COLLAPSE
 from guests_world import done, new
-from world import SMALL_IN_PLACE, THP_IN_PLACE, MakeWorld, count, mapped
+from world import SMALL_IN_PLACE, THP_IN_PLACE, MakeWorld, count, frames, free_pages, mapped, synthetic
 from world import world_fixture as world_fixture
 
 MIGRATABLE = replace(THP_IN_PLACE, movable=True, merge=0, repair=REPAIR_COLLAPSE)
@@ -66,3 +69,26 @@ def test_compaction_moves_private_pages(world: MakeWorld, guest: int) -> None:
         GUEST_PLAIN: {},
     }
     assert done(model, before) == expected[guest]
+
+
+@pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="the compiled pass takes test_oracle_contig.py")
+@pytest.mark.parametrize("guest", [0, GUEST_PLAIN, GUEST_SNP, GUEST_TDX])
+def test_huge_page_leaves_its_block(guest: int) -> None:
+    """As one where a block is free, else page by page."""
+    model = CoreWorld(*synthetic(8))
+    file = new(model, guest, MIGRATABLE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_2M)
+    block = frames(model, file)[0] // 512
+    assert contig.empty_block(model.state, block)
+    model.check()
+    assert frames(model, file)[0] // 512 != block
+    assert mapped(model, file) == (512, 0)
+    assert done(model, {}).get(counts.PAGE_MOVE_2M, 0) == (guest in (GUEST_SNP, GUEST_TDX))
+    rest = new(model, GUEST_PLAIN, MOVABLE_4K, free_pages(model))
+    model.allocate(rest, 0, free_pages(model))
+    for index in range(0, 1024, 2):
+        model.punch(rest, index, 1)
+    assert contig.empty_block(model.state, frames(model, file)[0] // 512)  # frames that are free again serve the next pages
+    model.check()
+    assert mapped(model, file) == (0, 512)
+    assert done(model, {}).get(counts.PAGE_MOVE_4K, 0) == 512 * (guest in (GUEST_SNP, GUEST_TDX))
