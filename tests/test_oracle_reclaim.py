@@ -11,7 +11,7 @@ from world import world_fixture as world_fixture
 
 CACHE = Policy(KIND_CACHE, (0,), movable=True)
 SHMEM_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
-FREE = 3 * 512  # pages of four blocks, of which the page structs have one
+FREE = 2 * 512  # pages of three blocks, of which the page structs have one
 
 
 def cached(model: World, file: int) -> list[int]:
@@ -36,7 +36,7 @@ def holed(model: World, policy: Policy) -> None:
 
 def test_an_allocation_drops_32_pages_the_oldest_first(world: MakeWorld) -> None:
     """SWAP_CLUSTER_MAX. Without watermarks kswapd has nothing to do as long as a page is free."""
-    model = world(4)
+    model = world(3)
     cache = full(model)
     file = new(model, 512, SMALL)
     assert model.allocate(file, 0, 1) == (0, 1)
@@ -49,7 +49,7 @@ def test_an_allocation_drops_32_pages_the_oldest_first(world: MakeWorld) -> None
 
 
 def test_the_hand_goes_round_and_leaves_what_is_held(world: MakeWorld) -> None:
-    model = world(4)
+    model = world(3)
     first, second = new(model, 40, CACHE), new(model, FREE - 40, CACHE)
     for file, pages in ((first, 40), (second, FREE - 40)):
         model.allocate(file, 0, pages)
@@ -66,7 +66,7 @@ def test_the_hand_goes_round_and_leaves_what_is_held(world: MakeWorld) -> None:
 
 def test_all_of_it_goes_before_an_allocation_fails(world: MakeWorld) -> None:
     """Guests' memory is never reclaimed (G54)."""
-    model = world(4)
+    model = world(3)
     cache = full(model)
     guest = new(model, FREE + 1, SMALL)
     assert model.allocate(guest, 0, FREE + 1) == (errno.ENOMEM, FREE)
@@ -79,7 +79,7 @@ def test_all_of_it_goes_before_an_allocation_fails(world: MakeWorld) -> None:
 
 def test_kswapd_reclaims_up_to_the_high_watermark(world: MakeWorld) -> None:
     """Below low (100) it is woken; up to high (300) it drops clusters of 32: 99 - 1 free pages after that allocation."""
-    model = world(4)
+    model = world(3)
     cache = new(model, FREE - 101, CACHE)
     model.allocate(cache, 0, FREE - 101)
     model.set_watermarks(100, 300, False)
@@ -94,8 +94,8 @@ def test_kswapd_reclaims_up_to_the_high_watermark(world: MakeWorld) -> None:
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_unmovable_memory_gets_nothing_from_zone_movable(name: str) -> None:
     model = WORLDS[name]([(3, 5, ZONE_MOVABLE, 0), (1, 3, ZONE_NORMAL, 0)], {1}, 4)
-    cache = new(model, FREE, CACHE)
-    model.allocate(cache, 0, FREE)
+    cache = new(model, 3 * 512, CACHE)
+    model.allocate(cache, 0, 3 * 512)
     file = new(model, 2 * 512, SMALL)
     assert model.allocate(file, 0, 2 * 512) == (errno.ENOMEM, 512)
     assert cached(model, cache) == list(range(2 * 512))  # of zone Movable, read first
@@ -109,7 +109,7 @@ def test_a_huge_page_reclaims_what_compaction_needs(world: MakeWorld, effort: in
     The cache has every page; what is dropped is its oldest, side by side, so that a block is free without compaction.
     """
     model = world(4)
-    full(model)
+    full(model, 3 * 512)
     guest = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=()))
     assert model.allocate(guest, 0, 512) == (0, 512)
     orders = {page[1] for page in model.observe()["files"][guest].values()}
@@ -120,10 +120,10 @@ def test_a_huge_page_reclaims_what_compaction_needs(world: MakeWorld, effort: in
 def test_a_failed_huge_page_of_guest_memfd_costs_the_cache_4m_more(world: MakeWorld) -> None:
     """GFP_HIGHUSER wakes kswapd for order 9, which drops 1024 pages, as none of them made a chunk of that order."""
     model = world(4)
-    cache = new(model, FREE, CACHE)
+    cache = new(model, 3 * 512, CACHE)
     stone = new(model, 7, SMALL)
     model.allocate(stone, 0, 1)
-    model.allocate(cache, 0, FREE - 1)
+    model.allocate(cache, 0, 3 * 512 - 1)
     guest = new(model, 512, replace(THP, effort=EFFORT_ONCE))
     model.allocate(guest, 0, 512)
     assert count(model, "pgsteal_kswapd") + count(model, "pgsteal_direct") > 512
@@ -149,9 +149,9 @@ def test_nothing_is_reclaimed_where_compaction_has_enough(world: MakeWorld) -> N
 def test_kswapd_takes_a_boost_back(world: MakeWorld) -> None:
     """`balance_pgdat`: a block was boosted; it drops as much, and the watermarks are what they were."""
     model = world(4)
-    cache = full(model)
-    for first in range(0, FREE, 2):
-        model.punch(cache, first, 1)
+    cache = full(model, 3 * 512)
+    for first in range(0, 3 * 512, 8):
+        model.punch(cache, first, 4)
     model.set_watermarks(20, 40, False)
     file = new(model, 8, SMALL)
     assert model.allocate(file, 0, 1) == (0, 1)
@@ -175,7 +175,7 @@ def test_what_kswapd_frees_beside_a_new_huge_page_stays_apart_from_it(world: Mak
 
 def test_a_hand_moves_on_when_its_file_goes(world: MakeWorld) -> None:
     """Of three files the middle one goes unread, then the first, in which the hand stands; then the last."""
-    model = world(4)
+    model = world(3)
     first, middle, last = new(model, 40, CACHE), new(model, 8, CACHE), new(model, FREE - 40, CACHE)
     for file, pages in ((first, 40), (last, FREE - 40)):
         model.allocate(file, 0, pages)

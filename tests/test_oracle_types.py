@@ -50,8 +50,8 @@ def test_cma_is_for_movable_memory_and_comes_first_while_more_than_half_is_there
     assert blocks_of(model, file) == [5, 4, 8]  # chunks of order 9 before those of order 10
     # 2048 - n > (3584 - n) // 2 holds for n up to 511: the 513th page is the first from elsewhere
     assert [frame >= 5 * 512 for frame in frames(model, file)] == [True] * 512 + [False] * 1 + [True]
-    assert model.allocate(new(model, FREE_OF_8, SHMEM_THP), 0, FREE_OF_8 - 514) == (0, FREE_OF_8 - 514)
-    assert free_pages(model) == 0
+    assert model.allocate(new(model, 5 * 512, SHMEM_THP), 0, 5 * 512) == (0, 5 * 512)
+    assert free_pages(model) == FREE_OF_8 - 514 - 5 * 512
     model.check()
 
 
@@ -213,8 +213,8 @@ def test_watermarks_rise_when_another_type_helps_out(name: str) -> None:
     model = typed(name, {}, 5)
     movable = new(model, 4 * 512, MOVABLE_4K)
     model.allocate(movable, 0, 4 * 512)
-    for first in range(0, 4 * 512, 4):
-        model.punch(movable, first, 3)
+    for first in range(0, 4 * 512, 8):
+        model.punch(movable, first, 7)
     model.set_watermarks(20, 40, False)
     file = new(model, 8, replace(SMALL, sizes=(1, 0)))
     assert model.allocate(file, 0, 1) == (0, 1)
@@ -229,21 +229,21 @@ def test_without_watermarks_there_is_no_boost(world: MakeWorld) -> None:
     model = world(5)
     movable = new(model, 4 * 512, MOVABLE_4K)
     model.allocate(movable, 0, 4 * 512)
-    for first in range(0, 4 * 512, 4):
-        model.punch(movable, first, 3)
+    for first in range(0, 4 * 512, 8):
+        model.punch(movable, first, 7)
     assert model.allocate(new(model, 8, SMALL), 0, 1) == (0, 1)
     assert model.observe()["boosts"] == [0]
 
 
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_kcompactd_makes_chunks_for_unmovable_memory(name: str) -> None:
-    """`kcompactd_do_work` has GFP_KERNEL: that a CMA block is free is not enough. Of five others every other page is free."""
+    """`kcompactd_do_work` has GFP_KERNEL: that a CMA block is free is not enough. Of five others every other 16K are free."""
     model = typed(name, {8: CMA}, 8)
     file = new(model, 5 * 512, replace(MOVABLE_4K, repair=REPAIR_COMPACTION))
     model.allocate(file, 0, 5 * 512)
     model.allocate(new(model, 512, SMALL), 0, 512)
-    for page in range(0, 5 * 512, 2):
-        model.punch(file, page, 1)
+    for page in range(0, 5 * 512, 8):
+        model.punch(file, page, 4)
     guest = new(model, 512, Policy(sizes=(9,), effort=EFFORT_LIGHT))
     assert model.allocate(guest, 0, 512) == (errno.ENOMEM, 0)
     assert model.kcompactd(1, 0) == (0, 256)  # those of the first block
