@@ -1,7 +1,7 @@
 # make demo    compare policies on the free memory of this machine (needs Python >= 3.11, pip and make)
 # make test    install what the tests need and run all of them
 # make check   style, types, import contracts, docstrings
-# make bench   speed and size, and speed against this kernel, printed
+# make bench   speed and size, what page states cost, and speed against this kernel, printed
 # make bench-month  thirty days of churn on 1 TiB, minutes
 # make vmtest  the suites of `gmemlab conform` on another Debian kernel under software emulation: KERNEL=7.3
 # make setup   what demo does before its run: .venv, dependencies, the compiled core
@@ -22,6 +22,7 @@ CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py audit_hard
 BOUNDS_TESTS ?= $(CORE_TESTS) $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py
+STATES_BENCH ?= bench/page_states_bench.py
 KERNEL_BENCH ?= bench/kernel_bench.py
 KERNEL ?= 7.3
 VMTEST_FLAGS ?=
@@ -68,6 +69,7 @@ check: $(INSTALLED_DEV)
 
 bench: $(INSTALLED_DEV) $(WARM)
 	@$(BIN)/python $(BENCH)
+	@$(BIN)/python $(STATES_BENCH)
 	@$(BIN)/python $(KERNEL_BENCH)
 
 bench-month: $(INSTALLED_DEV) $(WARM)

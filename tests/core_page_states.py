@@ -31,5 +31,11 @@ def count_kept_entries(state: State) -> int:
 
 def observe_operations(state: State) -> dict[tuple[int, int], int]:
     """What the hardware did, by operation and phase."""
-    counts = state.tally[layout.TALLY_HARDWARE :].tolist()
+    counts = state.tally[layout.TALLY_HARDWARE : layout.TALLY_HAZARD].tolist()
     return {divmod(place, layout.NR_PHASES): count for place, count in enumerate(counts) if count}
+
+
+def observe_hazards(state: State) -> dict[tuple[int, int], int]:
+    """Pages that what must not happen hit, by kind and by the operation that led to it."""
+    counts = state.tally[layout.TALLY_HAZARD :].tolist()
+    return {divmod(place, layout.NR_OPS): count for place, count in enumerate(counts) if count}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from core_page_states import count_kept_entries, observe_entries, observe_operations
+from core_page_states import count_kept_entries, observe_entries, observe_hazards, observe_operations
 from gmemlab.core import boot, execute, layout, measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import (
@@ -267,6 +267,8 @@ class CoreWorld:
             "entries": {name: observe_entries(self.state, file) for name, file in self.files.items()},
             "kept_entries": count_kept_entries(self.state),
             "operations": observe_operations(self.state),
+            "host_mapped": {name: np.flatnonzero(self.pages_of(file)[:, 7]).tolist() for name, file in self.files.items()},
+            "hazards": observe_hazards(self.state),
             "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
         }
 
@@ -309,7 +311,7 @@ class CoreWorld:
         return found
 
     def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
-        table = self.pages_of(file)[:, 5:]
+        table = self.pages_of(file)[:, 5:7]
         indexes = np.flatnonzero(table.any(axis=1))
         return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
 
@@ -372,6 +374,7 @@ class CoreWorld:
             "shattered_punch": tally[layout.TALLY_SHATTERED + CAUSE_PUNCH],
             "shattered_convert": tally[layout.TALLY_SHATTERED + CAUSE_CONVERT],
             "shattered_accept": tally[layout.TALLY_SHATTERED + CAUSE_ACCEPT],
+            "shattered_move": tally[layout.TALLY_SHATTERED + layout.CAUSE_POPULATE],
             "healed_mapping": sum(tally[layout.TALLY_HEALED_MAPPING + cause] for cause in range(NR_CAUSES)),
             "healed_backing": sum(tally[layout.TALLY_HEALED_BACKING + cause] for cause in range(NR_CAUSES)),
             "eagain": tally[layout.TALLY_EAGAIN],

@@ -101,5 +101,10 @@ def with_operations(row: Row, counts: Mapping[str, tuple[float, float, float]]) 
     return replace(row, operations=operations)
 
 
+def with_hazards(row: Row, kind: str, led_by: Mapping[str, float]) -> Row:
+    """The row with what must not happen, by the operations that led to it."""
+    return replace(row, hazards={kind: {name: _spread(pages) for name, pages in led_by.items()}})
+
+
 def _spread(value: float | tuple[float, float, float]) -> Spread:
     return Spread(*value) if isinstance(value, tuple) else Spread(value, value, value)

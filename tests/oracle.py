@@ -5,8 +5,12 @@ everything that `observe` tells. Units: 4 KiB pages; operations return (errno or
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from gmemlab.core.hardware.counts import HOST_FAULT
 from gmemlab.core.layout import (
+    ACCEPT_LAUNCH,
     BLOCK_ORDER,
     BLOCK_PAGES,
     CONVERT_NONE,
@@ -21,6 +25,11 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     NODES_LOCAL,
+    OP_ACCESS,
+    OP_DESTROY,
+    OP_PUNCH,
+    OP_TO_PRIVATE,
+    OP_TO_SHARED,
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
     PRIVATE,
@@ -108,9 +117,10 @@ class OracleHost(OracleMachine):
         if file < 0:
             return errno.EINVAL, 0
         target = self.files.pop(file)
-        self.empty(target)
-        if target.other is not None:
-            self.empty(self.files.pop(-file))
+        with self.blamed(OP_DESTROY):
+            self.empty(target)
+            if target.other is not None:
+                self.empty(self.files.pop(-file))
         return 0, target.size
 
     def ready(self, file: int) -> tuple[int, int]:
@@ -135,6 +145,14 @@ class OracleHost(OracleMachine):
             self.memory.forget(pool, unused if file.mount is None else file.mount.put(unused))
             file.reservation = 0
             file.promised = set()
+
+    @contextmanager
+    def blamed(self, operation: int) -> Iterator[None]:
+        """What must not happen meanwhile is laid to an operation (OP_*)."""
+        before = self.memory.harm()
+        yield
+        for kind, (less, more) in enumerate(zip(before, self.memory.harm(), strict=True)):
+            self.memory.hazards[kind, operation] += more - less
 
     def in_range(self, file: int, first: int, count: int) -> int:
         """The checks that come before granularity and the end of the file, in their order."""
@@ -254,7 +272,8 @@ class OracleHost(OracleMachine):
             return error, 0
         if not punch_is_aligned(self.files[file], first, count):
             return errno.EINVAL, 0
-        return punch(self.memory, self.files[file], first, count)
+        with self.blamed(OP_PUNCH):
+            return punch(self.memory, self.files[file], first, count)
 
     # -- access -------------------------------------------------------------------------------------------------------
     def access(self, file: int, first: int, count: int, kind: int, accept: int = TOUCH) -> tuple[int, int]:
@@ -274,14 +293,16 @@ class OracleHost(OracleMachine):
             reached += [] if error else [index]
             if error or (index + 1) % BLOCK_PAGES == 0 or index + 1 == first + count:
                 if reached and kind == PRIVATE and target.confidential():
-                    touch_block(target, reached, accept, self.memory.counters)
+                    with self.blamed(OP_ACCESS):
+                        touch_block(target, reached, accept, self.memory.counters)
                 reached = []
             if error:
                 return error, index - first
         return 0, count
 
-    def touch(self, file: File, index: int, kind: int, accept: int, written: bool = True) -> int:
-        """One page. A fault for a pin writes nothing, which shows in anonymous memory only: it was cleared before."""
+    def touch(self, file: File, index: int, kind: int, accept: int, pin: bool = False) -> int:
+        """One page. A fault for a pin, which the host takes, writes nothing: that shows in anonymous memory, clear before."""
+        by_host = pin or kind == HOST
         private = index not in file.shared
         backing = file
         if file.confidential():
@@ -296,8 +317,11 @@ class OracleHost(OracleMachine):
         error = populate(self.memory, backing, index)
         if error:
             return error
-        if written or backing.policy.kind != KIND_ANON:
-            use(backing, index)
+        if not pin or backing.policy.kind != KIND_ANON:
+            use(backing, index, kind == PRIVATE and accept >= ACCEPT_LAUNCH)
+        if by_host and backing is file and file.confidential():
+            file.note(HOST_FAULT, int(index not in file.host_mapped))
+            file.host_mapped.add(index)
         if kind == PRIVATE and file.confidential() and file.guest not in (GUEST_SNP, GUEST_TDX):
             map_private(file, index, accept, self.memory.counters)
         return 0
@@ -311,7 +335,8 @@ class OracleHost(OracleMachine):
             return errno.EOPNOTSUPP, 0
         if first < 0 or count <= 0 or first + count > target.size:
             return errno.EINVAL, 0
-        return convert(self.memory, target, first, count, to_shared)
+        with self.blamed(OP_TO_SHARED if to_shared else OP_TO_PRIVATE):
+            return convert(self.memory, target, first, count, to_shared)
 
     # -- holds --------------------------------------------------------------------------------------------------------
     def pin(self, file: int, first: int, count: int) -> tuple[int, int]:
@@ -340,7 +365,7 @@ class OracleHost(OracleMachine):
         backing = target.other if pin and target.other is not None else target
         for index in range(first, first + count):
             if pin:  # faults the page in; a private one cannot be mapped (G25), nor one beyond the end
-                error = self.touch(target, index, SHARED, TOUCH, written=False) if index < target.size else errno.EFAULT
+                error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
                 if error == errno.ENOSPC:  # a hugetlb page that the pool cannot give: SIGBUS for an access
                     error = errno.EFAULT
                 if error:

@@ -55,6 +55,8 @@ def check_file(file: File) -> None:
         assert not (folio.cleared and page.content == FRESH)
         assert not (file.in_place() and index in file.shared and folio.order > 0), "a shared page in a large folio"
     assert all(0 <= index < file.size for index in file.shared)
+    assert file.host_mapped <= file.shared & set(file.pages), "the host maps something private, or absent"
+    assert file.in_place() or not file.host_mapped
     assert file.mapped <= set(file.pages)
     if not file.in_place():
         assert not file.mapped & file.shared

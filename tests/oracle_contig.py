@@ -2,6 +2,7 @@
 
 from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLATE, KIND_ANON, MOVABLE
 from oracle_files import Folio
+from oracle_guests import tell_moves
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
 from oracle_snp import move_entry
@@ -95,6 +96,12 @@ def split(memory: Memory, folio: Folio) -> None:
 
 def move(memory: Memory, folio: Folio, target: int) -> None:
     """Other frames for a folio; its old ones are nobody's."""
+    tell_moves(
+        folio.file,
+        folio.index,
+        list(zip(folio.frames(), range(target, target + (1 << folio.order)), strict=True)),
+        memory.counters,
+    )
     for pfn in folio.frames():
         del memory.users[pfn]
     folio.pfn = target

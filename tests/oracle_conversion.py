@@ -2,7 +2,7 @@
 
 import errno
 
-from gmemlab.core.hardware.counts import MAP_GPA
+from gmemlab.core.hardware.counts import CONVERT_PAGE, MAP_GPA
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -77,7 +77,8 @@ def change_attributes(memory: Memory, file: File, first: int, end: int, to_share
 
 
 def ask(file: File, first: int, count: int) -> None:
-    """The guest asks for a conversion."""
+    """The guest asks for a conversion, and its VMM asks KVM."""
+    file.note(CONVERT_PAGE)
     if file.guest == GUEST_SNP:
         request(file, first, first + count, True)
     elif file.guest == GUEST_TDX:
@@ -123,6 +124,7 @@ def privatise_in_place(memory: Memory, file: File, first: int, count: int) -> tu
         unit = file.unit()
         ranges = [(max(first, base), min(end, base + unit)) for base in range(first - first % unit, end, unit)]
     for a, b in ranges:
+        file.unmap_host(range(a, b))
         for index in range(a, b):
             if index in file.shared and index in file.pages and file.pages[index].folio.busy():
                 memory.counters["eagain"] += 1

@@ -4,9 +4,11 @@ One object per folio, one dictionary entry per page. Counts are in 4 KiB pages u
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from gmemlab.core.hardware.counts import HOST_UNMAP
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -41,6 +43,7 @@ COUNTERS = (
     "shattered_punch",
     "shattered_convert",
     "shattered_accept",
+    "shattered_move",
     "healed_mapping",
     "healed_backing",
     "eagain",
@@ -109,6 +112,8 @@ class Observation(TypedDict):
     page_states: dict[int, dict[int, tuple[int, int]]]
     entries: dict[int, dict[int, tuple[int, int]]]
     kept_entries: int
+    host_mapped: dict[int, list[int]]
+    hazards: dict[tuple[int, int], int]
     operations: dict[tuple[int, int], int]
     direct: list[int]
 
@@ -207,6 +212,7 @@ class File:
     accepted: set[int] = field(default_factory=set)
     one_way: set[int] = field(default_factory=set)  # TDX: blocks that a 4 KiB accept forbade to be mapped at 2 MiB (G79)
     zapped: set[int] = field(default_factory=set)  # blocks whose pages in use fault back when the operation is over
+    host_mapped: set[int] = field(default_factory=set)  # by its VMM
     rmp: "Rmp | None" = None  # of its host, for an SNP guest
     operations: Counter[tuple[int, int]] = field(default_factory=Counter)  # of its host
     other: "File | None" = None  # the ordinary memory of a two-source guest
@@ -215,6 +221,12 @@ class File:
         """Count what the hardware did for this guest."""
         if count:
             self.operations[operation, self.phase] += count
+
+    def unmap_host(self, indexes: Iterable[int]) -> None:
+        """The VMM loses its mapping of pages."""
+        lost = self.host_mapped & set(indexes)
+        self.host_mapped -= lost
+        self.note(HOST_UNMAP, len(lost))
 
     def from_pool(self) -> bool:
         return self.policy.source == SOURCE_POOL

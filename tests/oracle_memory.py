@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from gmemlab.core.hardware.counts import HOST_WRITE, UNACCEPTED
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
 from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
 from oracle_nodes import wanted
@@ -31,9 +32,17 @@ class Memory:
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.rmp = Rmp()
         self.operations: Counter[tuple[int, int]] = Counter()
+        self.hazards: Counter[tuple[int, int]] = Counter()  # by kind and operation
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
         self.wake_kcompactd: Callable[[int, int, int], None] = lambda node, order, highest: None
         self.reclaim = Reclaim(self)
+
+    def harm(self) -> list[int]:
+        """Pages that what must not happen hit so far, by kind (HAZARD_*)."""
+        done = Counter[int]()
+        for (operation, _), count in self.operations.items():
+            done[operation] += count
+        return [done[HOST_WRITE], done[UNACCEPTED], self.counters["stale_pages"], self.counters["lost_pages"]]
 
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
@@ -69,6 +78,7 @@ class Memory:
         if folio.file.rmp is not None:
             for base in range(min(folio.members), max(folio.members) + 1, BLOCK_PAGES):
                 give_up(folio.file, [index for index in folio.members if base <= index < base + BLOCK_PAGES])
+        folio.file.unmap_host(folio.members)
         for index in folio.members:
             del folio.file.pages[index]
         folio.members = set()

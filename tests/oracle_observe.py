@@ -72,6 +72,8 @@ def observe(memory: Memory, files: dict[int, File], mounts: list[Mount | None]) 
         "kept_entries": kept_entries(memory.rmp, memory.orphans),
         "operations": {key: count for key, count in memory.operations.items() if count},
         "direct": sorted(memory.rmp.direct),
+        "hazards": {key: pages for key, pages in memory.hazards.items() if pages},
+        "host_mapped": {file.id: sorted(file.host_mapped) for file in files.values()},
     }
 
 

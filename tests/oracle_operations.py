@@ -4,9 +4,10 @@ Functions return an errno, or (errno, pages done); the range has been checked by
 """
 
 import errno
+from collections import Counter
 from collections.abc import Iterable
 
-from gmemlab.core.hardware.counts import HOST_WRITE
+from gmemlab.core.hardware.counts import CLEAR_2M, CLEAR_4K, HOST_WRITE
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -96,18 +97,27 @@ def split_mixed(memory: Memory, file: File, folio: Folio) -> bool:
     return True
 
 
-def use(file: File, index: int) -> None:
+def use(file: File, index: int, launched: bool = False) -> None:
     """First use clears the whole folio (G27); a page that was punched without being freed is used again alone.
 
-    Anonymous memory was cleared when it was allocated: only the page itself is used.
+    Anonymous memory was cleared when it was allocated: only the page itself is used. Base pages of a launch image are filled.
     """
     folio = file.pages[index].folio
     if not folio.cleared and file.policy.kind != KIND_ANON:
+        if file.confidential() and not (launched and folio.order == 0):
+            tell_cleared(file, [member for member in folio.members if file.pages[member].content == FRESH])
         for member in folio.members:
             if file.pages[member].content == FRESH:
                 file.pages[member].content = USED
         folio.cleared = True
     file.pages[index].content = USED
+
+
+def tell_cleared(file: File, pages: list[int]) -> None:
+    """Fresh pages of a folio are cleared: whole 2 MiB as such."""
+    for block, fresh in Counter(index // BLOCK_PAGES for index in pages).items():
+        assert block >= 0
+        file.note(CLEAR_2M if fresh == BLOCK_PAGES else CLEAR_4K, 1 if fresh == BLOCK_PAGES else fresh)
 
 
 def note_zeroing(file: File, indexes: Iterable[int]) -> None:
@@ -199,6 +209,7 @@ def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
     folios = file.folios(a, b)
     huge = folios[0].huge
     split = 1 << folios[0].order < file.unit()
+    file.unmap_host(range(a, b))
     if huge is not None and split and any(folio.busy() for folio in folios):
         return False
     unmap(file, range(a, b), "shattered_punch", memory.counters)

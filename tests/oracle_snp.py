@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     BLOCK_PAGES,
     GIGA_BLOCKS,
@@ -107,13 +108,13 @@ def smash_for_guest(file: File, block: int, cause: str, counters: dict[str, int]
 def access(file: File, pages: list[int], accept: int, counters: dict[str, int]) -> None:
     """Present private pages of one block, ascending."""
     block = pages[0] // BLOCK_PAGES
-    if accept == ACCEPT_LAUNCH:
+    if accept in (ACCEPT_LAUNCH, ACCEPT_IN_PLACE):
         fresh = [index for index in pages if index not in file.accepted]
         if fresh and has_one_entry(file, block):
             smash_for_guest(file, block, "shattered_accept", counters)
         if fresh:
             assign(file, pages)
-            file.note(counts.LAUNCH_UPDATE, len(fresh))
+            file.note(counts.LAUNCH_UPDATE if accept == ACCEPT_LAUNCH else counts.LAUNCH_IN_PLACE, len(fresh))
     else:
         fault(file, pages, counters)
         fresh = [index for index in pages if index not in file.accepted]
@@ -161,6 +162,9 @@ def rescind(file: File, pages: set[int], counters: dict[str, int]) -> None:
     mine = pages & file.accepted
     if not mine:
         return
+    for index in sorted(mine):
+        if index not in file.mapped:
+            fault(file, [index], counters)
     if len(mine) == BLOCK_PAGES and block in file.huge_mapped:
         file.note(counts.RESCIND_2M)
     else:
@@ -181,10 +185,28 @@ def give_up(file: File, pages: Iterable[int]) -> None:
 
 
 def move_entry(file: File, old: int, new: int) -> None:
-    """The firmware moves a page (K16): its entry, of 4 KiB, is at the new frame then. It splits no direct map here."""
+    """Another frame has the entry of 4 KiB."""
     if file.rmp is not None and old in file.rmp.assigned:
         file.rmp.assigned.remove(old)
         file.rmp.assigned.add(new)
+
+
+def note_moves(file: File, moves: list[tuple[int, int]]) -> None:
+    """The firmware moves pages, from frame to frame (K16, G87): both sides are told to the RMP, and split the direct map."""
+    for old, new in moves:
+        if old in rmp_of(file).assigned:
+            for operation in (counts.RMPUPDATE_PRIVATE_4K, counts.PAGE_MOVE_4K, counts.RMPUPDATE_SHARED_4K):
+                file.note(operation)
+            split_direct(file, new // BLOCK_PAGES)
+            split_direct(file, old // BLOCK_PAGES)
+
+
+def move_whole(file: File, old: int, new: int) -> None:
+    """The firmware moves the 2 MiB of one entry, from host block to host block."""
+    rmp_of(file).whole.remove(old)
+    rmp_of(file).whole.add(new)
+    for operation in (counts.RMPUPDATE_PRIVATE_2M, counts.PAGE_MOVE_2M, counts.RMPUPDATE_SHARED_2M):
+        file.note(operation)
 
 
 def make_shared(file: File, frames: Iterable[int]) -> None:

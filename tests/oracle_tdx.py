@@ -4,6 +4,7 @@ from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -25,9 +26,9 @@ def access(file: File, pages: list[int], accept: int, counters: dict[str, int]) 
     block = pages[0] // BLOCK_PAGES
     fresh = [index for index in pages if index not in file.accepted]
     unmapped = [index for index in pages if index not in file.mapped]
-    if accept == ACCEPT_LAUNCH:
+    if accept in (ACCEPT_LAUNCH, ACCEPT_IN_PLACE):
         if block not in file.huge_mapped:
-            file.note(counts.PAGE_ADD, len(unmapped))
+            file.note(counts.PAGE_ADD if accept == ACCEPT_LAUNCH else counts.PAGE_ADD_IN_PLACE, len(unmapped))
             for index in pages:
                 map_small(file, index)
             file.accepted |= set(pages)

@@ -10,6 +10,7 @@ from core_world import CoreWorld
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     GIGA_BLOCKS,
     GIGA_ORDER,
@@ -293,7 +294,7 @@ class Players:
                 self.holds.append(("un" + operation, file, first, count))
         elif operation in ("private", "shared", "host"):
             kind = {"private": PRIVATE, "shared": SHARED, "host": HOST}[operation]
-            sizes = (TOUCH, ACCEPT_4K, ACCEPT_2M, ACCEPT_LAUNCH) if self.guest in (GUEST_SNP, GUEST_TDX) else ACCEPTS
+            sizes = (*ACCEPTS, ACCEPT_LAUNCH, ACCEPT_IN_PLACE) if self.guest in (GUEST_SNP, GUEST_TDX) else ACCEPTS
             accept = random.choice(sizes) if operation == "private" else TOUCH
             self.counted(operation, "access", file, first, count, kind, accept)
         elif operation in ("to_shared", "to_private"):

@@ -89,6 +89,7 @@ def test_page_states_with_their_time_and_hazards(
     output = capsys.readouterr().out
     assert max(map(len, output.splitlines())) <= 80
     assert f"Time of page states and private faults, costs from {hardware}\n" in output
+    assert "\nThe host's tables of page states" in output and (" anew\n" in output) == (hardware == "snp")
     assert "Host time" not in output
     assert ("\nHazards: what must not happen, and did\n" in output) == (hardware == "snp")
     assert f"costs {hardware}: no instruction of the hardware was measured" in " ".join(output.split())
@@ -112,6 +113,9 @@ def test_page_states_with_their_time_and_hazards(
     writes = [hazard for hazard in data["hazards"] if hazard["hazard"] == "host-write"]
     assert [hazard["policy"].partition("[")[0] for hazard in writes] == ["thp"] * (hardware == "snp")
     assert all(hazard["amount"]["min"] > 0 and not hazard["harmless"] for hazard in writes)
+    for hazard in writes:  # of a two-source guest: its VMM punches what it converts (K12)
+        assert hazard["led_by"] == {"conversion to shared": hazard["amount"]}
+        assert hazard["cause"] == "truncation=zeroes"
 
 
 def test_choices_are_set_for_all_policies(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:

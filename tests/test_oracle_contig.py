@@ -4,16 +4,30 @@ The oracle takes these with the smaller "1 GiB" pages of `test_small_giga.py` on
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numba
 import pytest
 
-from gmemlab.core.layout import BLOCK_PAGES, GIGA_BLOCKS, GIGA_ORDER, KIND_SHMEM
+from gmemlab.core.hardware import counts
+from gmemlab.core.layout import (
+    ACCEPT_2M,
+    BLOCK_PAGES,
+    GIGA_BLOCKS,
+    GIGA_ORDER,
+    GUEST_PLAIN,
+    GUEST_SNP,
+    GUEST_TDX,
+    KIND_SHMEM,
+    PHASE_RUNNING,
+    PRIVATE,
+)
 from world import (
     ANON_THP,
     SHMEM_THP,
     SMALL,
+    THP_IN_PLACE,
     WORLDS,
     MakeWorld,
     Policy,
@@ -22,6 +36,7 @@ from world import (
     free_pages,
     layout,
     makers,
+    mapped,
     new,
     present,
     synthetic,
@@ -148,3 +163,73 @@ def test_a_pool_of_2m_pages_takes_what_is_free_in_2m(name: str) -> None:
     assert free_pages(model, 9) == BLOCK_PAGES
     assert model.grow_pool(9, 8, False) == (errno.ENOMEM, 1)
     model.check()
+
+
+GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN}
+
+
+def empty(model: World, file: int, at: Iterable[int], pages: int) -> None:
+    """A file gives back so many pages from each of some frames on, where it has them in order."""
+    index = {page[0]: index for index, page in model.observe()["files"][file].items() if page[1] >= 0}
+    for frame in at:
+        model.punch(file, index[frame], pages)
+
+
+def guest_in_the_way(model: World, guest: int) -> tuple[int, int]:
+    """A guest's 2 MiB folio in the lowest run, mapped as a whole, and a movable file that has all other memory."""
+    rest, _ = filled(model)
+    empty(model, rest, [GIGA], BLOCK_PAGES)
+    error, file = model.create(BLOCK_PAGES, replace(THP_IN_PLACE, movable=True, merge=0), None, guest)
+    assert error == 0
+    model.access(file, 0, BLOCK_PAGES, PRIVATE, ACCEPT_2M)
+    assert frames(model, file) == list(range(GIGA, GIGA + BLOCK_PAGES))
+    model.ready(file)
+    return file, rest
+
+
+def done_for(model: World) -> dict[int, int]:
+    """What the hardware did since the guest was ready."""
+    found = model.observe()["operations"]
+    return {operation: number for (operation, phase), number in found.items() if phase == PHASE_RUNNING and number}
+
+
+@pytest.mark.parametrize("guest", ["snp", "tdx"])
+def test_huge_page_of_a_guest_moves_as_one(giga_world: MakeWorld, guest: str) -> None:
+    """K16, G87: one command for one entry, or one mapping; both stay what they were."""
+    model = giga_world(BLOCKS)
+    file, rest = guest_in_the_way(model, GUESTS[guest])
+    empty(model, rest, range(GIGA + BLOCK_PAGES, 2 * GIGA + 3 * BLOCK_PAGES, BLOCK_PAGES), BLOCK_PAGES)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    expected = {
+        "snp": {counts.RMPUPDATE_PRIVATE_2M: 1, counts.PAGE_MOVE_2M: 1, counts.RMPUPDATE_SHARED_2M: 1},
+        "tdx": {counts.RANGE_BLOCK: 1, counts.TRACK: 1, counts.PAGE_MOVE_2M: 1},
+    }
+    assert done_for(model) == expected[guest]
+    assert mapped(model, file) == (BLOCK_PAGES, 0)
+    assert in_first_run(model, file) == 0
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_huge_page_of_a_guest_moves_in_pieces(giga_world: MakeWorld, guest: str) -> None:
+    """What is one entry, or one mapping, is so no longer; of plain and SNP guests what was in use faults back."""
+    model = giga_world(BLOCKS)
+    file, rest = guest_in_the_way(model, GUESTS[guest])
+    empty(model, rest, range(2 * GIGA, 2 * GIGA + 2 * BLOCK_PAGES, 2), 1)
+    empty(model, rest, range(GIGA + BLOCK_PAGES, 2 * GIGA, BLOCK_PAGES), BLOCK_PAGES)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    expected = {
+        "plain": {counts.REFAULT: 512},
+        "snp": {
+            counts.PSMASH: 1,
+            counts.REFAULT: 512,
+            counts.RMPUPDATE_PRIVATE_4K: 512,
+            counts.PAGE_MOVE_4K: 512,
+            counts.RMPUPDATE_SHARED_4K: 512,
+            counts.DIRECT_MAP_2M: 3,  # what it leaves, and the two blocks that have room for half of it each
+            counts.DIRECT_MAP_1G: 2,
+        },
+        "tdx": {counts.DEMOTE: 1, counts.RANGE_BLOCK: 513, counts.TRACK: 513, counts.PAGE_MOVE_4K: 512},
+    }
+    assert done_for(model) == expected[guest]
+    assert mapped(model, file) == (0, BLOCK_PAGES)
+    assert in_first_run(model, file) == 0

@@ -8,12 +8,15 @@ from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_LAUNCH,
     GUEST_GENERIC,
     GUEST_PLAIN,
     GUEST_SNP,
     GUEST_TDX,
+    PHASE_BOOT,
     PRIVATE,
     PUNCH_ZERO,
+    SHARED,
     TRUNCATION_ZEROES,
     UNSPECIFIED,
     USED,
@@ -55,6 +58,23 @@ def test_contents_after_a_conversion(world: MakeWorld) -> None:
         model.access(file, 0, 2, PRIVATE, ACCEPT_4K)
         model.convert(file, 0, 2, True)
         assert contents(model, file) == {content: [0, 1]}
+
+
+def test_pages_are_cleared_at_first_use(world: MakeWorld) -> None:
+    """G27: a folio at once, base pages one by one, and no page of a launch image that is one; each only once."""
+    model = world(12)
+    huge, small = new(model, GUEST_PLAIN, THP), new(model, GUEST_PLAIN, SMALL_IN_PLACE, 600)
+    model.access(huge, 5, 1, PRIVATE)
+    model.access(huge, 0, 512, PRIVATE)
+    model.access(small, 0, 3, PRIVATE, ACCEPT_LAUNCH)
+    model.access(small, 0, 5, PRIVATE)
+    model.convert(small, 100, 4, True)
+    model.access(small, 100, 4, SHARED)
+    model.convert(huge, 0, 4, True)
+    model.access(huge, 0, 4, SHARED)  # ordinary memory, which is not guest_memfd's
+    found = model.observe()["operations"]
+    expected = {counts.CLEAR_2M: 1, counts.CLEAR_4K: 6, counts.CONVERT_PAGE: 2}
+    assert {operation: found[operation, PHASE_BOOT] for operation in expected} == expected
 
 
 def test_plain_guest_comes_back_to_2m_with_the_next_fault(world: MakeWorld) -> None:

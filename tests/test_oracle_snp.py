@@ -6,8 +6,10 @@ from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     GUEST_SNP,
+    HOST,
     PHASE_BOOT,
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
@@ -139,6 +141,54 @@ def test_snp_launch_image_is_small_and_validated(world: MakeWorld) -> None:
     before = model.observe()["operations"]
     model.access(file, 0, 6, PRIVATE)
     assert done(model, before) == {counts.FAULT_4K: 6}, "a touch needs no accept"
+
+
+def test_snp_launch_image_in_place(world: MakeWorld) -> None:
+    """G52: what the VMM wrote while it was shared is measured where it is, and validated like any other."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE)
+    model.convert(file, 0, 4, True)
+    model.access(file, 0, 4, HOST)
+    model.convert(file, 0, 4, False)
+    model.access(file, 0, 4, PRIVATE, ACCEPT_IN_PLACE)
+    model.access(file, 3, 3, PRIVATE, ACCEPT_LAUNCH)
+    found = done(model, {}, counts.PSC_REQUEST, counts.PSC_ENTRY, counts.HOST_FAULT, counts.HOST_UNMAP)
+    assert {number: found[number] for number in (counts.LAUNCH_IN_PLACE, counts.LAUNCH_UPDATE)} == {
+        counts.LAUNCH_IN_PLACE: 4,
+        counts.LAUNCH_UPDATE: 2,
+    }
+    assert model.observe()["page_states"][file] == dict.fromkeys(range(6), (1, 1))
+
+
+def test_snp_launch_image_faults_before_it_is_given_up(world: MakeWorld) -> None:
+    """PVALIDATE needs a mapping (G83): of six pages that the firmware validated, the guest has touched one."""
+    model = world(8)
+    file = new(model, GUEST_SNP, HUGE_IN_PLACE)
+    model.access(file, 0, 6, PRIVATE, ACCEPT_LAUNCH)
+    model.access(file, 2, 1, PRIVATE)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 6, True)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.FAULT_4K: 5,
+        counts.RESCIND_4K: 6,
+        counts.RMPUPDATE_SHARED_4K: 6,
+    }
+    assert mapped(model, file) == (0, 0)
+
+
+def test_snp_whole_launch_image_faults_page_by_page(world: MakeWorld) -> None:
+    """All of a 2 MiB: 512 faults, then a PVALIDATE of 2 MiB that finds small entries (W22)."""
+    model = world(8)
+    file = new(model, GUEST_SNP, SMALL_IN_PLACE)
+    model.access(file, 0, 512, PRIVATE, ACCEPT_LAUNCH)
+    before = model.observe()["operations"]
+    model.convert(file, 0, 512, True)
+    assert done(model, before, counts.PSC_REQUEST, counts.PSC_ENTRY) == {
+        counts.FAULT_4K: 512,
+        counts.SIZE_MISMATCH: 1,
+        counts.RESCIND_4K: 512,
+        counts.RMPUPDATE_SHARED_4K: 512,
+    }
 
 
 def test_snp_two_sources_keep_the_entry_until_the_page_is_punched(world: MakeWorld) -> None:

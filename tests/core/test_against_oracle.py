@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from gmemlab.core.layout import GIGA_ORDER
+from gmemlab.core.layout import GIGA_ORDER, GUEST_GENERIC, GUEST_SNP, GUEST_TDX
 from gmemlab.policy import Policy
 from gmemlab.presets import PRESETS
 from players import GIGA, IMPOSSIBLE, OPERATIONS, POLICIES, SMALL, Players
@@ -83,16 +83,27 @@ def test_core_agrees_with_the_oracle_on_1g_pages(name: str, record_property: Cal
 
 
 class Search(RuleBasedStateMachine):
-    """Hypothesis chooses policy and operations, and shrinks what it finds."""
+    """Hypothesis chooses policy, guests' hardware and operations, and shrinks what it finds."""
 
-    @initialize(name=st.sampled_from(SMALL), random=st.randoms(note_method_calls=False, use_true_random=False))
-    def start(self, name: str, random: Random) -> None:
-        self.players = Players(POLICIES[name])
+    @initialize(
+        name=st.sampled_from(SMALL),
+        guest=st.sampled_from((GUEST_GENERIC, GUEST_SNP, GUEST_TDX)),
+        random=st.randoms(note_method_calls=False, use_true_random=False),
+    )
+    def start(self, name: str, guest: int, random: Random) -> None:
+        policy = POLICIES[name]
+        self.players = Players(policy, guest if policy.memory == "guest_memfd" else GUEST_GENERIC)
         self.players.create(random)
 
     @rule(operation=st.sampled_from(OPERATIONS), random=st.randoms(note_method_calls=False, use_true_random=False))
     def step(self, operation: str, random: Random) -> None:
         self.players.step(random, operation)
+
+    @rule(random=st.randoms(note_method_calls=False, use_true_random=False))
+    def ready(self, random: Random) -> None:
+        """A guest is up: what its hardware does from here on is counted in another phase."""
+        if self.players.guests:
+            self.players.both("ready", random.choice(sorted(self.players.guests)))
 
     def teardown(self) -> None:
         if hasattr(self, "players"):

@@ -7,17 +7,19 @@ import pytest
 from core_world import CoreWorld
 from gmemlab.core.audit import audit
 from gmemlab.core.audit_hardware import BROKEN
+from gmemlab.core.audit_hostmap import MAPPED_FOR_HOST
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
     BLOCK_PAGES,
     GUEST_SNP,
     GUEST_TDX,
+    HOST,
     PRIVATE,
     RMP_WHOLE,
     ZAPPED,
 )
-from world import SMALL_IN_PLACE, THP_IN_PLACE, synthetic
+from world import SMALL, SMALL_IN_PLACE, THP_IN_PLACE, synthetic
 
 
 @pytest.fixture
@@ -92,3 +94,59 @@ BREAKS = {
 def test_broken_page_states_are_told(sound: CoreWorld, name: str) -> None:
     BREAKS[name](sound)
     assert audit(sound.state)[0] == BROKEN
+
+
+def map_all(world: CoreWorld) -> None:
+    """The VMM maps all of a guest's first 2 MiB."""
+    world.convert(2, 0, 512, True)
+    world.access(2, 0, 512, HOST)
+
+
+def map_private(world: CoreWorld) -> None:
+    """Pages 512 to 811 are private, and 700 and 701 were shared."""
+    world.access(2, 701, 1, HOST)
+    base = details_of(world, 2)
+    world.state.pages[base + 189].host_mapped = 0
+    world.state.pages[base + 5].host_mapped = 1
+
+
+def map_absent(world: CoreWorld) -> None:
+    """A shared page that has no frame."""
+    world.convert(2, 900, 1, True)
+    world.state.pages[details_of(world, 2) + 388].host_mapped = 1
+    world.state.file_blocks[row_of(world, 2, 1)].nr_host_mapped = 1
+
+
+def map_a_private_block(world: CoreWorld) -> None:
+    """All of it is mapped, and private."""
+    map_all(world)
+    world.convert(2, 0, 512, False)
+    world.state.file_blocks[row_of(world, 2, 0)].nr_host_mapped = 512
+
+
+def map_part_of_a_uniform_block(world: CoreWorld) -> None:
+    """Without details."""
+    map_all(world)
+    world.state.file_blocks[row_of(world, 2, 0)].nr_host_mapped = 7
+
+
+def map_of_two_sources(world: CoreWorld) -> None:
+    """The private file of such a guest."""
+    world.create(512, SMALL)
+    world.state.file_blocks[row_of(world, world.created, 0)].nr_host_mapped = 512
+
+
+HOST_BREAKS = {
+    "private": map_private,
+    "absent": map_absent,
+    "private-block": map_a_private_block,
+    "part-of-a-uniform-block": map_part_of_a_uniform_block,
+    "two-sources": map_of_two_sources,
+    "count": change("file_blocks", lambda world: row_of(world, 2, 1), nr_host_mapped=3),
+}
+
+
+@pytest.mark.parametrize("name", HOST_BREAKS)
+def test_broken_mappings_of_the_host_are_told(sound: CoreWorld, name: str) -> None:
+    HOST_BREAKS[name](sound)
+    assert audit(sound.state)[0] == MAPPED_FOR_HOST

@@ -37,7 +37,7 @@ def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
         "ready": records(),
         "tally": np.zeros(NR_TALLIES, np.int64),
         "operations": {},
-        "places": Places(32, 7, 9),
+        "places": Places(32, 7, 9, 16384),
         "after": records({})[0],
         "start": records({})[0],
         "filled": records({})[0],
@@ -74,7 +74,8 @@ def test_shares_are_weighted_by_time() -> None:
 def test_zero_denominators_have_no_figure() -> None:
     found = figures(make_run([{}, {}]))
     none = {key for key, value in found.items() if value is None}
-    assert none == {"mapped_2m_ready", "mapped_2m_mean", "mapped_2m_end", "huge_backed_end", "peak_host_per_guest"}
+    shares = {"mapped_2m_ready", "mapped_2m_mean", "mapped_2m_end", "huge_backed_end", "peak_host_per_guest"}
+    assert none == shares | {"snp_free_end", "rmp", "rmpopt_rebuilds", "pamt", "dynamic_pamt_end"}, "of other hardware"
     assert np.isnan(share_2m(records({}))).all()
 
 
@@ -151,6 +152,37 @@ def test_free_pages_of_three_moments() -> None:
 def test_places_of_page_states() -> None:
     found = figures(make_run([{}]))
     assert [found[key] for key in ("regions", "snp_regions_end", "tdx_small_2m_end")] == [32, 7, 9]
+
+
+def test_bytes_of_the_hardwares_tables() -> None:
+    """Of 32 GiB, by hand: 16 bytes for each 4 KiB are 128 MiB (C19); of 7 of the 32 regions SNP guests have a page."""
+    found = figures(make_run([{}], hardware="snp", rmpopt_rebuilds=3))
+    assert (found["rmp"], found["snp_free_end"], found["rmpopt_rebuilds"]) == (128 << 20, 25 / 32, 3)
+    assert (found["pamt"], found["dynamic_pamt_end"]) == (None, None)
+    found = figures(make_run([{}], hardware="tdx"))
+    larger = 16 * (16384 + 32)  # an entry for each 2 MiB and each 1 GiB
+    assert found["pamt"] == (128 << 20) + larger
+    assert found["dynamic_pamt_end"] == larger + (1 << 20) + 9 * 8192, "a bit for each 4 KiB, and two pages for each 2 MiB"
+    assert (found["rmp"], found["snp_free_end"], found["rmpopt_rebuilds"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(("hardware", "looked_at"), [("snp", 4), ("tdx", 0)])
+def test_rmpopt_looks_anew_ten_seconds_after_the_last_guest_left(hardware: str, looked_at: int) -> None:
+    """C20: the guest that leaves 4 s after another puts it off; those that are left go together. Of a host in two regions."""
+    second = 1_000_000_000
+    events = [
+        (0, 0, layout.OP_CREATE, 0, 0, 0),
+        (0, 1, layout.OP_CREATE, 0, 0, 0),
+        (0, 2, layout.OP_CREATE, 0, 0, 0),
+        (1 * second, 2, layout.OP_DESTROY, 0, 0, 0),
+        (5 * second, 0, layout.OP_DESTROY, 0, 0, 0),
+        (20 * second, NO_VM, layout.OP_SAMPLE, 0, 0, 0),
+    ]
+    trace = make_trace(events, [512, 512, 512], 20 * second, hardware=hardware)
+    run = simulate(Host("2G"), trace, find("thp"))
+    assert run.places.regions == 3, "the first has no block 0"
+    assert run.rmpopt_rebuilds == (2 if hardware == "snp" else None)
+    assert run.operations["rmpopt"] == {"boot": 0, "running": 0, "tear-down": 3 * looked_at // 2}
 
 
 def test_counters_are_those_of_the_run_alone() -> None:

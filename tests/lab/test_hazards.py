@@ -5,7 +5,7 @@ import pytest
 from gmemlab.lab.compare import Row
 from gmemlab.lab.hazards import Hazard, hazards
 from gmemlab.presets import find
-from lab_world import make_row, with_operations
+from lab_world import make_row, with_hazards, with_operations
 
 
 def one(row: Row, hardware: str) -> Hazard:
@@ -52,6 +52,17 @@ def test_failed_splits_of_every_policy() -> None:
     ]  # fmt: skip
     assert found[0].text == "thp: 0B (0B to 8K) punched, but kept its contents: the folio was held, and dirty (K2)."
     assert "4K of live guest memory dropped" in found[2].text
+
+
+def test_what_led_there_is_told() -> None:
+    """Operation and cause, of hazards of either kind."""
+    row = with_operations(make_row("thp"), {"host-write": (3, 2, 0)})
+    found = one(with_hazards(row, "host-write", {"conversion to shared": 3, "punch by the VMM": 2}), "snp")
+    assert found.text.endswith("Led to by: conversion to shared (3 4K pages), punch by the VMM (2 4K pages).")
+    assert (found.cause, found.led_by["punch by the VMM"].median) == ("truncation=zeroes", 2)
+    found = one(with_hazards(make_row("thp", stale=8192.0), "stale", {"punch by the VMM": 2}), "snp")
+    assert (found.cause, list(found.led_by)) == ("split failed, folio dirty", ["punch by the VMM"])
+    assert found.text.endswith("(K2). Led to by: punch by the VMM (2 4K pages).")
 
 
 def test_nothing_happened() -> None:

@@ -22,14 +22,12 @@ ENTRIES = {
 }
 COSTS = Costs((Profile("mine", "6.18", "a processor", "2026-11-25", ENTRIES),), None)
 # Which operations a guest of some hardware may have: by the ranges of `hardware.counts`.
-BOTH = {
-    name
-    for name, code in OPERATIONS.items()
-    if code >= counts.FAULT_4K and code not in (counts.DIRECT_MAP_2M, counts.DIRECT_MAP_1G)
-}
-SNP = {name for name, code in OPERATIONS.items() if code <= counts.LAUNCH_UPDATE} | BOTH | {"direct-map-2m", "direct-map-1g"}
-TDX = {name for name, code in OPERATIONS.items() if counts.PAGE_ADD <= code <= counts.MAP_GPA} | BOTH
-PLAIN = {"fault-4k", "fault-2m", "refault"}
+SNP_ALONE = {"direct-map-2m", "direct-map-1g", "rmpopt", "launch-in-place"}
+BOTH = {name for name, code in OPERATIONS.items() if code >= counts.FAULT_4K and name not in {*SNP_ALONE, "page-add-in-place"}}
+SNP = {name for name, code in OPERATIONS.items() if code <= counts.LAUNCH_UPDATE} | BOTH | SNP_ALONE
+TDX = {name for name, code in OPERATIONS.items() if counts.PAGE_ADD <= code <= counts.MAP_GPA} | BOTH | {"page-add-in-place"}
+HOST = {"host-fault", "host-unmap", "clear-4k", "clear-2m", "convert-page"}
+PLAIN = {"fault-4k", "fault-2m", "refault"} | HOST
 
 
 def test_intervals_cover_costs_and_seeds() -> None:
@@ -103,10 +101,9 @@ def test_every_operation_has_an_entry_or_is_free(hardware: str, operations: set[
     assert costs.keys() == operations - FREE.keys()
     assert set(OPERATIONS) == SNP | TDX
     sizes = {"ns per 4K page": "-4k", "ns per 2M": "-2m"}
-    assert all(
-        name.endswith(sizes.get(cost.unit, "")) or name in ("psmash", "demote", "refault", "launch-update", "page-add")
-        for name, cost in costs.items()
-    )
+    one_size = {"psmash", "demote", "refault", "launch-update", "page-add", "launch-in-place", "page-add-in-place"}
+    one_size |= {"host-fault", "host-unmap"}
+    assert all(name.endswith(sizes.get(cost.unit, "")) or name in one_size for name, cost in costs.items())
 
 
 @pytest.mark.parametrize("hardware", sorted(set(SHIPPED_FOR.values())))
@@ -116,6 +113,7 @@ def test_bounds_are_called_bounds(hardware: str) -> None:
     assert (profile.hardware, profile.name) == (hardware, hardware)
     for name, cost in profile.costs.items():
         assert cost.confidence == "assumption"
+        assert 2 * cost.value <= cost.low + cost.high, f"{name}: no more than the middle, as the notes say"
         rows = re.findall(r"\bC\d+\b", cost.source)
         assert "C4" not in rows
         assert "C3" not in rows or cost.useless

@@ -23,6 +23,8 @@ def test_life_of_an_snp_guest() -> None:
         assert (done["pvalidate-2m"]["boot"], done["psmash"]["running"]) == (512, 1)
         places = host.places()
         assert (places.regions, places.snp_regions, places.tdx_small_2m) == (5, 2, 0)  # the first has no block 0
+        assert places.snp_free_share == 3 / 5
+        assert places.rmp_bytes == 16 << 20, "C18, C19: 16 bytes for each 4 KiB of 4 GiB"
         assert vm.limit("4M") == "the page is shared"
         host.audit()
     assert host.operations()["rmpupdate-shared-2m"]["tear-down"] == 511
@@ -61,7 +63,13 @@ def test_tdx_guests_need_small_pamt_entries_where_they_are_mapped_small() -> Non
     vm.access(0, "64K", accept="launch")
     vm.access("2M", "6M", accept="2M")
     vm.convert("2M", "4K", to="shared")
-    assert host.places().tdx_small_2m == 2
+    places = host.places()
+    assert places.tdx_small_2m == 2
+    assert places.pamt_bytes == (4 << 20) + 16 * (512 + 2), "of 512 blocks, in two regions as block 0 is none"
+    assert places.dynamic_pamt_bytes == 16 * (512 + 2) + (1 << 15) + 2 * 8192
+    vm.close()
+    assert host.places().dynamic_pamt_bytes / (1 << 30) == pytest.approx(0.00004, rel=0.05), "C22: about 0.004 % static"
+    assert places.pamt_bytes / (1 << 30) == pytest.approx(0.004, rel=0.05), "C21: about 0.4 %"
 
 
 @pytest.mark.parametrize("guest", GUESTS)

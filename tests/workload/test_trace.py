@@ -29,7 +29,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.errors import UsageError
 from gmemlab.units import GIB, HOUR, MINUTE, SECOND
-from gmemlab.workload.scenario import load
+from gmemlab.workload.scenario import load, with_hardware
 from gmemlab.workload.schema import Daemons, Scenario
 from gmemlab.workload.stream import ARG_ACCEPT_2M, ARG_ACCEPT_4K, ARG_SHARED, NO_VM, Events
 from gmemlab.workload.ticks import ticks
@@ -300,6 +300,13 @@ def test_daemons_of_a_scenario(tmp_path: Path) -> None:
     for wrong in ("pages_to_scan = 0", "max_ptes_none = 512", 'scan_sleep = "1us"', "compaction_proactiveness = 101"):
         with pytest.raises(UsageError, match=rf"daemons\.{wrong.split()[0]}"):
             one_guest(tmp_path, more=f"[daemons]\n{wrong}\n")
+
+
+def test_snp_guests_borrow_the_boot_of_a_td() -> None:
+    """W14 to W17 are of TDX alone; that SNP guests do likewise is an assumption of its own, and said (P2)."""
+    for hardware in ("snp", "tdx"):
+        lines = generate(with_hardware(load("boot"), hardware), 16 * GIB, 0).assumptions
+        assert any(line.startswith("P2 (assumption): SNP guests are given") for line in lines) == (hardware == "snp")
 
 
 def test_assumptions_name_their_rows() -> None:

@@ -75,6 +75,7 @@ RULES: Final = {
     32: "what a mount of hugetlbfs uses or keeps differs from its files, or exceeds its limits",
     33: "page states contradict who owns a page, how the guest maps it, or each other",
     34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
+    35: "a VMM maps a page that is private or absent, or of a file that it cannot map, or how many differs from the pages",
 }
 
 

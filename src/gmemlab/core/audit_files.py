@@ -2,6 +2,7 @@
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.audit_hardware import audit_orphans, audit_states
+from gmemlab.core.audit_hostmap import audit_host_mappings
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -134,6 +135,8 @@ def audit_file(state: State, file: int) -> int:
         code = audit_details(state, file, first, row) if block.detail else audit_uniform(state, file, first, row)
         if code == 0:
             code = audit_states(state, file, row)
+        if code == 0:
+            code = audit_host_mappings(state, file, row)
         if code:
             return code
         if block.marks & HUGE_MAPPED:

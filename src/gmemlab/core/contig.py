@@ -101,7 +101,7 @@ def move_whole(state: State, block: int) -> None:
             split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
-    move_backing(state, block_row(state, owner, index << BLOCK_ORDER), target)
+    move_backing(state, block_row(state, owner, index << BLOCK_ORDER), block, target)
     free_pages(state, block << BLOCK_ORDER, BLOCK_ORDER)
 
 

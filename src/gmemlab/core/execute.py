@@ -27,6 +27,7 @@ from gmemlab.core.state import State
 @entry
 def execute(state: State, op: int, file: int, first: int, count: int, arg: int) -> tuple[int, int]:
     """Carry out one operation (OP_*) on pages [first, first + count) of a file. Returns (errno, pages done)."""
+    state.host[0].operation = op
     if op == layout.OP_ALLOCATE or op == layout.OP_HOST_ALLOCATE:
         return allocate(state, file, first, count)
     if op == layout.OP_ACCESS:

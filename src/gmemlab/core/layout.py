@@ -144,6 +144,7 @@ TOUCH: Final = 0  # an access to memory the guest may have accepted before
 ACCEPT_4K: Final = 1
 ACCEPT_2M: Final = 2
 ACCEPT_LAUNCH: Final = 3  # put there and accepted before the guest runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD
+ACCEPT_IN_PLACE: Final = 4  # the same, of pages that the VMM wrote before they became private (a NULL source, G52)
 
 # -- what a guest is, and what state a 2 MiB of it is in under SNP or TDX (`hardware`) ------------------------------------
 GUEST_GENERIC: Final = 0  # confidential, of no particular hardware: K6 and G79 hold, and no operation is counted
@@ -199,6 +200,7 @@ OP_KHUGEPAGED: Final = 21  # `count` milliseconds pass for khugepaged; of no fil
 OP_KCOMPACTD: Final = 22  # the same for kcompactd
 OP_DRAIN: Final = 23  # all CPUs give back what is on their lists; of no file
 OP_DECAY: Final = 24  # `count` seconds pass for the vmstat worker, which sees to the CPUs' lists; of no file
+NR_OPS: Final = 32
 HOST_UNMOVABLE: Final = -1
 HOST_MOVABLE: Final = -2
 
@@ -221,6 +223,13 @@ GUEST: Final = np.dtype(
 # -- kinds of holds ---------------------------------------------------------------------------------------------------------
 PIN: Final = 0
 REFERENCE: Final = 1
+
+# -- what must not happen, by the operation that led to it ---------------------------------------------------------------
+HAZARD_HOST_WRITE: Final = 0  # private pages that the kernel zeroed (K1, T9)
+HAZARD_UNACCEPTED: Final = 1  # pages that the guest touched without accepting them
+HAZARD_STALE: Final = 2  # punched pages that kept their contents (K2)
+HAZARD_LOST: Final = 3  # pages dropped though nobody punched them (K2)
+NR_HAZARDS: Final = 4
 
 # -- counters: indices into state.tally -----------------------------------------------------------------------------------
 CAUSE_PUNCH: Final = 0
@@ -284,8 +293,9 @@ TALLY_PGSTEAL_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 4
 TALLY_PAGEOUTRUN: Final = TALLY_NUMA_MISS_PAGES + 5  # turns of kswapd
 TALLY_ALLOCSTALL: Final = TALLY_NUMA_MISS_PAGES + 6  # allocations that reclaimed, each time
 TALLY_HARDWARE: Final = TALLY_ALLOCSTALL + 1  # + operation (`hardware`) * NR_PHASES + phase
-NR_HARDWARE: Final = 33
-NR_TALLIES: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES
+NR_HARDWARE: Final = 43
+TALLY_HAZARD: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES  # + HAZARD_* * NR_OPS + OP_*: pages
+NR_TALLIES: Final = TALLY_HAZARD + NR_HAZARDS * NR_OPS
 
 # -- the event runner -------------------------------------------------------------------------------------------------------
 VM_NONE: Final = 0

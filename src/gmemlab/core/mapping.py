@@ -1,7 +1,8 @@
 """From a file's pages to frames: file blocks, and the page details of those that are not uniform.
 
 A file block without details is uniform: none or all of its pages are present (in the 512 frames of one host block, in
-order), none or all are shared, mapped, and of one content. Details open when that stops being true, and settle when it is
+order), none or all are shared, mapped (by the guest, or by the
+VMM), and of one content. Details open when that stops being true, and settle when it is
 true again. Counts in the block record are exact in both forms.
 """
 
@@ -55,6 +56,7 @@ def open_details(state: State, row: int) -> int:
     mapped = 1 if block.nr_mapped else 0
     assigned = 1 if state.hardware[row].nr_assigned else 0
     accepted = 1 if state.hardware[row].nr_accepted else 0
+    host_mapped = 1 if block.nr_host_mapped else 0
     for offset in range(BLOCK_PAGES):
         page = state.pages[base + offset]
         page.frame = first + offset if first else 0
@@ -63,6 +65,7 @@ def open_details(state: State, row: int) -> int:
         page.mapped = mapped
         page.assigned = assigned
         page.accepted = accepted
+        page.host_mapped = host_mapped
     block.detail = slab
     return base
 
@@ -142,6 +145,8 @@ def settle(state: State, file: int, index: int) -> None:
         block.content = 0
         return
     if block.nr_present != BLOCK_PAGES or (block.nr_mapped and block.nr_mapped != BLOCK_PAGES):
+        return
+    if block.nr_host_mapped and block.nr_host_mapped != BLOCK_PAGES:
         return
     hardware = state.hardware[row]
     if hardware.nr_assigned not in (0, BLOCK_PAGES) or hardware.nr_accepted not in (0, BLOCK_PAGES):

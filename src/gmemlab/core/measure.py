@@ -31,7 +31,7 @@ from gmemlab.core.nodes import node_of
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
-NR_LISTED: Final = 7
+NR_LISTED: Final = 8
 Listing: TypeAlias = NDArray[np.int64]  # pages x NR_LISTED
 
 
@@ -166,7 +166,7 @@ def new_listing(count: int) -> Listing:
 def list_pages(state: State, file: int, first: int, out: Listing) -> None:
     """Fill rows for the pages of a file from `first` on.
 
-    Columns: frame or 0, order of its folio or -1, shared, content, mapped, assigned by the RMP, accepted.
+    Columns: frame or 0, order of its folio or -1, shared, content, mapped, assigned by the RMP, accepted, mapped by the VMM.
     """
     for place in range(len(out)):
         index = first + place
@@ -180,11 +180,13 @@ def list_pages(state: State, file: int, first: int, out: Listing) -> None:
         out[place, 4] = 1 if block.nr_mapped else 0
         out[place, 5] = 1 if state.hardware[row].nr_assigned else 0
         out[place, 6] = 1 if state.hardware[row].nr_accepted else 0
+        out[place, 7] = 1 if block.nr_host_mapped else 0
         if block.detail:
             page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
             out[place, 3] = page.content
             out[place, 4] = page.mapped
             out[place, 5] = page.assigned
             out[place, 6] = page.accepted
+            out[place, 7] = page.host_mapped
         elif pfn:
             out[place, 3] = block.content

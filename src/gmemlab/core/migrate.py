@@ -2,6 +2,7 @@
 
 from gmemlab.core import layout
 from gmemlab.core.frames import clear_frames, recut, write_frames
+from gmemlab.core.hardware.moves import move_block_state, move_page_state, part_huge
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON, KIND_GUEST_MEMFD
 from gmemlab.core.lists import pfn_of, slot_of
@@ -20,10 +21,11 @@ def note_moved(state: State, owner: int, row: int, index: int) -> None:
 
 
 @jit
-def move_backing(state: State, row: int, target: int) -> None:
-    """Let a file block whose pages lie in one host block, in order, lie in another."""
+def move_backing(state: State, row: int, source: int, target: int) -> None:
+    """Let a file block whose pages lie in one host block, in order, lie in another, which is its file's already."""
     block = state.file_blocks[row]
     owner = int(state.blocks[target].owner)
+    move_block_state(state, owner, row, source, target)
     index = int(state.blocks[target].index) << BLOCK_ORDER
     if block.block:
         block.block = target
@@ -40,9 +42,11 @@ def move_frames(state: State, pfn: int, target: int) -> None:
     frame = state.frames[source]
     order, owner, index = int(frame.order), int(frame.owner), int(frame.index)
     row = block_row(state, owner, index)
+    part_huge(state, owner, index)
     details = open_details(state, row) + (index & (BLOCK_PAGES - 1))
     new = pfn_of(state, target)
     for offset in range(1 << order):
+        move_page_state(state, owner, details + offset, pfn + offset, new + offset)
         state.pages[details + offset].frame = new + offset
         note_moved(state, owner, row, index + offset)
     state.file_blocks[row].block = 0

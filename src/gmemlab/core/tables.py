@@ -152,7 +152,7 @@ FILE_BLOCK: Final = np.dtype(
         ("nr_stranded", "i2"),
         ("marks", "i1"),
         ("content", "i1"),
-        ("spare", "i2"),
+        ("nr_host_mapped", "i2"),
     ],
     align=True,
 )
@@ -164,6 +164,7 @@ PAGE: Final = np.dtype(
         ("mapped", "i1"),
         ("assigned", "i1"),  # by the RMP to its guest (SNP)
         ("accepted", "i1"),  # by the guest: validated (SNP), accepted (TDX)
+        ("host_mapped", "i1"),  # by the VMM (`hostmap`)
     ],
     align=True,
 )
@@ -256,6 +257,7 @@ HOST_RECORD: Final = np.dtype(
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
+        ("operation", "i8"),  # OP_* that is carried out, to say what led to a hazard
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
         ("boost_factor", "i8"),  # vm.watermark_boost_factor
         ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd

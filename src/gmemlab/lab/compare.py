@@ -56,6 +56,7 @@ class Row:
         figures: spread of each figure.
         null: spread of what simple arithmetic says.
         operations: spread of what the guests' hardware did: by operation, then by phase.
+        hazards: spread of what must not happen, in pages: by kind, then by the operation that led to it.
     """
 
     policy: Policy
@@ -63,6 +64,7 @@ class Row:
     figures: Mapping[str, Spread | None]
     null: Mapping[str, Spread | None]
     operations: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
+    hazards: Mapping[str, Mapping[str, Spread]] = field(default_factory=dict)
 
     @property
     def starved(self) -> bool:
@@ -193,7 +195,8 @@ def compare(
             host = first.pop() if first else hosts.get(seed)
             share = _share_of_all(policy.name, number, len(seeds), progress)
             outcomes.append(run_one(host, traces.get(seed, host), policy, share))
-        rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes), spread_operations([one.run for one in outcomes])))
+        runs = [one.run for one in outcomes]
+        rows.append(Row(policy, tuple(outcomes), *_spreads(outcomes), spread_operations(runs), spread_hazards(runs)))
         if on_row:
             on_row(rows[-1])
     return Comparison(setting, tuple(rows))
@@ -231,6 +234,17 @@ def spread_operations(runs: Sequence[Run]) -> dict[str, dict[str, Spread]]:
     return {
         name: {phase: _known_spread([run.operations[name][phase] for run in runs]) for phase in phases}
         for name, phases in runs[0].operations.items()
+    }
+
+
+def spread_hazards(runs: Sequence[Run]) -> dict[str, dict[str, Spread]]:
+    """Return how many pages what must not happen hit, by kind and by the operation that led to it, over the runs."""
+    return {
+        kind: {
+            led_by: _known_spread([run.hazards[kind].get(led_by, 0) for run in runs])
+            for led_by in dict.fromkeys(name for run in runs for name in run.hazards[kind])
+        }
+        for kind in runs[0].hazards
     }
 
 

@@ -161,7 +161,7 @@ class Explanation:
             return "not backed" + (", shared" if self.watch.shared else "")
         backing = f"in a folio of {format_size(layout.PAGE_SIZE << self.watch.folio_order)}"
         if self.watch.shared:
-            return f"shared, {backing}"
+            return f"shared, {backing}" + (", mapped by the VMM" if self.watch.host_mapped else "")
         if not self.watch.mapped:
             return f"private, {backing}, not mapped by the guest"
         huge = bool(self.watch.changes) and self.watch.changes[-1].mapped_2m

@@ -77,6 +77,13 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "clean_2m_end": Figure("count", "the same at the end"),
     "clean_2m_after": Figure("count", "the same after all guests have left"),
     "regions": Figure("count", "1G of the host, also in part"),
+    "snp_free_end": Figure("share", "1G regions without a page of an SNP guest / all, at the end (Q14)"),
+    "rmp": Figure("bytes", "the RMP, for all of the host, whatever it is used for (C18); of no other figure"),
+    "rmpopt_rebuilds": Figure("count", "how often RMPOPT looked at all of the host anew: 10s after SNP guests left (C20)"),
+    "pamt": Figure("bytes", "the PAMT, where it is static: for all of the host (C21); of no other figure"),
+    "dynamic_pamt_end": Figure(
+        "bytes", "a dynamic PAMT at the end: what is static, and 8K for each 2M that a TD maps at 4K (C22); of no other figure"
+    ),
     "snp_regions_end": Figure(
         "count", "of these, with a page that the RMP gives to a guest, at the end: RMPOPT is off there (G84)"
     ),
@@ -248,13 +255,26 @@ def _free(run: Run) -> Figures:
         figures[f"free_1g_{moment}"] = int(sample.free_1g)
         figures[f"clean_2m_{moment}"] = int(sample.clean_2m)
     figures["remote_end"] = int(run.samples[-1].remote) * PAGE_SIZE
-    figures["regions"] = run.places.regions
-    figures["snp_regions_end"] = run.places.snp_regions
-    figures["tdx_small_2m_end"] = run.places.tdx_small_2m
+    figures.update(_places(run))
     figures["pool_idle_after"] = int(run.after.pool_idle) * PAGE_SIZE
     figures["pool_wanted"] = run.pool_wanted_bytes
     figures["pool_missing"] = run.pool_wanted_bytes - run.pool_bytes
     return figures
+
+
+def _places(run: Run) -> Figures:
+    """Where page states lie, and the bytes of the hardware's tables, for guests that have such hardware."""
+    places, snp, tdx = run.places, run.hardware == "snp", run.hardware == "tdx"
+    return {
+        "regions": places.regions,
+        "snp_regions_end": places.snp_regions,
+        "snp_free_end": places.snp_free_share if snp else None,
+        "rmp": places.rmp_bytes if snp else None,
+        "rmpopt_rebuilds": run.rmpopt_rebuilds,
+        "tdx_small_2m_end": places.tdx_small_2m,
+        "pamt": places.pamt_bytes if tdx else None,
+        "dynamic_pamt_end": places.dynamic_pamt_bytes if tdx else None,
+    }
 
 
 def _operations(tally: Tally) -> Figures:

@@ -38,6 +38,8 @@ class Hazard(NamedTuple):
         unit: of the amounts, count (4K pages) or bytes.
         amount: over the seeds.
         phases: the same by phase of the guests' lives, where that is known.
+        led_by: by the operation that led to it, in 4K pages.
+        cause: what made it of that operation.
         text: a sentence: how much, by which operation, and why.
         harmless: whether the hardware makes nothing of it.
     """
@@ -47,6 +49,8 @@ class Hazard(NamedTuple):
     unit: str
     amount: Spread
     phases: Mapping[str, Spread]
+    led_by: Mapping[str, Spread]
+    cause: str
     text: str
     harmless: bool
 
@@ -61,11 +65,12 @@ def hazards(rows: Sequence[Row], hardware: str) -> tuple[Hazard, ...]:
     found: list[Hazard] = []
     for row in rows:
         if (writes := _counted(row, HOST_WRITE)) is not None:
-            text = f"{_pages(writes)} zeroed by the host's kernel {_WRITES[hardware]}. {_why_zeroed(row.policy)}"
-            found.append(_hazard(row, HOST_WRITE, writes, text, harmless=hardware == "tdx"))
+            cause, why = _why_zeroed(row.policy)
+            text = f"{_pages(writes)} zeroed by the host's kernel {_WRITES[hardware]}. {why}"
+            found.append(_hazard(row, HOST_WRITE, writes, cause, text, harmless=hardware == "tdx"))
         if (touches := _counted(row, UNACCEPTED)) is not None:
             text = f"{_pages(touches)} touched by guests that had not accepted them (unaccepted): {_TOUCHES[hardware]}."
-            found.append(_hazard(row, UNACCEPTED, touches, text))
+            found.append(_hazard(row, UNACCEPTED, touches, "touched before it was accepted", text))
         found += _failed_splits(row)
     return tuple(found)
 
@@ -77,16 +82,27 @@ def _counted(row: Row, operation: str) -> Spread | None:
     return amount if amount.most else None
 
 
-def _hazard(row: Row, kind: str, amount: Spread, text: str, harmless: bool = False) -> Hazard:
-    return Hazard(row.policy.name, kind, "count", amount, row.operations[kind], f"{row.policy.name}: {text}", harmless)
+def _hazard(row: Row, kind: str, amount: Spread, cause: str, text: str, harmless: bool = False) -> Hazard:
+    led_by, whole = row.hazards.get(kind, {}), f"{row.policy.name}: {text}{_led_by(row, kind)}"
+    return Hazard(row.policy.name, kind, "count", amount, row.operations[kind], led_by, cause, whole, harmless)
+
+
+def _led_by(row: Row, kind: str) -> str:
+    """A sentence that says which operations led there."""
+    parts = [f"{name} ({_pages(amount)})" for name, amount in row.hazards.get(kind, {}).items()]
+    return f" Led to by: {', '.join(parts)}." if parts else ""
 
 
 def _failed_splits(row: Row) -> list[Hazard]:
     """What K2 says of folios that a punch could not split."""
     found: list[Hazard] = []
-    for kind, text in (
-        ("stale", "punched, but kept its contents: the folio was held, and dirty (K2)."),
-        ("lost", "of live guest memory dropped beside a punch: the folio was held, and clean (K2)."),
+    for kind, cause, text in (
+        ("stale", "dirty", "punched, but kept its contents: the folio was held, and dirty (K2)."),
+        (
+            "lost",
+            "clean",
+            "of live guest memory dropped beside a punch: the folio was held, and clean (K2).",
+        ),
     ):
         amount = row.figures[kind]
         if amount is not None and amount.most:
@@ -97,20 +113,23 @@ def _failed_splits(row: Row) -> list[Hazard]:
                     "bytes",
                     amount,
                     {},
-                    f"{row.policy.name}: {_range(amount, format_size)} {text}",
+                    row.hazards.get(kind, {}),
+                    f"split failed, folio {cause}",
+                    f"{row.policy.name}: {_range(amount, format_size)} {text}{_led_by(row, kind)}",
                     False,
                 )
             )
     return found
 
 
-def _why_zeroed(policy: Policy) -> str:
+def _why_zeroed(policy: Policy) -> tuple[str, str]:
     if policy.punch == "zero":
-        return "A partial punch zeroes under this policy (punch=zero)."
-    return (
+        return "punch=zero", "A partial punch zeroes under this policy (punch=zero)."
+    old = (
         "Truncation zeroes a part before it splits the folio (truncation=zeroes): the code that T9 speaks of, before"
         " guest_memfd's memory was marked inaccessible (c72ceafbd12c)."
     )
+    return "truncation=zeroes", old
 
 
 def _pages(amount: Spread) -> str:

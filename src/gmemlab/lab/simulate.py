@@ -13,7 +13,7 @@ from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import Records, records
 from gmemlab.model.daemons import DaemonSettings
-from gmemlab.model.guests import Places, guest_code
+from gmemlab.model.guests import Places, guest_code, hazards_in, note_rmpopt
 from gmemlab.model.host import Host
 from gmemlab.model.nodes import MODES, NodeUsage
 from gmemlab.policy import Policy
@@ -40,7 +40,10 @@ class Run:
         ready: MEASURE records taken when a guest became ready.
         tally: TALLY_* counters at the end, before the guests that are left are torn down.
         operations: what the guests' hardware did, with the tear-down of those that were left (`Host.operations`).
-        places: where page states lie, at the end.
+        places: where page states lie, at the end, before the guests that are left are torn down.
+        hardware: of the guests (`model.guests.GUESTS`).
+        rmpopt_rebuilds: how often RMPOPT was asked about all of the host (`note_rmpopt`); None for guests other than SNP.
+        hazards: what must not happen, and did: pages by kind, then by the operation that led to it (`hazards_in`).
         after: the host when all guests have left.
         start: the host before its pool has grown.
         filled: the host after that, before the first event.
@@ -67,6 +70,9 @@ class Run:
     notes: tuple[str, ...]
     seconds: float
     nodes: Mapping[str, tuple[NodeUsage, ...]] = field(default_factory=dict)
+    hardware: str = "generic"
+    rmpopt_rebuilds: int | None = None
+    hazards: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Simulation:
@@ -183,7 +189,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
             progress(simulation.event / total)
     tally, places = host.state.tally.copy(), host.places()
     nodes["end"] = tuple(host.nodes())
+    departures = _departures(simulation)
     simulation.leave()
+    rebuilds = note_rmpopt(host.state, places.regions, departures) if trace.hardware == "snp" else None
     nodes["after"] = tuple(host.nodes())
     return Run(
         policy=policy,
@@ -202,7 +210,19 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         notes=host.notes + _pool_notes(simulation) + _daemon_notes(simulation) + _node_notes(host, trace),
         seconds=time.perf_counter() - started,
         nodes=nodes,
+        hardware=trace.hardware,
+        rmpopt_rebuilds=rebuilds,
+        hazards=hazards_in(host.state),
     )
+
+
+def _departures(simulation: Simulation) -> list[int]:
+    """When guests left, ascending; those that are alive do at the end. Guests that failed to start count for nothing."""
+    trace = simulation.trace
+    gone = np.flatnonzero(simulation.vms.status == layout.VM_GONE)
+    events = trace.events[(trace.events["op"] == layout.OP_DESTROY) & np.isin(trace.events["vm"], gone)]
+    alive = np.isin(simulation.vms.status, (layout.VM_LAUNCHING, layout.VM_READY)).any()
+    return [*events["time"].tolist(), *([trace.duration_ns] if alive else [])]
 
 
 def _stack(rows: list[Any]) -> Records:

@@ -56,8 +56,8 @@ HOST_OPERATIONS: Final = (
     Operation("\nmerged", "backing_healed", "merge"),
 )
 NOT_COUNTED: Final = (
-    "zeroing, but for hugetlb pages, which are zeroed when they are given; the calls themselves; faults and conversions"
-    " (page states)"
+    "zeroing, but for hugetlb pages, which are zeroed when they are given (page states have it for all guest_memfd, so that"
+    " theirs is in both); the calls themselves; faults and conversions (page states)"
 )
 
 

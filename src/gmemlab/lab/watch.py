@@ -64,6 +64,7 @@ class Watch:
     present: bool
     shared: bool
     mapped: bool
+    host_mapped: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
     """Run a trace and stop after each event that can touch the 2 MiB around guest frame `gfn` of guest `vm`."""
     page = page_of_gfn(trace, vm, gfn)
     simulation = Simulation(host, trace, policy)
-    seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0, 0, 0))
+    seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0, 0, 0, 0))
     changes: list[Change] = []
     for number in _touching(trace, vm, page, policy.is_repaired_by("collapse")):
         simulation.run_to(number)
@@ -107,7 +108,9 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
             changes.append(_change(trace, number, page, seen, view))
         seen = view
     end = seen.page
-    return Watch(page, tuple(changes), seen.term, end.order, end.pfn > 0, bool(end.shared), bool(end.mapped))
+    return Watch(
+        page, tuple(changes), seen.term, end.order, end.pfn > 0, bool(end.shared), bool(end.mapped), bool(end.host_mapped)
+    )
 
 
 def _touching(trace: Trace, vm: int, page: int, scanned: bool) -> Iterator[int]:

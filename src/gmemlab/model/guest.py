@@ -27,6 +27,7 @@ _ACCEPT: Final = {
     "4K": layout.ACCEPT_4K,
     "2M": layout.ACCEPT_2M,
     "launch": layout.ACCEPT_LAUNCH,
+    "launch-in-place": layout.ACCEPT_IN_PLACE,
 }
 TERMS: Final = {
     layout.TERM_NONE: "nothing: 2M",
@@ -129,12 +130,13 @@ class GuestMemory:
                 the host touches private memory or beyond the end, ENODEV if the file was created without MMAP (G25),
                 PoolExhausted (SIGBUS) if hugetlb memory finds no page that is promised to it or to nobody (L19).
             accept: `4K` or `2M` if the guest accepts the memory with this size (G79), else it just touches it; `launch` if its
-                VMM puts it there before it runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD.
+                VMM puts it there before it runs: SNP_LAUNCH_UPDATE, TDH.MEM.PAGE.ADD; `launch-in-place` if it wrote the pages
+                while they were shared (a NULL source, G52).
         """
         if by not in _ACCESS:
             raise UsageError("no such kind of access", key="by", value=by, allowed=", ".join(_ACCESS))
         if accept not in _ACCEPT:
-            raise UsageError("no such accept size", key="accept", value=str(accept), allowed="4K, 2M, launch")
+            raise UsageError("no such accept size", key="accept", value=str(accept), allowed=", ".join(filter(None, _ACCEPT)))
         if by == "host":
             self._check_mappable()
         self._run(layout.OP_ACCESS, offset, size, _ACCESS[by] + 4 * _ACCEPT[accept])
@@ -211,6 +213,16 @@ class GuestMemory:
             folio = PAGE_SIZE << order if order >= 0 else 0
             extents.append(Extent(pages[0].page * PAGE_SIZE, len(pages) * PAGE_SIZE, folio, bool(shared)))
         return extents
+
+    def host_mapped(self) -> list[tuple[int, int]]:
+        """What the VMM maps of this memory, as (offset, bytes): shared pages that it touched since they became shared.
+
+        A conversion to private takes them away, even one that fails with TryAgain, and the next touch faults them back (G45,
+        G46). Of two-source guests nothing: their shared memory is ordinary memory beside this file. Walks every page.
+        """
+        pages = [page.page for page in file_pages(self._host.state, self.file) if page.host_mapped]
+        runs = (list(run) for _, run in groupby(enumerate(pages), key=lambda pair: pair[1] - pair[0]))
+        return [(run[0][1] * PAGE_SIZE, len(run) * PAGE_SIZE) for run in runs]
 
     def limit(self, offset: int | str) -> str:
         """What keeps the page at `offset` from being mapped at 2M: the first term of K8 that fails."""

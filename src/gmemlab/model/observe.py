@@ -19,6 +19,7 @@ class PageView(NamedTuple):
     """One page of a file. `order` is its folio's, -1 for a hole; `pfn` is then 0.
 
     `assigned`: by the RMP to its guest (SNP). `accepted`: validated (SNP), or accepted and mapped (TDX).
+    `host_mapped`: by the VMM.
     """
 
     page: int
@@ -29,6 +30,7 @@ class PageView(NamedTuple):
     mapped: int
     assigned: int
     accepted: int
+    host_mapped: int
 
 
 def file_pages(state: State, file: int, first: int = 0, count: int | None = None) -> list[PageView]:

@@ -64,10 +64,15 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
-        "Where page states lie at the end: 1G of the host with SNP pages (RMPOPT), 2M that TDs map at 4K (PAMT)",
+        "The host's tables of page states, and where these lie at the end: 1G without SNP (RMPOPT), 2M that TDs map at 4K",
         (
+            Detail("RMP", format_size, ("rmp",)),
             Detail("1G with\nSNP", write_count, ("snp_regions_end",)),
+            Detail("1G free\nof SNP", write_share, ("snp_free_end",)),
+            Detail("RMPOPT\nanew", write_count, ("rmpopt_rebuilds",)),
             Detail("2M with\nTDs' 4K", write_count, ("tdx_small_2m_end",)),
+            Detail("PAMT,\ndynamic", format_size, ("dynamic_pamt_end",)),
+            Detail("PAMT,\nstatic", format_size, ("pamt",)),
         ),
     ),
     (

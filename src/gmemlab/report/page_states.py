@@ -26,9 +26,17 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
+        "Launch images: 4K pages that firmware or module were given, from a source, and in place (G52)",
+        (
+            ("update", "launch-update"),
+            ("in\nplace", "launch-in-place"),
+            ("added", "page-add"),
+            ("in\nplace", "page-add-in-place"),
+        ),
+    ),
+    (
         "SNP guests: memory validated (PVALIDATE) and given up, requests to the host",
         (
-            ("launch\n4K", "launch-update"),
             ("valid\n4K", "pvalidate-4k"),
             ("valid\n2M", "pvalidate-2m"),
             ("given\nup 4K", "rescind-4k"),
@@ -39,9 +47,8 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         ),
     ),
     (
-        "TDX: pages added and accepted, requests to the host",
+        "TDX: pages augmented and accepted, requests to the host",
         (
-            ("added\n4K", "page-add"),
             ("aug.\n4K", "aug-4k"),
             ("aug.\n2M", "aug-2m"),
             ("accept\n4K", "accept-4k"),
@@ -59,6 +66,22 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
             ("remo-\nved 4K", "remove-4k"),
             ("remo-\nved 2M", "remove-2m"),
         ),
+    ),
+    (
+        "Private pages that the firmware would move, which no kernel does: an upper bound (K16)",
+        (("moved\n4K", "page-move-4k"), ("moved\n2M", "page-move-2m")),
+    ),
+    (
+        "The host's kernel: pages of guest_memfd cleared at first use (G27), calls that convert",
+        (("clear\n4K", "clear-4k"), ("clear\n2M", "clear-2m"), ("con-\nvert", "convert-page")),
+    ),
+    (
+        "Shared pages of guest_memfd in the VMM's own mapping: faulted in, and taken away (G45)",
+        (("VMM\nfault", "host-fault"), ("un-\nmapped", "host-unmap")),
+    ),
+    (
+        "RMPOPT: how many 1G of the host it looked at anew, 10s after SNP guests had left (C20)",
+        (("1G of\nthe host", "rmpopt"),),
     ),
     (
         "Private faults",
@@ -124,6 +147,11 @@ def hazards_as_json(found: Sequence[Hazard]) -> list[dict[str, Any]]:
                 phase: {"median": spread.median, "min": spread.least, "max": spread.most}
                 for phase, spread in hazard.phases.items()
             },
+            "led_by": {
+                name: {"median": spread.median, "min": spread.least, "max": spread.most}
+                for name, spread in hazard.led_by.items()
+            },
+            "cause": hazard.cause,
             "text": hazard.text,
         }
         for hazard in found

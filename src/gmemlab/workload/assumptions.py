@@ -20,8 +20,11 @@ def _guests(guests: Guests, too_large: float) -> list[str]:
     if guests.sizes in ("v1-public", "v2-public", "azure-2019"):
         lines.append(f"W4 (digitised, +-1 point): guest sizes of {guests.sizes}")
         lines.append(f"assumption: {guests.inside} inside a bucket of W4, at most {format_size(guests.largest)}")
+    elif guests.sizes == "fixed":
+        lines.append(f"P4 (assumption): guest sizes are {', '.join(map(format_size, guests.fixed))}")
     else:
-        lines.append(f"P4 (assumption): guest sizes are {guests.sizes}")
+        shares = ", ".join(f"{share:.0%}" for share in guests.shares)
+        lines.append(f"P4 (assumption): guest sizes are {shares} of what all guests are to fill")
     if guests.lifetimes != "forever" and guests.tail_mean is not None and guests.longest is not None:
         lines.append(f"W2 (digitised, +-1 point): lifetimes of {guests.lifetimes}, censored at the end of the trace")
         lines.append(
@@ -42,6 +45,11 @@ def _boot(scenario: Scenario) -> list[str]:
     if boot.firmware == "w14":
         lines.append("W14, W15 (read), W16 (read; split derived): 4K accepts at boot of one TDX guest, a case study")
         lines.append("P2 (assumption): every guest boots like that one")
+        if scenario.guests.hardware == "snp":
+            lines.append(
+                "P2 (assumption): SNP guests are given that TDX firmware's 4K accepts and conversions, page by page: nobody has"
+                " counted an SNP guest's"
+            )
     if boot.firmware_accepts_low:
         lines.append("W20 (read): firmware accepts memory below 4G")
     lines.append("W18 (read): memory is accepted in 2M units")

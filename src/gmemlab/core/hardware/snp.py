@@ -5,6 +5,7 @@ from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, map_i
 from gmemlab.core.hardware.bits import ACCEPTED, count_marked, mark
 from gmemlab.core.hardware.counts import (
     FAULT_4K,
+    LAUNCH_IN_PLACE,
     LAUNCH_UPDATE,
     PSC_ENTRY,
     PSC_REQUEST,
@@ -16,6 +17,7 @@ from gmemlab.core.hardware.counts import (
     SIZE_MISMATCH,
     UNACCEPTED,
     note,
+    note_hazard,
 )
 from gmemlab.core.hardware.rmp import assign_pages, assign_whole, smash
 from gmemlab.core.jit import jit
@@ -110,11 +112,8 @@ def smash_for_guest(state: State, file: int, row: int, cause: int) -> None:
 
 
 @jit
-def launch(state: State, file: int, index: int, begin: int, end: int) -> None:
-    """SNP_LAUNCH_UPDATE: 4 KiB entries, validated by the firmware.
-
-    From a source or in place (G52): the RMP cannot tell.
-    """
+def launch(state: State, file: int, index: int, begin: int, end: int, operation: int) -> None:
+    """SNP_LAUNCH_UPDATE: 4 KiB entries, validated by the firmware. The RMP cannot tell the two ways of it (G52)."""
     row = block_row(state, file, index)
     fresh = end - begin - count_marked(state, row, begin, end, ACCEPTED)
     if fresh == 0:
@@ -122,7 +121,7 @@ def launch(state: State, file: int, index: int, begin: int, end: int) -> None:
     if state.hardware[row].marks & RMP_WHOLE:
         smash_for_guest(state, file, row, CAUSE_ACCEPT)
     assign_pages(state, file, row, begin, end)
-    note(state, file, LAUNCH_UPDATE, fresh)
+    note(state, file, operation, fresh)
     mark(state, row, begin, end, ACCEPTED, 1)
 
 
@@ -152,14 +151,15 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
     row = block_row(state, file, index)
     first = index & ~(BLOCK_PAGES - 1)
     begin, stop = index - first, end - first
-    if accept == ACCEPT_LAUNCH:
-        launch(state, file, first, begin, stop)
+    if accept >= ACCEPT_LAUNCH:
+        launch(state, file, first, begin, stop, LAUNCH_UPDATE if accept == ACCEPT_LAUNCH else LAUNCH_IN_PLACE)
     else:
         fault(state, file, first, begin, stop)
         if accept == TOUCH:
             fresh = stop - begin - count_marked(state, row, begin, stop, ACCEPTED)
             if fresh:
                 note(state, file, UNACCEPTED, fresh)
+                note_hazard(state, layout.HAZARD_UNACCEPTED, fresh)
                 mark(state, row, begin, stop, ACCEPTED, 1)
         else:
             validate(state, file, first, begin, stop, accept == ACCEPT_2M)
@@ -176,6 +176,25 @@ def mend(state: State, file: int, index: int) -> None:
         refault(state, file, row, index & ~(BLOCK_PAGES - 1))
 
 
+@jit
+def fault_accepted(state: State, file: int, index: int, begin: int, end: int) -> None:
+    """The guest's PVALIDATE reaches the accepted pages [begin, end) of the block at page `index`: unmapped ones fault first.
+
+    So the launch image, which the firmware validates, and which no table maps before the guest comes to it.
+    """
+    row = block_row(state, file, index)
+    block = state.file_blocks[row]
+    if block.nr_mapped == BLOCK_PAGES:
+        return
+    if block.detail == 0:
+        fault(state, file, index, begin, end)
+        return
+    base = int(block.detail) * BLOCK_PAGES
+    for offset in range(begin, end):
+        if state.pages[base + offset].accepted and state.pages[base + offset].mapped == 0:
+            fault(state, file, index, offset, offset + 1)
+
+
 @part
 def rescind(state: State, file: int, index: int, end: int) -> None:
     """Before private pages [index, end) of one block become shared, the guest takes their validation back."""
@@ -185,6 +204,7 @@ def rescind(state: State, file: int, index: int, end: int) -> None:
     accepted = count_marked(state, row, begin, stop, ACCEPTED)
     if accepted == 0:
         return
+    fault_accepted(state, file, first, begin, stop)
     if accepted == BLOCK_PAGES and state.file_blocks[row].marks & HUGE_MAPPED:
         note(state, file, RESCIND_2M, 1)
     else:

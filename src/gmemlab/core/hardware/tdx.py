@@ -17,12 +17,14 @@ from gmemlab.core.hardware.counts import (
     DEMOTE,
     FAULT_4K,
     PAGE_ADD,
+    PAGE_ADD_IN_PLACE,
     RANGE_BLOCK,
     REMOVE_2M,
     REMOVE_4K,
     TRACK,
     UNACCEPTED,
     note,
+    note_hazard,
 )
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -49,9 +51,9 @@ def demote(state: State, file: int, row: int, cause: int) -> None:
 
 
 @jit
-def add_pages(state: State, file: int, row: int, begin: int, end: int) -> None:
+def add_pages(state: State, file: int, row: int, begin: int, end: int, operation: int) -> None:
     """TDH.MEM.PAGE.ADD: pages of the launch image, at 4 KiB (G76), accepted from the start."""
-    note(state, file, PAGE_ADD, map_base_pages(state, row, begin, end))
+    note(state, file, operation, map_base_pages(state, row, begin, end))
     mark(state, row, begin, end, ACCEPTED, 1)
 
 
@@ -79,9 +81,9 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
     first = index & ~(BLOCK_PAGES - 1)
     begin, stop = index - first, end - first
     fresh = stop - begin - count_marked(state, row, begin, stop, ACCEPTED)
-    if accept == ACCEPT_LAUNCH:
+    if accept >= ACCEPT_LAUNCH:
         if block.marks & HUGE_MAPPED == 0:
-            add_pages(state, file, row, begin, stop)
+            add_pages(state, file, row, begin, stop, PAGE_ADD if accept == ACCEPT_LAUNCH else PAGE_ADD_IN_PLACE)
         return
     if accept == layout.ACCEPT_2M and fresh < BLOCK_PAGES:
         accept = layout.ACCEPT_4K
@@ -94,6 +96,7 @@ def access(state: State, file: int, index: int, end: int, accept: int) -> None:
         return
     if accept == TOUCH:
         note(state, file, UNACCEPTED, fresh)
+        note_hazard(state, layout.HAZARD_UNACCEPTED, fresh)
     elif accept == layout.ACCEPT_2M and block.marks & HUGE_MAPPED:
         note(state, file, ACCEPT_2M, 1)
     else:

@@ -6,6 +6,8 @@ from gmemlab.core import layout
 from gmemlab.core.frames import folio_head, folio_order
 from gmemlab.core.guestmap import map_private
 from gmemlab.core.hardware import snp, tdx
+from gmemlab.core.hardware.counts import CLEAR_2M, CLEAR_4K, note
+from gmemlab.core.hostmap import map_for_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_PAGES,
@@ -43,7 +45,24 @@ def run_of_attribute(state: State, file: int, index: int, end: int, shared: bool
 
 
 @jit
-def use_fresh_blocks(state: State, row: int, index: int, order: int) -> None:
+def note_cleared(state: State, file: int, pages: int) -> None:
+    """So many fresh pages of a folio, in one 2 MiB, are cleared: of guest_memfd that is told (G27)."""
+    if state.files[file].kind == KIND_GUEST_MEMFD:
+        if pages == BLOCK_PAGES:
+            note(state, file, CLEAR_2M, 1)
+        else:
+            note(state, file, CLEAR_4K, pages)
+
+
+@jit
+def note_cleared_alone(state: State, file: int, pages: int) -> None:
+    """`note_cleared` of base pages."""
+    if state.files[file].kind == KIND_GUEST_MEMFD:
+        note(state, file, CLEAR_4K, pages)
+
+
+@jit
+def use_fresh_blocks(state: State, file: int, row: int, index: int, order: int) -> None:
     """All fresh pages of the folio of order 9 or 18 around page `index`, whose file block is `row`, become used."""
     first = row - ((index & ((1 << order) - 1)) >> layout.BLOCK_ORDER)
     for member in range(first, first + (1 << (order - layout.BLOCK_ORDER))):
@@ -51,18 +70,23 @@ def use_fresh_blocks(state: State, row: int, index: int, order: int) -> None:
         if block.detail == 0:
             if block.content == FRESH:
                 block.content = USED
+                note_cleared(state, file, BLOCK_PAGES)
             continue
         base = int(block.detail) * BLOCK_PAGES
+        fresh = 0
         for slot in range(base, base + BLOCK_PAGES):
             if state.pages[slot].content == FRESH:
                 state.pages[slot].content = USED
+                fresh += 1
+        note_cleared(state, file, fresh)
 
 
 @jit
-def use_pages(state: State, file: int, begin: int, end: int) -> None:
+def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> None:
     """Pages [begin, end) of one block, all present, are written: their folios are cleared once and then used (G27).
 
-    Of a folio that the access reaches, fresh pages become used with it; punched ones only where they are accessed.
+    Of a folio that the access reaches, fresh pages become used with it; punched ones only where they are accessed. Base pages
+    of the launch image are filled instead of cleared (`kvm_gmem_populate`).
     """
     row = block_row(state, file, begin)
     block = state.file_blocks[row]
@@ -76,9 +100,11 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
             return
         order = folio_order(state, frame_of(state, row, begin))
         if block.content == FRESH and order >= layout.BLOCK_ORDER:
-            use_fresh_blocks(state, row, begin, order)
+            use_fresh_blocks(state, file, row, begin, order)
             return
         if block.content != FRESH or state.blocks[block.block].kind == layout.UNIFORM:
+            if block.content == FRESH and not launched:
+                note_cleared_alone(state, file, end - begin)
             set_content(state, row, begin - first, end - first, USED)
             settle(state, file, begin)
             return
@@ -88,18 +114,23 @@ def use_pages(state: State, file: int, begin: int, end: int) -> None:
         pfn = frame_of(state, row, index)
         order = folio_order(state, pfn)
         if order == 0:
+            if state.pages[base + (index - first)].content == FRESH and not launched:
+                note_cleared_alone(state, file, 1)
             set_content(state, row, index - first, index - first + 1, USED)
             index += 1
             continue
         if order > layout.BLOCK_ORDER and state.pages[base + (index - first)].content == FRESH:
-            use_fresh_blocks(state, row, index, order)
+            use_fresh_blocks(state, file, row, index, order)
         order = min(order, layout.BLOCK_ORDER)
         head = folio_head(index, order)
         after = head + (1 << order)
+        fresh = 0
         for member in range(head, after):
             page = state.pages[base + member - first]
             if page.content == FRESH:
                 page.content = USED
+                fresh += 1
+        note_cleared(state, file, fresh)
         set_content(state, row, index - first, min(after, end) - first, USED)
         index = min(after, end)
 
@@ -125,7 +156,7 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
         error, done = populate(state, file, index, stop, False)
         reached = index + done
         if reached > index:
-            use_pages(state, file, index, reached)
+            use_pages(state, file, index, reached, accept >= layout.ACCEPT_LAUNCH)
             if map_it:
                 touch_private(state, file, index, reached, accept)
         if error:
@@ -147,6 +178,8 @@ def access_guest_memfd(
         snp.request_accepts(state, file, first, stop, accept)
     target = file if in_place or not shared else int(state.files[file].shared_file)
     error, done = use_range(state, target, first, stop, accept, not shared)
+    if kind == layout.HOST and done:
+        map_for_host(state, file, first, first + done)
     if error == 0 and stop < end:
         if kind == layout.HOST:
             return errno.EACCES, done

@@ -6,6 +6,7 @@ from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio, own_folio
+from gmemlab.core.hardware.moves import move_page_state
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -130,6 +131,10 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     block = state.file_blocks[row]
     guest = state.files[file].kind == KIND_GUEST_MEMFD
     details = open_details(state, row)
+    for offset in range(BLOCK_PAGES):
+        page = state.pages[details + offset]
+        if page.frame:
+            move_page_state(state, file, details + offset, int(page.frame), pfn)
     leave_pages(state, row)
     for offset in range(BLOCK_PAGES):
         page = state.pages[details + offset]

@@ -5,8 +5,9 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.hardware import rmp, snp
-from gmemlab.core.hardware.counts import MAP_GPA, note
+from gmemlab.core.hardware.counts import CONVERT_PAGE, MAP_GPA, note
 from gmemlab.core.hardware.zap import mend, unmap
+from gmemlab.core.hostmap import unmap_range_from_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -42,8 +43,9 @@ def share_block(state: State, file: int, index: int, end: int) -> None:
 
 @jit
 def ask(state: State, file: int, first: int, end: int) -> None:
-    """The guest asks its VMM for a conversion: page-state changes under SNP, MapGPA under TDX."""
+    """The guest asks its VMM for a conversion, page-state changes under SNP, MapGPA under TDX; and the VMM asks KVM."""
     guest = state.files[file].guest
+    note(state, file, CONVERT_PAGE, 1)
     if guest == GUEST_SNP:
         snp.request_changes(state, file, first, end, True)
     elif guest == GUEST_TDX:
@@ -108,12 +110,16 @@ def merge_range(state: State, file: int, first: int, end: int) -> None:
 
 @jit
 def to_private_in_place(state: State, file: int, first: int, end: int) -> tuple[int, int]:
-    """Make a range private: checked as a whole, or huge page by huge page for pool files (G45, G46, G72)."""
+    """Make a range private: checked as a whole, or huge page by huge page for pool files (G45, G46, G72).
+
+    The VMM's mappings go before the check, and do not come back where that fails (G46).
+    """
     policy = state.policies[state.files[file].policy]
     step = 1 << int(policy.unit) if policy.source == SOURCE_POOL else end
     index = first
     while index < end:
         stop = min(end, (index // step + 1) * step)
+        unmap_range_from_host(state, file, index, stop)
         busy = first_busy(state, file, index, stop)
         if busy < stop:
             state.tally[layout.TALLY_EAGAIN] += 1

@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     MAX_SLOTS,
+    OP_DESTROY,
     PHASE_TEAR_DOWN,
     SOURCE_POOL,
 )
@@ -192,6 +193,7 @@ def close_file(state: State, file: int) -> None:
 @part
 def destroy(state: State, file: int) -> tuple[int, int]:
     """The VMM exits: its pins go, then its memory, then the ordinary memory beside it."""
+    state.host[0].operation = OP_DESTROY
     shared = int(state.files[file].shared_file)
     pages = int(state.files[file].pages)
     state.files[file].phase = PHASE_TEAR_DOWN

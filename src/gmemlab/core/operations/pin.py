@@ -8,6 +8,7 @@ import errno
 
 from gmemlab.core.frames import add_busy, folio_busy, folio_head, folio_order, free_folio
 from gmemlab.core.hardware import rmp
+from gmemlab.core.hostmap import map_for_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -65,6 +66,8 @@ def fault_in(state: State, file: int, first: int, count: int) -> tuple[int, int]
         error, done = populate(state, target, first, stop, False)
     else:
         error, done = use_range(state, target, first, stop, 0, False)
+        if state.files[target].kind == KIND_GUEST_MEMFD and done:
+            map_for_host(state, target, first, first + done)
     if error == errno.ENOSPC or (error == 0 and (beyond or stop < reach)):
         error = errno.EFAULT
     return error, done

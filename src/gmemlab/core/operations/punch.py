@@ -8,8 +8,9 @@ from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT,
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import ASSIGNED, count_marked
-from gmemlab.core.hardware.counts import HOST_WRITE, note
+from gmemlab.core.hardware.counts import HOST_WRITE, note, note_hazard
 from gmemlab.core.hardware.zap import mend, unmap
+from gmemlab.core.hostmap import unmap_from_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -79,9 +80,11 @@ def note_zeroing(state: State, file: int, begin: int, end: int) -> None:
         row = block_row(state, file, begin)
         first = begin & ~(BLOCK_PAGES - 1)
         if record.guest == GUEST_SNP:
-            note(state, file, HOST_WRITE, count_marked(state, row, begin - first, end - first, ASSIGNED))
+            pages = count_marked(state, row, begin - first, end - first, ASSIGNED)
         else:
-            note(state, file, HOST_WRITE, count_private(state, row, begin - first, end - first))
+            pages = count_private(state, row, begin - first, end - first)
+        note(state, file, HOST_WRITE, pages)
+        note_hazard(state, layout.HAZARD_HOST_WRITE, pages)
 
 
 @jit
@@ -169,11 +172,13 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
     elif action == PART_DROP:
         unmap(state, file, head, head + (1 << order), CAUSE_PUNCH)
         state.tally[layout.TALLY_LOST_PAGES] += (1 << order) - (end - begin)
+        note_hazard(state, layout.HAZARD_LOST, (1 << order) - (end - begin))
         drop_folio(state, file, head, order, pfn)
     else:
         set_content(state, row, begin - first, end - first, STALE if action == PART_STALE else ZEROED)
         if action == PART_STALE:
             state.tally[layout.TALLY_STALE_PAGES] += end - begin
+            note_hazard(state, layout.HAZARD_STALE, end - begin)
 
 
 @jit
@@ -244,6 +249,7 @@ def punch_blocks(state: State, file: int, first: int, end: int) -> None:
         if state.file_blocks[block_row(state, file, index)].nr_present:
             if policy.punch != PUNCH_KEEP or stop - index == BLOCK_PAGES:
                 unmap(state, file, index, stop, CAUSE_PUNCH)
+            unmap_from_host(state, file, index, stop)  # what is shared in place has base pages, which all go
             if stop - index < BLOCK_PAGES or not punch_whole_block(state, file, index):
                 punch_folios(state, file, index, stop)
             mend(state, file, index)

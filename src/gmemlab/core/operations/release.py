@@ -7,6 +7,7 @@ from gmemlab.core.buddy import free_block
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.zap import unmap
+from gmemlab.core.hostmap import unmap_range_from_host
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -113,6 +114,7 @@ def release_unit(state: State, file: int, base: int, order: int) -> int:
         return 0
     record = state.files[file]
     pooled = state.policies[record.policy].source == SOURCE_POOL
+    unmap_range_from_host(state, file, base, min(base + (1 << order), int(record.pages)))  # before the check (G73)
     if not unit_is_whole(state, row, order):
         if not pooled:
             release_pieces(state, file, base)

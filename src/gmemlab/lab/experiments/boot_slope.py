@@ -7,7 +7,7 @@ from typing import Final
 
 from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.costs import FREE, Costs
-from gmemlab.lab.experiments.catalogue import SHOWN, Check, Experiment, Outcome, Progress, judge_part
+from gmemlab.lab.experiments.catalogue import NO_TEST, SHOWN, Check, Experiment, Outcome, Progress, judge
 from gmemlab.lab.simulate import simulate
 from gmemlab.lab.times import Interval, total
 from gmemlab.model.host import Host
@@ -19,29 +19,62 @@ from gmemlab.workload.trace import generate
 
 SIZES: Final = (8, 16, 32, 64)  # GiB
 PAGES_PER_GIB: Final = GIB // PAGE_SIZE
+SECOND: Final = 1000 * MILLISECOND
 STRUCTS: Final = 64 / PAGE_SIZE  # C23: a kernel writes at least the page structs of its memory
+
+
+ALLOCATION: Final = Interval(0, 365, 730)  # ns per 4K page that faults: at most C17, a fallocate, on another machine
 
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of guests of some hardware.
+    """What is known of guests of some hardware; slopes of boot in ns per GiB, from the labels of C4.
 
     Attributes:
-        slope: of boot, ns per GiB (C4).
+        slope: of all of it.
+        before: of this, QEMU's stage, before the guest runs; None where the source does not part it.
+        ordinary: what an ordinary guest's boot grows by.
         least: GiB of the smallest guest that it is about.
-        has: what of it the model does not price.
-        accept: upper bound of what accepting 4 KiB takes, ns (C3).
+        remark: what else there is to say.
+        accept: what first touch of 4 KiB takes more than later ones, ns (C3).
     """
 
-    slope: int
+    slope: float
+    before: float | None
+    ordinary: float
     least: int
-    has: str
+    remark: str
     accept: int
 
+    @property
+    def part(self) -> float:
+        """What grows while the guest runs, and would not in an ordinary guest: what the model has."""
+        return self.slope - (self.before or 0.0) - self.ordinary
 
+
+def _label_slope(least: float, most: float, gib: int) -> float:
+    """Slope between two labels of C4, s, in ns per GiB."""
+    return (most - least) / gib * SECOND
+
+
+ORDINARY: Final = _label_slope(4.27, 5.17, 248)  # of the AMD machine; nothing is published of the Intel one
 PUBLISHED: Final[Mapping[str, Published]] = {
-    "snp": Published(82 * MILLISECOND, 8, "79 of the 82ms are QEMU's stage, before the guest runs", 1520),
-    "tdx": Published(43 * MILLISECOND, 16, "from 16 GB up; the step of 3.1s from 8 to 16 GB is unexplained", 1920),
+    "snp": Published(
+        slope=_label_slope(10.33, 30.75, 248),
+        before=_label_slope(1.86, 21.42, 248),
+        ordinary=ORDINARY,
+        least=8,
+        remark="kernel 6.9, with guest_memfd",
+        accept=1520,
+    ),
+    "tdx": Published(
+        slope=_label_slope(13.79, 24.04, 240),
+        before=None,
+        ordinary=ORDINARY,
+        least=16,
+        remark="from 16 GB up (the step of 3.1s before is unexplained), QEMU's stage and all",
+        accept=1920,
+    ),
 }
 
 
@@ -66,7 +99,10 @@ def run(progress: Progress) -> Outcome:
 
 
 def _slope(scenario: Scenario, policy: str, touched: float, costs: Costs, least: int) -> Interval:
-    """Return what page states and faults of a boot take for each GiB of the guest more, from `least` GiB on."""
+    """Return what first touch takes in a boot for each GiB of the guest more, from `least` GiB on.
+
+    That is page states, private faults, clearing, and allocating what faults.
+    """
     sizes = [size for size in SIZES if size >= least]
     counts = [_operations(scenario, policy, touched, size) for size in sizes]
     parts = []
@@ -75,6 +111,8 @@ def _slope(scenario: Scenario, policy: str, touched: float, costs: Costs, least:
         cost = costs.get(name)
         if name not in FREE and per_gib > 0 and cost is not None:
             parts.append(Interval(cost.low, cost.value, cost.high).scaled(per_gib))
+        if name == "fault-4k" and per_gib > 0:
+            parts.append(ALLOCATION.scaled(per_gib))
     return total(parts)
 
 
@@ -89,12 +127,22 @@ def _operations(scenario: Scenario, policy: str, touched: float, size: int) -> d
 
 def _boot_checks(hardware: str, published: Published, least: Interval, most: Interval, touched: float) -> list[Check]:
     checks = []
+    if published.before is not None:
+        what, remark = f"{hardware}: QEMU's stage per GiB", "what QEMU does there is not said: not modelled"
+        checks.append(Check(what, "", format_duration(published.before), SHOWN, remark))
     for share, slope, why in ((STRUCTS, least, "page structs alone (C23)"), (touched, most, "the scenario boot (P5)")):
         what = f"{hardware}: boot per GiB, {share:.1%} touched"
-        verdict = judge_part(slope, published.slope)
-        remark = f"{why}; {published.has}"
-        checks.append(Check(what, _write(slope), format_duration(published.slope), verdict, remark, _figures(slope)))
+        remark = f"{why}; {_part(published)}"
+        verdict = judge(slope, published.part)
+        checks.append(Check(what, _write(slope), _written(published.part), verdict, remark, _figures(slope)))
     return checks
+
+
+def _part(published: Published) -> str:
+    """What the published figure is, in words."""
+    before = f" less {format_duration(published.before)} before the guest runs," if published.before is not None else ""
+    whole, ordinary = format_duration(published.slope), format_duration(published.ordinary)
+    return f"published: {whole}{before} less {ordinary} of an ordinary guest; {published.remark}"
 
 
 def _accept_checks(hardware: str, published: Published, small: Interval, huge: Interval, touched: float) -> list[Check]:
@@ -102,29 +150,34 @@ def _accept_checks(hardware: str, published: Published, small: Interval, huge: I
     small, huge = small.scaled(per_page), huge.scaled(per_page)
     span = Interval(huge.low, small.value, small.high)
     what = f"{hardware}: first touch per 4K"
-    bound = f"≤ {format_duration(published.accept)}"
-    verdict = judge_part(span, published.accept)
+    verdict, accept = judge(span, published.accept), format_duration(published.accept)
     return [
         Check(f"{what}, in 4K pages", _write(small), "", SHOWN, "policy 4k", _figures(small)),
-        Check(f"{what}, in 2M pages", _write(huge), "", SHOWN, "policy thp; its upper end is C3 itself", _figures(huge)),
-        Check(what, _write(span), bound, verdict, "C2 does not say in which pages its hosts mapped", _figures(span)),
+        Check(f"{what}, in 2M pages", _write(huge), "", SHOWN, "policy thp", _figures(huge)),
+        Check(what, _write(span), accept, verdict, "C3; C2 does not say in which pages its hosts mapped", _figures(span)),
     ]
 
 
 def _sentences(hardware: str, published: Published, slope: Interval, touched: float) -> list[str]:
     """Return what the published slope says of the input, and what the bounds say of each other."""
-    low, high = (published.slope / end * touched for end in (slope.high, slope.low))
-    least = slope.low / (touched * PAGES_PER_GIB)
-    fits = f"; the scenario has {touched:.0%} (P5)" if high >= touched else f": the scenario's {touched:.0%} (P5) is more"
-    sentences = [
-        (
-            f"{hardware}: if all of the published slope were page states and faults, boot would touch {low:.1%} to {high:.1%}"
-            f" of the memory above 4 GiB{fits}."
+    sentences = []
+    if published.part <= 0:
+        sentences.append(
+            f"{hardware}: while the guest runs, boot grows with memory no more than an ordinary guest's does: that leaves no"
+            " time for an exit for each 4K page, not even of page structs. Either those pages were there before the guest"
+            " ran, or they took no such exits."
         )
-    ]
+    else:
+        low, high = (published.part / end * touched for end in (slope.high, slope.low))
+        fits = f"; the scenario has {touched:.0%} (P5)" if high >= touched else f": the scenario's {touched:.0%} (P5) is more"
+        sentences.append(
+            f"{hardware}: if all of that were first touch of 4K pages, boot would touch {low:.1%} to {high:.1%} of the memory"
+            f" above 4 GiB{fits}."
+        )
+    least = slope.low / (touched * PAGES_PER_GIB)
     if least > published.accept:
         sentences.append(
-            f"{hardware}: 4K pages with an exit each take {format_duration(least)} and more, above C3's bound of"
+            f"{hardware}: 4K pages with an exit each take {format_duration(least)} and more, above C3's"
             f" {format_duration(published.accept)} for all of a first touch: what C2 measured mapped larger pages, or left the"
             " guest for less."
         )
@@ -132,7 +185,14 @@ def _sentences(hardware: str, published: Published, slope: Interval, touched: fl
 
 
 def _write(interval: Interval) -> str:
-    return f"{format_duration(interval.low)} – {format_duration(interval.high)}"
+    """Both ends; where they are too far apart to confirm anything, after the words that say so."""
+    ends = f"{format_duration(interval.low)} – {format_duration(interval.high)}"
+    return f"({NO_TEST}) {ends}" if interval.useless else ends
+
+
+def _written(value: float) -> str:
+    """A duration that may be negative."""
+    return f"-{format_duration(-value)}" if value < 0 else format_duration(value)
 
 
 def _figures(interval: Interval) -> dict[str, float]:
@@ -143,22 +203,22 @@ EXPERIMENT: Final = Experiment(
     name="boot-slope",
     title="Boot time for each GiB of a guest with 4K pages only",
     statement=(
-        "Page states and private faults explain how boot grows with the guest: 82ms per GB for SNP with guest_memfd, 43ms for"
-        " TDX (C4); and accepting memory takes no more than 1.52us and 1.92us per 4K (C3)."
+        "First touch explains how boot grows with the guest while it runs: 82ms per GB for SNP with guest_memfd, of which 79ms"
+        " pass in QEMU before, and 43ms for TDX, less 4ms of an ordinary guest (C4); and it takes 1.52us and 1.92us per 4K"
+        " (C3)."
     ),
     source="C4 (slopes are derived), C3 (derived from C2); never added up: both have allocation, zeroing and faults in them",
     procedure=(
-        "The scenario boot, with guests of 8 (TDX: 16) to 64 GiB; operations of the hardware until the guest is up, their"
-        " growth with size, priced by the shipped profiles. How much boot touches is an input: the scenario's share (P5), and"
-        " page structs alone. The result may be less than what was published, which has more in it, but not more."
+        "The scenario boot, with guests of 8 (TDX: 16) to 64 GiB; operations of hardware and host until the guest is up, their"
+        " growth with size, priced by the shipped profiles, with allocation (C17). How much boot touches is an input: the"
+        " scenario's share (P5), and page structs alone. A published figure outside the interval is a miss, above it or below;"
+        " inside, it is a test only if the ends are at most three times apart."
     ),
     limits=(
-        (
-            "published, and not priced here: QEMU's stage, allocating and clearing the host's pages, what an ordinary guest"
-            " needs too (4ms per GB), anything else that the guest does"
-        ),
+        "QEMU's stage is not modelled; of a TD's boot the source does not part it off: it is in what the model is held to",
+        "the growth of an ordinary guest is that of the AMD machine, for both",
         "swiotlb grows with the guest up to 17 GiB (W8), and so do the conversions that are priced",
-        "the profiles' entries are bounds (C1, C3); C3 is an upper end of theirs, so it can contradict lower ends only",
+        "the profiles' entries are bounds, some of them C3 itself, so that only their lower ends can contradict it",
     ),
     run=run,
 )

@@ -79,12 +79,12 @@ class Experiment:
     run: Callable[[Progress], Outcome]
 
 
-def judge_part(predicted: Interval, published: float) -> str:
-    """Return whether what is predicted may be a part of a published figure, which has more in it.
+def judge(predicted: Interval, published: float) -> str:
+    """Return what a published figure says of what is predicted of the same thing.
 
-    More than all of it is a miss, however wide the interval; less is no test where the interval is too wide for one.
+    Outside the interval, on either side, it is a miss, however wide the interval; inside one that is too wide, it is no test.
     """
-    if predicted.low > published:
+    if not predicted.low <= published <= predicted.high:
         return MISS
     return NO_TEST if predicted.useless else AGREES
 
