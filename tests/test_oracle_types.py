@@ -3,8 +3,11 @@
 import errno
 from dataclasses import replace
 
+import numba
 import pytest
 
+from core_world import CoreWorld
+from gmemlab.core.isolation import isolate_block, release_block
 from gmemlab.core.layout import (
     CMA,
     EFFORT_ATOMIC,
@@ -249,3 +252,21 @@ def test_kcompactd_makes_chunks_for_unmovable_memory(name: str) -> None:
     assert model.kcompactd(1, 0) == (0, 256)  # those of the first block
     assert model.allocate(guest, 0, 512) == (0, 512)
     model.check()
+
+
+@pytest.mark.skipif(not numba.config.DISABLE_JIT, reason="only without the compiler can inner functions be called alone")
+@pytest.mark.parametrize("gone", [(4,), (5,), (4, 5), (8,)])
+def test_blocks_that_were_isolated_are_free_as_before(gone: tuple[int, ...]) -> None:
+    """`unset_migratetype_isolate`: halves of a chunk of order 10 become one again; block 8 has no neighbour."""
+    model = CoreWorld([(1, 9, ZONE_NORMAL, 0)], {1}, 8)
+    before = model.observe()["free"]
+    for block in gone:
+        isolate_block(model.state, block)
+    model.check()
+    assert free_pages(model) == FREE_OF_8
+    assert model.observe()["blocktypes"].count(ISOLATE) == len(gone)
+    for block in gone:
+        release_block(model.state, block)
+    model.check()
+    after = model.observe()["free"]
+    assert {key: sorted(pfns) for key, pfns in after.items()} == {key: sorted(pfns) for key, pfns in before.items()}
