@@ -21,7 +21,10 @@ from node_players import TWO
 from oracle_files import OraclePolicy
 from players import BACKGROUND_PAGES, OPERATIONS, POLICIES, SMALL, Players, Setting
 
-COMPILED: Final = not (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
+KNOWN_ANSWERS: Final = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK),
+    reason="the other passes take the known answers of test_oracle_types.py and test_oracle_reclaim.py",
+)
 ATOMIC: Final = tuple(OraclePolicy(KIND_HOST, (order,), effort=EFFORT_ATOMIC) for order in (0, 2, 3))
 ATOMIC_PAGES: Final = 1024
 CACHE: Final = OraclePolicy(KIND_CACHE, (0,), movable=True)
@@ -143,7 +146,7 @@ def play(name: str, random: Random, steps: int, wide: bool, nodes: int) -> Count
     return seen
 
 
-@pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")
+@KNOWN_ANSWERS
 def test_types_agree_with_the_oracle(record_property: Callable[[str, object], None]) -> None:
     seen: Counter[str] = Counter()
     for number, name in enumerate(SMALL[::3]):
@@ -155,7 +158,8 @@ def test_types_agree_with_the_oracle(record_property: Callable[[str, object], No
     assert [outcome for outcome in OUTCOMES if seen[outcome] < 5] == []
 
 
-@settings(max_examples=6 if COMPILED else 2, deadline=None, suppress_health_check=list(HealthCheck))
+@KNOWN_ANSWERS
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(CALM), st.integers(0, 1 << 30), st.booleans(), st.integers(1, 2))
 def test_search_for_a_difference(name: str, seed: int, wide: bool, nodes: int) -> None:
     play(name, Random(seed), 12, wide, nodes)
