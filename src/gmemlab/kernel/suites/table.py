@@ -90,6 +90,15 @@ SUITES: Final[Mapping[str, Suite]] = {
             measured=True,
         ),
         Suite(
+            "daemons",
+            "daemons",
+            "L15, T1",
+            "what khugepaged collapses and fills, when kcompactd works",
+            12,
+            256 * _MIB,
+            measured=True,
+        ),
+        Suite(
             "attributes",
             "attributes",
             "G3, G4, L section 7",
