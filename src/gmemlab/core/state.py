@@ -24,7 +24,6 @@ MAX_POLICIES: Final = 64
 NR_EXTENT_CLASSES: Final = 40
 WATERMARK_BOOST_FACTOR: Final = 15000  # of 10000 (mm/page_alloc.c)
 COPIED_AT_ONCE: Final = 32 << 20  # bytes
-LARGE_HOST: Final = 1 << 16  # blocks, 128 GiB: from here on, its events touch more memory than small pages can reach quickly
 
 
 class State(NamedTuple):
@@ -64,14 +63,11 @@ def records(table: NDArray[Any]) -> Records:
     return table.view(np.recarray)
 
 
-def reserve(count: int, dtype: np.dtype[Any], huge: bool = False) -> Records:
-    """A zeroed record array of `count` rows that costs memory only where it is written, in `huge` pages or small ones."""
+def reserve(count: int, dtype: np.dtype[Any]) -> Records:
+    """A zeroed record array of `count` rows that costs memory only where it is written."""
     length = max(count, 1) * dtype.itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     memory = mmap.mmap(-1, length, flags=flags)
-    if huge:
-        with suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
 
 
@@ -94,12 +90,12 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
         "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
         "blocks": reserve(rows, tables.BLOCK),
-        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME, nr_blocks >= LARGE_HOST),
+        "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME),
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
         "files": reserve(MAX_FILES, tables.FILE),
         "file_blocks": reserve(file_rows, tables.FILE_BLOCK),
         "hardware": reserve(file_rows, tables.HARDWARE),
-        "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE, nr_blocks >= LARGE_HOST),
+        "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE),
         "page_slabs": reserve(page_slabs, tables.SLAB),
         "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
         "slots": reserve(MAX_FILES * layout.MAX_SLOTS, tables.SLOT),
@@ -138,6 +134,16 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
     state.nodes["highest_zone"] = layout.ZONE_MOVABLE
     state.nodes["kcompactd_sleep"] = KCOMPACTD_INTERVAL
     return state
+
+
+def prefer_huge_pages(state: State) -> None:
+    """Back the details of frames and pages with huge pages from now on: a long run on a large host walks all over them."""
+    for table in (state.frames, state.pages):
+        memory: Any = table
+        while isinstance(memory, np.ndarray):
+            memory = memory.base  # at last the view of the mapping that `reserve` made
+        with suppress(OSError):  # a kernel without them
+            memory.obj.madvise(mmap.MADV_HUGEPAGE)
 
 
 def used_rows(state: State) -> dict[str, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gmemlab.core import layout, run
 from gmemlab.core.layout import PAGE_SIZE
 from gmemlab.core.sample import MEASURE
-from gmemlab.core.state import Records, records
+from gmemlab.core.state import Records, prefer_huge_pages, records
 from gmemlab.model.daemons import DaemonSettings
 from gmemlab.model.guests import Places, guest_code, note_rmpopt
 from gmemlab.model.host import Host
@@ -25,6 +25,7 @@ from gmemlab.workload.trace import Trace
 SLICE_SECONDS: Final = 0.1  # how long the compiled core may run before Ctrl-C and progress are looked at
 FIRST_BUDGET: Final = 1 << 18  # pages of work in the first slice; later ones follow what that took
 LARGEST_BUDGET: Final = 1 << 34
+LONG_RUN: Final = 10_000_000  # events, a week on 1 TiB: from here on it is worth what huge pages cost at first
 Progress = Callable[[float], None]
 
 
@@ -96,6 +97,8 @@ class Simulation:
         self._events = records(trace.events)
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
+        if len(trace.events) >= LONG_RUN:
+            prefer_huge_pages(host.state)
         host.state.host[0].decayed = 0  # the stream's time starts
         host.state.host[0].guest_nodes = MODES[trace.nodes]
 

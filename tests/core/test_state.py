@@ -1,0 +1,32 @@
+"""How the state's tables lie in memory."""
+
+from pathlib import Path
+
+import pytest
+
+from gmemlab.core.state import prefer_huge_pages
+from gmemlab.model.host import Host
+
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def flags_of(address: int) -> list[str]:
+    """VmFlags of the mapping around an address of this process."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split(maxsplit=1)[0]
+        if "-" in first and not first.endswith(":"):
+            low, high = (int(end, 16) for end in first.split("-"))
+            inside = low <= address < high
+        elif inside and first == "VmFlags:":
+            return line.split()[1:]
+    return []
+
+
+@pytest.mark.skipif(not THP.exists(), reason="this kernel has no transparent huge pages")
+def test_long_runs_have_their_details_in_huge_pages() -> None:
+    state = Host("1G").state
+    assert "hg" not in flags_of(state.frames.ctypes.data)
+    prefer_huge_pages(state)
+    for table in (state.frames, state.pages):
+        assert "hg" in flags_of(table.ctypes.data)
