@@ -18,6 +18,7 @@ from gmemlab.core.state import Records, State
 # How many events ahead each is asked for, which needs what came before it here.
 BLOCKS_AHEAD: Final = 12
 DETAILS_AHEAD: Final = 8
+HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 4  # page details in a cache line
@@ -48,7 +49,7 @@ def pages_within(event: Records) -> int:
 
 @jit
 def read_ahead(state: State, events: Records, vms: Records, background: NDArray[np.int64], now: int) -> None:
-    """Ask for what the events after number `now` will touch: each time for one file block, some details, some frames."""
+    """Ask for what the events after number `now` will touch: one block, some details, blocks and frames each time."""
     last = len(events) - 1
     event = events[min(now + BLOCKS_AHEAD, last)]
     prefetch(state.file_blocks, row_of(state, event, vms, background))
@@ -57,6 +58,11 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
     if first:
         for page in range(first, first + pages_within(event), PAGES_OF_A_LINE):
             prefetch(state.pages, page)
+    event = events[min(now + HOST_BLOCKS_AHEAD, last)]
+    first = first_detail(state, event, row_of(state, event, vms, background))
+    if first:
+        for page in range(first, first + pages_within(event)):
+            prefetch(state.blocks, int(state.pages[page].frame) >> BLOCK_ORDER)
     event = events[min(now + FRAMES_AHEAD, last)]
     first = first_detail(state, event, row_of(state, event, vms, background))
     if first:
