@@ -19,6 +19,7 @@ PYTEST_FLAGS ?= -q -n auto
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
 CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py audit_hardware.py contig.py cpus_against_oracle.py measure.py run.py strict_units.py)
+MODEL_TESTS := $(addprefix tests/model/test_,guests.py page_states.py pools.py) tests/core/test_state.py tests/core/test_conversion_errors.py
 BOUNDS_TESTS ?= $(CORE_TESTS) $(ORACLE_TESTS)
 COVERAGE_LEAST ?= 95
 BENCH ?= bench/core_bench.py
@@ -52,7 +53,7 @@ test-interpreted: interpreted-core interpreted-oracle
 	$(BIN)/python -m coverage combine --quiet .coverage.core .coverage.oracle
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_LEAST)
 
-interpreted-core: PART = $(CORE_TESTS)
+interpreted-core: PART = $(CORE_TESTS) $(MODEL_TESTS)
 interpreted-oracle: PART = $(ORACLE_TESTS)
 interpreted-%: $(INSTALLED_DEV)
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m coverage run -m pytest -q -k "not giga" $(PART)

@@ -49,7 +49,7 @@ class Policy:
         sizes: bytes of the folios that are tried, largest first.
         fallocate_sizes: the same for fallocate, where it differs: shmem honours per-size settings in faults only (L12).
         source: buddy allocator, or a hugetlb pool reserved at creation (G70).
-        effort: how hard a huge allocation tries (K14): the free lists (`none`, `light`: what `light` wakes is not modelled),
+        effort: how hard a huge allocation tries (K14): the free lists (`none`; `light` also wakes kswapd and kcompactd),
             one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
             cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC).
         zone: unmovable (G54) or movable memory (K15).

@@ -3,7 +3,7 @@
 Only files that share in place have such mappings (G26, G45); a two-source guest's shared memory is ordinary memory, whose own
 mappings are not modelled. A fault maps 4 KiB and nothing around it (`kvm_gmem_fault_user_mapping`, virt/kvm/guest_memfd.c);
 that the guest shares a page, or writes to it, maps nothing for the VMM. A block whose pages are all mapped, or none, needs no
-page details for it.
+page details for it. A page that is moved keeps its mapping, as migration entries do.
 """
 
 from gmemlab.core.hardware.counts import HOST_FAULT, HOST_UNMAP, note

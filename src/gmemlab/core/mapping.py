@@ -1,9 +1,8 @@
 """From a file's pages to frames: file blocks, and the page details of those that are not uniform.
 
 A file block without details is uniform: none or all of its pages are present (in the 512 frames of one host block, in
-order), none or all are shared, mapped (by the guest, or by the
-VMM), and of one content. Details open when that stops being true, and settle when it is
-true again. Counts in the block record are exact in both forms.
+order), none or all are shared, mapped (by the guest, or by the VMM), and of one content. Details open when that stops being
+true, and settle when it is true again. Counts in the block record are exact in both forms.
 """
 
 from gmemlab.core import layout

@@ -55,6 +55,7 @@ class Watch:
         present: whether it is backed.
         shared: its attribute.
         mapped: whether the guest maps it as private.
+        host_mapped: whether the VMM maps it.
     """
 
     page: int

@@ -70,7 +70,7 @@ class Places(NamedTuple):
 
     @property
     def snp_free_share(self) -> float:
-        """Share of the 1 GiB regions that have no page of an SNP guest (Q14)."""
+        """Share of all 1 GiB regions, also beyond what RMPOPT covers, without a page of an SNP guest (Q14)."""
         return 1 - self.snp_regions / self.regions
 
     @property
@@ -124,7 +124,7 @@ def places_in(state: State) -> Places:
 def note_rmpopt(state: State, regions: int, times: Sequence[int]) -> int:
     """Count what RMPOPT is asked once SNP guests have left: 10 s after the last of them, about every 1 GiB (G84, C20).
 
-    Each leave in between puts it off (`mod_delayed_work`, v8 of the series). On how many CPUs it runs is not modelled.
+    Each leave in between puts it off. On how many CPUs it runs is not modelled.
 
     Args:
         state: of the host.

@@ -125,7 +125,7 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     """Put the 2 MiB of shmem or guest_memfd at page `base` into the folio at frame `pfn`.
 
     What was there of shmem is up to date then, and its holes are zeros that nobody asked for (L15). The guest's mapping stays
-    as it was (K6): each private page is moved by firmware, and what was a hole is fresh.
+    as it was (K6): each private page that the hardware knows is moved by firmware, and what was a hole is fresh.
     """
     row = block_row(state, file, base)
     block = state.file_blocks[row]

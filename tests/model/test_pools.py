@@ -1,0 +1,41 @@
+"""Pools as users have them: growth, demotion of 1G pages, and how far memory for page structs reaches (K5, L20)."""
+
+from gmemlab.core.layout import BLOCK_PAGES
+from gmemlab.model.host import Host
+
+STRUCTS = 511  # frames more that 512 pages of 2M keep than one of 1G
+
+
+def test_demoted_pages_are_512_of_2m() -> None:
+    host = Host("5G")
+    assert host.grow_pool("1G", 2, hvo=False) == 2
+    free = host.free_bytes
+    assert host.demote_pages(5) == 2
+    assert host.free_bytes == free
+    memory = host.memory("1G", "hugetlbfs")
+    memory.allocate()
+    assert host.free_bytes == free
+    host.audit()
+
+
+def test_demotion_with_hvo_keeps_page_structs() -> None:
+    """K5, C26: all structs of the 1 GiB page are restored, then 7 of each 8 frames go back."""
+    host = Host("5G")
+    assert host.grow_pool("1G", 1) == 1
+    free = host.free_bytes
+    assert host.demote_pages(1) == 1
+    assert host.free_bytes == free - STRUCTS * 4096
+    host.audit()
+
+
+def test_demotion_with_hvo_needs_memory_for_page_structs() -> None:
+    host = Host("5G")
+    host.grow_pool("1G", 1)
+    filler = host.guest_memfd(host.free_bytes - 4094 * 4096, "4k")
+    filler.allocate()
+    assert host.demote_pages(1) == 0
+    assert host.free_bytes == 4094 * 4096
+    filler.punch_hole(0, "4K")
+    assert host.demote_pages(1) == 1
+    assert host.free_bytes == (8 * BLOCK_PAGES - 1 - STRUCTS) * 4096
+    host.audit()
