@@ -156,21 +156,27 @@ def mend(file: File, block: int, counters: dict[str, int]) -> None:
             map_small(file, index)
 
 
+def fault_in(file: File, pages: set[int], counters: dict[str, int]) -> None:
+    """PVALIDATE reaches pages, of which no table maps some."""
+    for index in sorted(pages):
+        if index not in file.mapped:
+            fault(file, [index], counters)
+
+
 def rescind(file: File, pages: set[int], counters: dict[str, int]) -> None:
     """The guest gives up pages of one block."""
     block = min(pages) // BLOCK_PAGES
     mine = pages & file.accepted
     if not mine:
         return
-    for index in sorted(mine):
-        if index not in file.mapped:
-            fault(file, [index], counters)
+    fault_in(file, mine, counters)
     if len(mine) == BLOCK_PAGES and block in file.huge_mapped:
         file.note(counts.RESCIND_2M)
     else:
         file.note(counts.SIZE_MISMATCH, int(len(mine) == BLOCK_PAGES))
         if has_one_entry(file, block):
             smash_for_guest(file, block, "shattered_convert", counters)
+            fault_in(file, mine, counters)
         file.note(counts.RESCIND_4K, len(mine))
     file.accepted -= mine
 

@@ -212,5 +212,6 @@ def rescind(state: State, file: int, index: int, end: int) -> None:
             note(state, file, SIZE_MISMATCH, 1)
         if state.hardware[row].marks & RMP_WHOLE:
             smash_for_guest(state, file, row, CAUSE_CONVERT)
+            fault_accepted(state, file, first, begin, stop)
         note(state, file, RESCIND_4K, accepted)
     mark(state, row, begin, stop, ACCEPTED, 0)
