@@ -18,6 +18,18 @@ def wake_kcompactd(state: State, node: int, order: int, highest: int) -> None:
 
 
 @jit
+def unlink(state: State, file: int) -> None:
+    """Take a file out of the list that it is in, between its neighbours; head and tail of the list are the caller's."""
+    record = state.files[file]
+    if record.scan_prev:
+        state.files[record.scan_prev].scan_next = record.scan_next
+    if record.scan_next:
+        state.files[record.scan_next].scan_prev = record.scan_prev
+    record.scan_next = 0
+    record.scan_prev = 0
+
+
+@jit
 def list_cache(state: State, file: int) -> None:
     """A file of page cache came: it is reclaimed last."""
     daemons = state.daemons[0]
@@ -41,16 +53,11 @@ def unlist_cache(state: State, file: int) -> None:
         if state.nodes[node].lru_file == file:
             state.nodes[node].lru_file = after
             state.nodes[node].lru_page = 0
-    if before:
-        state.files[before].scan_next = after
-    else:
+    unlink(state, file)
+    if before == 0:
         daemons.lru_head = after
-    if after:
-        state.files[after].scan_prev = before
-    else:
+    if after == 0:
         daemons.lru_tail = before
-    record.scan_next = 0
-    record.scan_prev = 0
 
 
 @inline
@@ -106,13 +113,8 @@ def leave(state: State, file: int) -> None:
     if daemons.file == file:
         daemons.file = after
         daemons.page = 0
-    if before:
-        state.files[before].scan_next = after
-    else:
+    unlink(state, file)
+    if before == 0:
         daemons.head = after
-    if after:
-        state.files[after].scan_prev = before
-    else:
+    if after == 0:
         daemons.tail = before
-    record.scan_next = 0
-    record.scan_prev = 0
