@@ -11,18 +11,15 @@ from contextlib import contextmanager
 from gmemlab.core.hardware.counts import HOST_FAULT
 from gmemlab.core.layout import (
     ACCEPT_LAUNCH,
-    BLOCK_ORDER,
     BLOCK_PAGES,
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
-    GIGA_ORDER,
     GUEST_GENERIC,
     GUEST_SNP,
     GUEST_TDX,
     HOST,
     KIND_ANON,
     KIND_CACHE,
-    KIND_GUEST_MEMFD,
     KIND_HUGETLB,
     NODES_LOCAL,
     OP_ACCESS,
@@ -33,10 +30,7 @@ from gmemlab.core.layout import (
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
     PRIVATE,
-    PUNCH_DEFER,
     SHARED,
-    SOURCE_BUDDY,
-    SOURCE_POOL,
     TOUCH,
 )
 from oracle_audit import check
@@ -81,7 +75,7 @@ class OracleHost(OracleMachine):
         self, pages: int, policy: OraclePolicy, slots: list[tuple[int, int, int]] | None = None, guest: int = GUEST_GENERIC
     ) -> tuple[int, int]:
         """A new file; (errno, file id). Slots are (gfn, pages, first page in the file)."""
-        if pages <= 0 or not policy_is_possible(policy) or pages % (1 << min(policy.sizes)) != 0:
+        if pages <= 0 or not policy.is_possible or pages % (1 << min(policy.sizes)) != 0:
             return errno.EINVAL, 0
         if policy.conversion == CONVERT_TWO_SOURCES and pages % (1 << min(policy.shared_sizes or (0,))) != 0:
             return errno.EINVAL, 0
@@ -400,20 +394,3 @@ class OracleHost(OracleMachine):
     def check(self) -> None:
         """Assert the oracle's own invariants."""
         check(self.memory, self.files, [mount for mount in self.mounts if mount is not None])
-
-
-def policy_is_possible(policy: OraclePolicy) -> bool:
-    """Which combinations of choices make sense at all."""
-    sizes = policy.sizes
-    if not sizes or list(sizes) != sorted(set(sizes), reverse=True) or min(sizes) < 0:
-        return False
-    confidential = policy.kind == KIND_GUEST_MEMFD
-    if policy.source == SOURCE_POOL and (sizes not in ((BLOCK_ORDER,), (GIGA_ORDER,))):
-        return False
-    if policy.source == SOURCE_POOL and not confidential and policy.kind != KIND_HUGETLB:
-        return False
-    if policy.source == SOURCE_BUDDY and (max(sizes) > BLOCK_ORDER or policy.kind == KIND_HUGETLB):
-        return False
-    if confidential and policy.punch == PUNCH_DEFER:
-        return False
-    return confidential or policy.conversion == CONVERT_NONE

@@ -17,9 +17,11 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     EFFORT_NONE,
     FRESH,
+    GIGA_ORDER,
     GUEST_GENERIC,
     KIND_ANON,
     KIND_GUEST_MEMFD,
+    KIND_HUGETLB,
     MERGE_NEVER,
     PHASE_BOOT,
     PUNCH_DEFER,
@@ -91,6 +93,23 @@ class OraclePolicy:
         sizes = self.shared_sizes or (0,)
         repair = self.repair & REPAIR_COLLAPSE if BLOCK_ORDER in sizes else 0
         return OraclePolicy(KIND_ANON, sizes, movable=True, punch=PUNCH_DEFER, repair=repair)
+
+    @property
+    def is_possible(self) -> bool:
+        """Which combinations of choices make sense at all."""
+        sizes = self.sizes
+        if not sizes or list(sizes) != sorted(set(sizes), reverse=True) or min(sizes) < 0:
+            return False
+        confidential = self.kind == KIND_GUEST_MEMFD
+        if self.source == SOURCE_POOL and (sizes not in ((BLOCK_ORDER,), (GIGA_ORDER,))):
+            return False
+        if self.source == SOURCE_POOL and not confidential and self.kind != KIND_HUGETLB:
+            return False
+        if self.source == SOURCE_BUDDY and (max(sizes) > BLOCK_ORDER or self.kind == KIND_HUGETLB):
+            return False
+        if confidential and self.punch == PUNCH_DEFER:
+            return False
+        return confidential or self.conversion == CONVERT_NONE
 
 
 class Observation(TypedDict):
