@@ -1,7 +1,7 @@
-"""The one place that owns Numba's options and the key of its file cache.
+"""The one place that owns Numba's options and the key of the machine code on disk.
 
 Numba's own cache looks at the entry function's file only; a changed ``decisions.py`` would be ignored by its callers. So the
-cache directory is named by a hash of every file of ``core/`` and of the settings that change what is compiled.
+directory is named by a hash of every file of ``core/``, of the processor and of the settings that change what is compiled.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
+import llvmlite.binding as llvmlite
 import numba
 import numpy as np
 import platformdirs
@@ -32,13 +33,19 @@ COMPILING: Final = "gmemlab: compiling the core once, about half a minute"
 
 
 def source_key() -> str:
-    """Hash of all sources of ``core/`` and of the compiler's settings: two equal keys mean the same machine code."""
-    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {numba.config.BOUNDSCHECK} {OPTIONS}".encode())
+    """Hash of all sources of ``core/``, of the processor and the settings: two equal keys mean the same machine code."""
+    digest = hashlib.sha256(" ".join(str(setting) for setting in _settings()).encode())
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _settings() -> tuple[object, ...]:
+    chosen = (numba.config.CPU_NAME, numba.config.CPU_FEATURES, numba.config.OPT, numba.config.BOUNDSCHECK)
+    processor = (llvmlite.get_process_triple(), llvmlite.get_host_cpu_name(), llvmlite.get_host_cpu_features().flatten())
+    return (numba.__version__, np.__version__, *processor, *chosen, OPTIONS)
 
 
 def cache_directory() -> Path:
@@ -58,7 +65,7 @@ def prune_cache() -> None:
 def mark_used() -> None:
     """Date the build of these sources, so that it counts as used now."""
     with suppress(OSError):  # not compiled yet, or a cache that is read only
-        os.utime(_CACHE)
+        os.utime(CACHE)
 
 
 def announce_compiling() -> None:
@@ -115,28 +122,14 @@ def _compiled_once(function: Callable[P, R], options: dict[str, Any]) -> Callabl
 
 def entry(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function that Python calls, and keep its machine code on disk."""
-    return _kept_on_disk(function, OPTIONS)
-
-
-def address_of(function: Callable[..., Any], signature: Any) -> int:
-    """Compile a function for one signature, or find its machine code on disk. Returns the address to call (`parts`)."""
-    compiled: Any = _kept_on_disk(function, {**OPTIONS, **INNER})
-    compiled.compile(signature)
-    result = compiled.overloads[signature.args]
-    _LOADED.append(result)
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
-
-
-def _kept_on_disk(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_CACHE)
+    numba.config.CACHE_DIR = str(CACHE)
     try:
-        compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
+        compiled: Callable[P, R] = numba.njit(cache=True, **OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
     return compiled
 
 
-_LOADED: Final[list[Any]] = []  # Numba frees machine code that nothing refers to
-_CACHE: Final = cache_directory()
+CACHE: Final = cache_directory()
 mark_used()

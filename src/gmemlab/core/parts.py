@@ -7,9 +7,11 @@ Parts know of each other's signatures only, so that they may call each other in 
 """
 
 import functools
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 from numba.core import cgutils, config, types
@@ -18,7 +20,8 @@ from numba.core.types.containers import UniTuple
 from numba.core.types.misc import VarArg
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from gmemlab.core.jit import address_of
+from gmemlab.core.jit import CACHE
+from gmemlab.core.object_files import ObjectFile, compile_alone, keep, kept, load
 from gmemlab.core.state_type import StateType, read_word
 
 P = ParamSpec("P")
@@ -167,11 +170,21 @@ def declared(function: Callable[..., Any], state_type: types.Type) -> Any:
     return signature(TYPES[shape.return_annotation], state_type, *arguments)
 
 
-def compile_part(name: str, state_type: StateType) -> int:
-    """Compile a part, or find it on disk. Returns its address."""
-    module, function = name.rsplit(".", 1)
-    part_function = getattr(importlib.import_module(f"{__package__}.{module}"), function)
-    return address_of(part_function, declared(part_function, state_type))
+def compile_part(name: str, state_type: StateType) -> ObjectFile:
+    """Compile a part, or find it on disk."""
+    path = object_path(name, state_type)
+    made = kept(path)
+    if made is None:
+        module, function = name.rsplit(".", 1)
+        part_function = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+        made = compile_alone(part_function, declared(part_function, state_type))
+        keep(path, made)
+    return made
+
+
+def object_path(name: str, state_type: StateType) -> Path:
+    """Where the machine code of a part is kept."""
+    return CACHE / f"parts-{hashlib.sha256(state_type.name.encode()).hexdigest()[:8]}" / f"{name}.o"
 
 
 @functools.cache
@@ -179,4 +192,4 @@ def addresses(state_type: StateType) -> list[int]:
     """The addresses of all parts, in the order of `NAMES`; none with the compiler off."""
     if config.DISABLE_JIT:
         return []
-    return [compile_part(name, state_type) for name in NAMES]
+    return load([compile_part(name, state_type) for name in NAMES])
