@@ -2,7 +2,7 @@
 
 from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLATE, KIND_ANON, MOVABLE
 from oracle_files import Folio
-from oracle_guests import tell_moves
+from oracle_guests import part_huge, tell_moves
 from oracle_memory import Memory
 from oracle_page_alloc import LISTS
 from oracle_snp import move_entry
@@ -92,6 +92,7 @@ def split(memory: Memory, folio: Folio) -> None:
         split_to_pages(memory, folio)
     else:
         memory.cut(folio, [(page, 0) for page in range(folio.index, folio.index + (1 << folio.order))])
+        part_huge(folio.file, folio.index // BLOCK_PAGES, memory.counters)
 
 
 def move(memory: Memory, folio: Folio, target: int) -> None:

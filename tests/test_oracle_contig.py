@@ -19,6 +19,7 @@ from gmemlab.core.layout import (
     GUEST_PLAIN,
     GUEST_SNP,
     GUEST_TDX,
+    HIGHATOMIC,
     KIND_SHMEM,
     PHASE_RUNNING,
     PRIVATE,
@@ -64,9 +65,9 @@ def in_first_run(model: World, file: int) -> int:
     return sum(GIGA <= frame < 2 * GIGA for frame in frames(model, file))
 
 
-def filled(model: World) -> tuple[int, dict[int, int]]:
-    """A movable file that has all free memory, and which page has which frame."""
-    pages = free_pages(model)
+def filled(model: World, kept: int = 0) -> tuple[int, dict[int, int]]:
+    """A movable file that has all free memory but what is kept for others, and which page has which frame."""
+    pages = free_pages(model) - kept
     file = new(model, pages, MOVABLE_4K)
     assert model.allocate(file, 0, pages) == (0, pages)
     return file, {frame: index for index, frame in enumerate(frames(model, file))}
@@ -169,16 +170,21 @@ SMALL_ALONE = pytest.mark.skipif(REAL, reason="looks at a quarter of a million p
 GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN}
 
 
+def places(model: World, file: int) -> dict[int, int]:
+    """Which page of a file has which frame."""
+    return {page[0]: index for index, page in model.observe()["files"][file].items() if page[1] >= 0}
+
+
 def empty(model: World, file: int, at: Iterable[int], pages: int) -> None:
     """A file gives back so many pages from each of some frames on, where it has them in order."""
-    index = {page[0]: index for index, page in model.observe()["files"][file].items() if page[1] >= 0}
+    index = places(model, file)
     for frame in at:
         model.punch(file, index[frame], pages)
 
 
-def guest_in_the_way(model: World, guest: int) -> tuple[int, int]:
+def guest_in_the_way(model: World, guest: int, kept: int = 0) -> tuple[int, int]:
     """A guest's 2 MiB folio in the lowest run, mapped as a whole, and a movable file that has all other memory."""
-    rest, _ = filled(model)
+    rest, _ = filled(model, kept)
     empty(model, rest, [GIGA], BLOCK_PAGES)
     error, file = model.create(BLOCK_PAGES, replace(THP_IN_PLACE, movable=True, merge=0), None, guest)
     assert error == 0
@@ -236,3 +242,25 @@ def test_huge_page_of_a_guest_moves_in_pieces(giga_world: MakeWorld, guest: str)
     assert done_for(model) == expected[guest]
     assert mapped(model, file) == (0, BLOCK_PAGES)
     assert in_first_run(model, file) == 0
+
+
+@SMALL_ALONE
+@pytest.mark.parametrize("guest", GUESTS)
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_huge_page_of_a_guest_that_finds_no_room_is_mapped_in_pieces_where_it_is(name: str, guest: str) -> None:
+    """It is base pages by then, which no mapping may exceed. All that is free elsewhere is kept for atomic allocations."""
+    model = WORLDS[name](*synthetic(BLOCKS), {2 * GIGA_BLOCKS: HIGHATOMIC})
+    file, rest = guest_in_the_way(model, GUESTS[guest], BLOCK_PAGES)
+    empty(model, rest, range(GIGA + BLOCK_PAGES, 2 * GIGA, BLOCK_PAGES), BLOCK_PAGES)
+    model.pin(rest, places(model, rest)[3 * GIGA - 1], 1)  # the next run is none
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (errno.ENOMEM, 0)
+    expected = {
+        "plain": {counts.REFAULT: 512},
+        "snp": {counts.PSMASH: 1, counts.REFAULT: 512},
+        "tdx": {counts.DEMOTE: 1, counts.RANGE_BLOCK: 1, counts.TRACK: 1},
+    }
+    assert done_for(model) == expected[guest]
+    assert {size for _, size in layout(model, file)} == {1}
+    assert mapped(model, file) == (0, BLOCK_PAGES)
+    assert (in_first_run(model, file), model.observe()["counters"]["moved"]) == (BLOCK_PAGES, 0)
+    model.check()

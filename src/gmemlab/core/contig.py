@@ -9,6 +9,7 @@ emptied, its blocks are isolated.
 from gmemlab.core import layout
 from gmemlab.core.daemons.register import note_cache
 from gmemlab.core.frames import open_block, own_block
+from gmemlab.core.hardware.moves import part_huge
 from gmemlab.core.isolation import isolate_block, release_block, take_isolated_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -99,6 +100,7 @@ def move_whole(state: State, block: int) -> None:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
         else:
             split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
+            part_huge(state, owner, index << BLOCK_ORDER)
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
     move_backing(state, block_row(state, owner, index << BLOCK_ORDER), block, target)
