@@ -7,7 +7,7 @@ from gmemlab.core.hardware import counts
 from world import THP_IN_PLACE, Policy, World
 
 FAULTS: Final = (counts.FAULT_4K, counts.FAULT_2M)
-OF_THE_HOST: Final = (counts.CLEAR_4K, counts.CLEAR_2M, counts.CONVERT_PAGE)  # which `done` leaves out
+OF_THE_HOST: Final = (counts.CLEAR_4K, counts.CLEAR_2M, counts.CONVERT, counts.CONVERT_PAGE)  # which `done` leaves out
 HUGE_IN_PLACE = replace(THP_IN_PLACE, merge=0)
 
 

@@ -312,7 +312,7 @@ class OracleHost(OracleMachine):
         if error:
             return error
         if not pin or backing.policy.kind != KIND_ANON:
-            use(backing, index, kind == PRIVATE and accept >= ACCEPT_LAUNCH)
+            use(backing, index, kind == PRIVATE and accept == ACCEPT_LAUNCH)
         if by_host and backing is file and file.confidential():
             file.note(HOST_FAULT, int(index not in file.host_mapped))
             file.host_mapped.add(index)

@@ -2,7 +2,7 @@
 
 import errno
 
-from gmemlab.core.hardware.counts import CONVERT_PAGE, MAP_GPA
+from gmemlab.core.hardware.counts import CONVERT, CONVERT_PAGE, MAP_GPA
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -78,7 +78,9 @@ def change_attributes(memory: Memory, file: File, first: int, end: int, to_share
 
 def ask(file: File, first: int, count: int) -> None:
     """The guest asks for a conversion, and its VMM asks KVM."""
-    file.note(CONVERT_PAGE)
+    file.note(CONVERT)
+    if not file.in_place():
+        file.note(CONVERT_PAGE, count)
     if file.guest == GUEST_SNP:
         request(file, first, first + count, True)
     elif file.guest == GUEST_TDX:

@@ -8,6 +8,7 @@ from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
+    ACCEPT_IN_PLACE,
     ACCEPT_LAUNCH,
     GUEST_GENERIC,
     GUEST_PLAIN,
@@ -61,7 +62,7 @@ def test_contents_after_a_conversion(world: MakeWorld) -> None:
 
 
 def test_pages_are_cleared_at_first_use(world: MakeWorld) -> None:
-    """G27: a folio at once, base pages one by one, and no page of a launch image that is one; each only once."""
+    """G27: a folio at once, base pages one by one, each only once; of a launch image what has no source and was not written."""
     model = world(12)
     huge, small = new(model, GUEST_PLAIN, THP), new(model, GUEST_PLAIN, SMALL_IN_PLACE, 600)
     model.access(huge, 5, 1, PRIVATE)
@@ -70,10 +71,13 @@ def test_pages_are_cleared_at_first_use(world: MakeWorld) -> None:
     model.access(small, 0, 5, PRIVATE)
     model.convert(small, 100, 4, True)
     model.access(small, 100, 4, SHARED)
+    model.convert(small, 100, 4, False)
+    model.access(small, 100, 4, PRIVATE, ACCEPT_IN_PLACE)
+    model.access(small, 200, 7, PRIVATE, ACCEPT_IN_PLACE)
     model.convert(huge, 0, 4, True)
     model.access(huge, 0, 4, SHARED)  # ordinary memory, which is not guest_memfd's
     found = model.observe()["operations"]
-    expected = {counts.CLEAR_2M: 1, counts.CLEAR_4K: 6, counts.CONVERT_PAGE: 2}
+    expected = {counts.CLEAR_2M: 1, counts.CLEAR_4K: 6 + 7, counts.CONVERT: 3, counts.CONVERT_PAGE: 4}
     assert {operation: found[operation, PHASE_BOOT] for operation in expected} == expected
 
 

@@ -26,7 +26,7 @@ SNP_ALONE = {"direct-map-2m", "direct-map-1g", "rmpopt", "launch-in-place"}
 BOTH = {name for name, code in OPERATIONS.items() if code >= counts.FAULT_4K and name not in {*SNP_ALONE, "page-add-in-place"}}
 SNP = {name for name, code in OPERATIONS.items() if code <= counts.LAUNCH_UPDATE} | BOTH | SNP_ALONE
 TDX = {name for name, code in OPERATIONS.items() if counts.PAGE_ADD <= code <= counts.MAP_GPA} | BOTH | {"page-add-in-place"}
-HOST = {"host-fault", "host-unmap", "clear-4k", "clear-2m", "convert-page"}
+HOST = {"host-fault", "host-unmap", "clear-4k", "clear-2m", "convert", "convert-page"}
 PLAIN = {"fault-4k", "fault-2m", "refault"} | HOST
 
 
@@ -102,7 +102,7 @@ def test_every_operation_has_an_entry_or_is_free(hardware: str, operations: set[
     assert set(OPERATIONS) == SNP | TDX
     sizes = {"ns per 4K page": "-4k", "ns per 2M": "-2m"}
     one_size = {"psmash", "demote", "refault", "launch-update", "page-add", "launch-in-place", "page-add-in-place"}
-    one_size |= {"host-fault", "host-unmap"}
+    one_size |= {"host-fault", "host-unmap", "convert-page"}
     assert all(name.endswith(sizes.get(cost.unit, "")) or name in one_size for name, cost in costs.items())
 
 

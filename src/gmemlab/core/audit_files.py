@@ -142,7 +142,7 @@ def audit_file(state: State, file: int) -> int:
         if block.marks & HUGE_MAPPED:
             if block.nr_mapped != BLOCK_PAGES or block.nr_present != BLOCK_PAGES or block.nr_shared:
                 return 23
-            if folio_order(state, frame_of(state, file, first)) < BLOCK_ORDER:
+            if folio_order(state, frame_of(state, row, first)) < BLOCK_ORDER:
                 return 23
     return 0
 

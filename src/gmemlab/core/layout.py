@@ -293,7 +293,7 @@ TALLY_PGSTEAL_DIRECT: Final = TALLY_NUMA_MISS_PAGES + 4
 TALLY_PAGEOUTRUN: Final = TALLY_NUMA_MISS_PAGES + 5  # turns of kswapd
 TALLY_ALLOCSTALL: Final = TALLY_NUMA_MISS_PAGES + 6  # allocations that reclaimed, each time
 TALLY_HARDWARE: Final = TALLY_ALLOCSTALL + 1  # + operation (`hardware`) * NR_PHASES + phase
-NR_HARDWARE: Final = 43
+NR_HARDWARE: Final = 44
 TALLY_HAZARD: Final = TALLY_HARDWARE + NR_HARDWARE * NR_PHASES  # + HAZARD_* * NR_OPS + OP_*: pages
 NR_TALLIES: Final = TALLY_HAZARD + NR_HAZARDS * NR_OPS
 

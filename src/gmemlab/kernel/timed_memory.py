@@ -171,6 +171,19 @@ def _guest_memfd(this: Round) -> Results:
         return _in_pages(memory, "guest-memfd", this.null_ns)
 
 
+def _mapped(this: Round) -> Results:
+    """Fault in pages that are there, cleared or not yet (G27), and take the mapping away again."""
+    if "MMAP" not in probe_kvm().guest_memfd_flags:
+        raise UnsupportedError("GUEST_MEMFD_FLAG_MMAP", "absent")
+    with Vm() as vm, GuestMemfd(vm, this.size, MAPPABLE) as memory:
+        pages = memory.size // abi.PAGE
+        memory.allocate()
+        fresh = touch_ns(memory.address, memory.size, abi.PAGE) / pages
+        unmap = madvise_ns((memory.address,), memory.size, abi.MADV_DONTNEED, this.null_ns) / pages
+        cleared = touch_ns(memory.address, memory.size, abi.PAGE) / pages
+        return {"host-fault": cleared, "host-unmap": unmap, "clear-4k": max(0.0, fresh - cleared)}
+
+
 def _shmem(this: Round) -> Results:
     with _shmem_folios(this.settings, "never"), ShmemMemory(this.size) as memory:
         return _in_pages(memory, "shmem", this.null_ns)
@@ -207,7 +220,9 @@ def _hugetlb(this: Round) -> Results:
         raise UnsupportedError("hugetlb pool of 2M pages", "cannot grow: free memory is too fragmented")
     with HugetlbMemory(this.size) as memory:
         memory.reserve()  # so that nobody else takes the pages: a fault would end in SIGBUS (L19)
-        return _in_huge_pages(memory, "hugetlb-2m", this.null_ns)
+        results = _in_huge_pages(memory, "hugetlb-2m", this.null_ns)
+        cleared = touch_ns(memory.address, memory.size, abi.PMD) / wanted  # all pages are there, and mapped nowhere
+        return {**results, "clear-2m": max(0.0, results["hugetlb-2m-write-fault"] - cleared)}
 
 
 def _anonymous(this: Round) -> Results:
@@ -240,13 +255,20 @@ def _pins(this: Round) -> Results:
 
 
 def _conversion(this: Round) -> Results:
-    """Set the attribute of every other page, none of which is backed."""
+    """Set the attribute of every other page, then of 2M at a time, none of which is backed."""
     size = min(this.size, _CONVERTED * abi.PAGE)
     with Vm(abi.VM_SW_PROTECTED) as vm, TwoSourceGuest(vm, size):
-        places = range(0, size, 2 * abi.PAGE)
-        requests = [ctypes.create_string_buffer(abi.MEMORY_ATTRIBUTES.pack(place, abi.PAGE, 0, 0)) for place in places]
-        addresses = [ctypes.addressof(request) for request in requests]
-        return {"convert-page": ioctl_ns(vm.fd, abi.SET_MEMORY_ATTRIBUTES, addresses, this.null_ns) / len(places)}
+        alone = _conversion_ns(vm, range(0, size, 2 * abi.PAGE), abi.PAGE, 0, this.null_ns)
+        together = _conversion_ns(vm, range(0, size, abi.PMD), abi.PMD, abi.ATTRIBUTE_PRIVATE, this.null_ns)
+        page = max(0.0, together - alone) / (abi.PMD // abi.PAGE - 1)
+        return {"convert": max(0.0, alone - page), "convert-page": page}
+
+
+def _conversion_ns(vm: Vm, places: Sequence[int], size: int, attributes: int, null_ns: float) -> float:
+    """Return the nanoseconds of one call, of as many as there are places."""
+    requests = [ctypes.create_string_buffer(abi.MEMORY_ATTRIBUTES.pack(place, size, attributes, 0)) for place in places]
+    addresses = [ctypes.addressof(request) for request in requests]
+    return ioctl_ns(vm.fd, abi.SET_MEMORY_ATTRIBUTES, addresses, null_ns) / len(places)
 
 
 @contextmanager
@@ -293,6 +315,14 @@ GROUPS: Final = (
         _file_operations("guest-memfd", "guest_memfd", PER_PAGE, PER_CALL, "punch of every other page, one call each"),
         _guest_memfd,
     ),
+    Group(
+        {
+            "host-fault": Operation(PER_PAGE, "guest_memfd: write fault of a page that is there, and cleared"),
+            "host-unmap": Operation(PER_PAGE, "guest_memfd: MADV_DONTNEED of all, which takes the mapping away"),
+            "clear-4k": Operation(PER_PAGE, "guest_memfd: write fault of a page that is there, not cleared, less host-fault"),
+        },
+        _mapped,
+    ),
     Group(_file_operations("shmem", "shmem, 4K pages", PER_PAGE, PER_CALL, "punch of every other page, one call each"), _shmem),
     Group(
         _file_operations("shmem-2m", "shmem, 2M folios", PER_HUGE, PER_CALL, "punch of one 4K page, with the split"),
@@ -300,7 +330,11 @@ GROUPS: Final = (
     ),
     Group({"shmem-2m-collapse": Operation(PER_HUGE, "shmem: MADV_COLLAPSE of 512 pages")}, _collapse),
     Group(
-        _file_operations("hugetlb-2m", "hugetlb, 2M pages", PER_HUGE, PER_CALL, "punch of one 4K page, which zeroes"), _hugetlb
+        {
+            **_file_operations("hugetlb-2m", "hugetlb, 2M pages", PER_HUGE, PER_CALL, "punch of one 4K page, which zeroes"),
+            "clear-2m": Operation(PER_HUGE, "hugetlb: write fault, less that of a page that is there"),
+        },
+        _hugetlb,
     ),
     Group(
         {
@@ -318,5 +352,11 @@ GROUPS: Final = (
         },
         _pins,
     ),
-    Group({"convert-page": Operation(PER_CALL, "KVM_SET_MEMORY_ATTRIBUTES of one page")}, _conversion),
+    Group(
+        {
+            "convert": Operation(PER_CALL, "KVM_SET_MEMORY_ATTRIBUTES: the call"),
+            "convert-page": Operation(PER_PAGE, "KVM_SET_MEMORY_ATTRIBUTES: each page of the range"),
+        },
+        _conversion,
+    ),
 )

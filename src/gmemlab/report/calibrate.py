@@ -27,14 +27,14 @@ def print_calibration(screen: Console, calibration: Calibration, default: Profil
     profile = calibration.profile
     screen.print(f"Linux {profile.kernel} · {profile.cpu}", style="bold", soft_wrap=True)
     print_paragraph(screen, f"{calibration.rounds} rounds; {profile.notes[0]}.", style="dim")
-    print_paragraph(screen, f"Beside it {default.name}: Linux {default.kernel}, {default.cpu}.", style="dim")
+    sources = ", ".join(dict.fromkeys(_origin(cost) for name, cost in default.costs.items() if name in profile.costs))
+    print_paragraph(screen, f"Beside it {default.name}: Linux {default.kernel}, {default.cpu}; from {sources}.", style="dim")
     screen.print()
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("operation", no_wrap=True)
     table.add_column("per", no_wrap=True)
     for header in ("median", "5%–95%", f"{default.name}", "ratio"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("from")
     for name, cost in profile.costs.items():
         table.add_row(*_cells(name, cost, default.costs.get(name)))
     screen.print(table)
@@ -46,11 +46,16 @@ def _cells(name: str, cost: Cost, other: Cost | None) -> list[Text]:
     cells = [name, cost.unit.removeprefix(_PER), format_duration(cost.value) + mark]
     cells.append(f"{format_duration(cost.low)}–{format_duration(cost.high)}")
     if other is None:
-        cells += ["-", "-", ""]
+        cells += ["-", "-"]
     else:
         ratio = f"{cost.value / other.value:.2f}" if other.value and cost.unit == other.unit else "-"
-        cells += [format_duration(other.value), ratio, other.source.split(",")[0]]
+        cells += [format_duration(other.value), ratio]
     return [Text(cell, style="yellow" if cost.useless else "") for cell in cells]
+
+
+def _origin(cost: Cost) -> str:
+    """The rows of the facts that a figure is from, without how it was made of them."""
+    return cost.source.split(",")[0]
 
 
 def _print_remarks(screen: Console, calibration: Calibration) -> None:

@@ -72,8 +72,8 @@ GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
         (("moved\n4K", "page-move-4k"), ("moved\n2M", "page-move-2m")),
     ),
     (
-        "The host's kernel: pages of guest_memfd cleared at first use (G27), calls that convert",
-        (("clear\n4K", "clear-4k"), ("clear\n2M", "clear-2m"), ("con-\nvert", "convert-page")),
+        "The host's kernel: pages of guest_memfd cleared at first use (G27), calls that convert, and pages marked one by one",
+        (("clear\n4K", "clear-4k"), ("clear\n2M", "clear-2m"), ("con-\nvert", "convert"), ("marked\n4K", "convert-page")),
     ),
     (
         "Shared pages of guest_memfd in the VMM's own mapping: faulted in, and taken away (G45)",

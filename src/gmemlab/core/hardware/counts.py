@@ -50,7 +50,8 @@ LAUNCH_IN_PLACE: Final = 38  # 4 KiB pages of an SNP launch image that the VMM w
 PAGE_ADD_IN_PLACE: Final = 39  # the same of a TD
 CLEAR_4K: Final = 40  # pages of guest_memfd that the kernel clears at their first use (G27)
 CLEAR_2M: Final = 41
-CONVERT_PAGE: Final = 42  # calls of KVM_SET_MEMORY_ATTRIBUTES that have something to change, whatever their range
+CONVERT: Final = 42  # calls of KVM_SET_MEMORY_ATTRIBUTES that have something to change, whatever their range
+CONVERT_PAGE: Final = 43  # pages of them whose attribute is stored one by one: KVM's own; in place it is a range (C16, G44)
 # what must not happen
 UNACCEPTED: Final = 31  # pages that the guest touched without accepting them: #VC or #VE
 HOST_WRITE: Final = 32  # private pages that the kernel zeroed (K1, T9): RMP fault, or poisoned memory

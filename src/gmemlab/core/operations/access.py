@@ -156,7 +156,7 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
         error, done = populate(state, file, index, stop, False)
         reached = index + done
         if reached > index:
-            use_pages(state, file, index, reached, accept >= layout.ACCEPT_LAUNCH)
+            use_pages(state, file, index, reached, accept == layout.ACCEPT_LAUNCH)
             if map_it:
                 touch_private(state, file, index, reached, accept)
         if error:

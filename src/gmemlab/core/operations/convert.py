@@ -5,7 +5,7 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.hardware import rmp, snp
-from gmemlab.core.hardware.counts import CONVERT_PAGE, MAP_GPA, note
+from gmemlab.core.hardware.counts import CONVERT, CONVERT_PAGE, MAP_GPA, note
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.hostmap import unmap_range_from_host
 from gmemlab.core.jit import jit
@@ -45,7 +45,9 @@ def share_block(state: State, file: int, index: int, end: int) -> None:
 def ask(state: State, file: int, first: int, end: int) -> None:
     """The guest asks its VMM for a conversion, page-state changes under SNP, MapGPA under TDX; and the VMM asks KVM."""
     guest = state.files[file].guest
-    note(state, file, CONVERT_PAGE, 1)
+    note(state, file, CONVERT, 1)
+    if state.policies[state.files[file].policy].conversion == CONVERT_TWO_SOURCES:
+        note(state, file, CONVERT_PAGE, end - first)
     if guest == GUEST_SNP:
         snp.request_changes(state, file, first, end, True)
     elif guest == GUEST_TDX:
