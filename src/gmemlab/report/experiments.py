@@ -35,14 +35,17 @@ def print_outcome(screen: Console, experiment: Experiment, outcome: Outcome) -> 
     table.add_column("")
     for header in ("model", "published", "verdict"):
         table.add_column(header, justify="left" if header == "verdict" else "right", no_wrap=True)
+    remarks = list(dict.fromkeys(check.remark for check in outcome.checks if check.remark))
     for check in outcome.checks:
         what = Text(check.what)
         if check.remark:
-            what.append(f"\n  {check.remark}", style=DIM)
+            what.append(f" [{remarks.index(check.remark) + 1}]", style=DIM)
         verdict = Text("" if check.verdict == SHOWN else check.verdict, style=_STYLES[check.verdict])
         table.add_row(what, check.model, check.published, verdict)
     screen.print()
     screen.print(table)
+    for number, remark in enumerate(remarks, 1):
+        print_paragraph(screen, f"[{number}] {remark}.", style=DIM)
     screen.print()
     for sentence in outcome.sentences:
         print_paragraph(screen, sentence)

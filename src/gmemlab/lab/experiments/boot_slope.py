@@ -23,9 +23,6 @@ SECOND: Final = 1000 * MILLISECOND
 STRUCTS: Final = 64 / PAGE_SIZE  # C23: a kernel writes at least the page structs of its memory
 
 
-ALLOCATION: Final = Interval(0, 365, 730)  # ns per 4K page that faults: at most C17, a fallocate, on another machine
-
-
 @dataclass(frozen=True)
 class Published:
     """What is known of guests of some hardware; slopes of boot in ns per GiB, from the labels of C4.
@@ -106,7 +103,7 @@ def run(progress: Progress) -> Outcome:
 def _slope(scenario: Scenario, policy: str, touched: float, costs: Costs, least: int) -> Interval:
     """Return what first touch takes in a boot for each GiB of the guest more, from `least` GiB on.
 
-    That is page states, private faults, clearing, and allocating what faults.
+    That is page states, private faults with the allocation that the upper ends of their prices have in them, and clearing.
     """
     sizes = [size for size in SIZES if size >= least]
     counts = [_operations(scenario, policy, touched, size) for size in sizes]
@@ -116,8 +113,6 @@ def _slope(scenario: Scenario, policy: str, touched: float, costs: Costs, least:
         cost = costs.get(name)
         if name not in FREE and per_gib > 0 and cost is not None:
             parts.append(Interval(cost.low, cost.value, cost.high).scaled(per_gib))
-        if name == "fault-4k" and per_gib > 0:
-            parts.append(ALLOCATION.scaled(per_gib))
     return total(parts)
 
 
@@ -133,6 +128,8 @@ def _operations(scenario: Scenario, policy: str, touched: float, size: int) -> d
 def _boot_checks(hardware: str, published: Published, least: Interval, most: Interval, touched: float) -> list[Check]:
     checks = []
     if published.before is not None:
+        whole, remark = f"{hardware}: all of boot per GiB", "C4; QEMU's stage is the most of it"
+        checks.append(Check(whole, "", format_duration(published.slope), SHOWN, remark))
         what, remark = f"{hardware}: QEMU's stage per GiB", "what QEMU does there is not said: not modelled"
         checks.append(Check(what, "", format_duration(published.before), SHOWN, remark))
     for share, slope, why in ((STRUCTS, least, "page structs alone (C23)"), (touched, most, "the scenario boot (P5)")):
@@ -208,9 +205,9 @@ EXPERIMENT: Final = Experiment(
     source="C4 (slopes are derived), C3 (derived from C2); never added up: both have allocation, zeroing and faults in them",
     procedure=(
         "The scenario boot, with guests of 8 (TDX: 16) to 64 GiB; operations of hardware and host until the guest is up, their"
-        " growth with size, priced by the shipped profiles, with allocation (C17). How much boot touches is an input: the"
-        " scenario's share (P5), and page structs alone. An interval all above or all below what was published is a miss; else"
-        " it is a test only if its ends are at most three times apart."
+        " growth with size, priced by the shipped profiles; allocation is in the upper ends of a fault's price (C30, C31). How"
+        " much boot touches is an input: the scenario's share (P5), and page structs alone. An interval all above or all below"
+        " what was published is a miss; else it is a test only if its ends are at most three times apart."
     ),
     limits=(
         "QEMU's stage is not modelled; of a TD's boot the source does not part it off: it is in what the model is held to",
