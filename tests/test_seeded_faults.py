@@ -37,7 +37,9 @@ def run_tests(copy: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_a_fault_they_pass(tmp_path: Path) -> None:
-    tests = sorted({name for fault in FAULTS for name in fault.caught_by})
+    """Those that the interpreted pass does not take (`make test-interpreted`)."""
+    named = sorted({name for fault in FAULTS for name in fault.caught_by})
+    tests = [name for name in named if not name.startswith("tests/test_oracle") or "giga" in name]
     done = run_tests(copy_package(tmp_path), tests)
     assert done.returncode == ALL_PASSED, done.stdout
     assert f"{len(tests)} passed" in done.stdout

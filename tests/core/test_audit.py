@@ -166,6 +166,7 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (15, _overpromise),
     (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_present", lambda n: n + 1)),
     (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_stranded", lambda n: n + 1)),
+    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "content", lambda n: layout.USED)),
     (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
     (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
     (22, _set("pages", lambda w: page_slot(w, 702), "mapped", lambda n: 1)),

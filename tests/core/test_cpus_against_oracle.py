@@ -44,11 +44,14 @@ def test_cpus_agree_with_the_oracle(name: str) -> None:
 @pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")
 def test_every_list_is_used() -> None:
     """But those of reclaimable memory, of which there is none."""
+    wanted = set(range(NR_PCP_LISTS)) - {2, 5, 8, 11}
     seen: set[int] = set()
     for episode in range(60):
         for name in ("ladder", "shmem-thp", "thp-strict-zero"):
             seen |= play(name, Random(f"all {episode}"), STEPS)
-    assert seen == set(range(NR_PCP_LISTS)) - {2, 5, 8, 11}
+        if seen >= wanted:
+            break
+    assert seen == wanted
 
 
 @settings(max_examples=60 if COMPILED else 4, deadline=None, suppress_health_check=list(HealthCheck))

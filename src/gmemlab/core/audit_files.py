@@ -9,6 +9,7 @@ from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
     FRAME_USED,
+    FRESH,
     HUGE_MAPPED,
     KIND_CACHE,
     KIND_HUGETLB,
@@ -78,6 +79,8 @@ def audit_details(state: State, file: int, first: int, row: int) -> int:
         shared += int(page.shared)
         mapped += int(page.mapped)
         stranded += 1 if page.content == ZEROED or page.content == STALE else 0
+        if page.frame and page.content == FRESH and block.content != FRESH:
+            return 20
         if first + offset >= state.files[file].pages and (page.frame or page.shared or page.mapped):
             return 25
         if block.block and page.frame != int(block.block) * BLOCK_PAGES + offset:

@@ -183,6 +183,7 @@ def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None
         page.frame = pfn + offset
         page.content = layout.FRESH
     state.file_blocks[row].nr_present += count
+    state.file_blocks[row].content = layout.FRESH
 
 
 @jit

@@ -26,12 +26,13 @@ PAGES_OF_A_LINE: Final = 4  # page details in a cache line
 
 @jit
 def row_of(state: State, event: Records, vms: Records, background: NDArray[np.int64]) -> int:
-    """Row in `state.file_blocks` of the first page of an event; 0 where it touches no pages, or only now gets its file."""
+    """Row in `state.file_blocks` of the first page of an event; 0 where it touches none, or only now gets its file."""
     op = int(event.op)
     if op == layout.OP_SAMPLE or op == layout.OP_KHUGEPAGED or op == layout.OP_KCOMPACTD:
         return 0
     file = int(background[-1 - event.vm]) if event.vm < 0 else int(vms[event.vm].file)
-    return int(state.files[file].first_block) + int(event.first >> BLOCK_ORDER) if file else 0
+    record = state.files[file]
+    return int(record.first_block) + int(event.first >> BLOCK_ORDER) if event.first < record.pages else 0
 
 
 @jit

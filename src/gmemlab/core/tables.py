@@ -151,7 +151,7 @@ FILE_BLOCK: Final = np.dtype(
         ("nr_mapped", "i2"),
         ("nr_stranded", "i2"),
         ("marks", "i1"),
-        ("content", "i1"),
+        ("content", "i1"),  # of all pages; beside details anything but FRESH says that no present page is fresh
         ("nr_host_mapped", "i2"),
     ],
     align=True,

@@ -78,7 +78,22 @@ def use_fresh_blocks(state: State, file: int, row: int, index: int, order: int) 
             if state.pages[slot].content == FRESH:
                 state.pages[slot].content = USED
                 fresh += 1
+        block.content = USED
         note_cleared(state, file, fresh)
+
+
+@jit
+def use_fresh_pages(state: State, file: int, row: int, slot: int, order: int) -> None:
+    """The fresh pages of a folio up to order 9, whose details begin at `slot`, become used."""
+    fresh = 0
+    for member in range(slot, slot + (1 << order)):
+        page = state.pages[member]
+        if page.content == FRESH:
+            page.content = USED
+            fresh += 1
+    if order == layout.BLOCK_ORDER:
+        state.file_blocks[row].content = USED
+    note_cleared(state, file, fresh)
 
 
 @jit
@@ -124,13 +139,8 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
         order = min(order, layout.BLOCK_ORDER)
         head = folio_head(index, order)
         after = head + (1 << order)
-        fresh = 0
-        for member in range(head, after):
-            page = state.pages[base + member - first]
-            if page.content == FRESH:
-                page.content = USED
-                fresh += 1
-        note_cleared(state, file, fresh)
+        if block.content == FRESH:
+            use_fresh_pages(state, file, row, base + head - first, order)
         set_content(state, row, index - first, min(after, end) - first, USED)
         index = min(after, end)
 

@@ -146,6 +146,7 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
         elif page.content != ZEROED:
             page.content = USED
         page.frame = pfn + offset
+    block.content = layout.FRESH
     block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER
     settle(state, file, base)

@@ -236,6 +236,7 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     page = state.pages[open_details(state, row) + (index & (BLOCK_PAGES - 1))]
     page.frame = pfn
     page.content = layout.FRESH
+    state.file_blocks[row].content = layout.FRESH
     state.file_blocks[row].nr_present += 1
     if state.file_blocks[row].nr_present == BLOCK_PAGES:
         settle(state, file, index)
