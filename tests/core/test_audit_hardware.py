@@ -8,6 +8,7 @@ from core_world import CoreWorld
 from gmemlab.core.audit import audit
 from gmemlab.core.audit_hardware import BROKEN
 from gmemlab.core.audit_hostmap import MAPPED_FOR_HOST
+from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
@@ -62,6 +63,21 @@ def change(table: str, row: Callable[[CoreWorld], int], **values: int) -> Callab
     return break_it
 
 
+def put_mark(world: CoreWorld, slot: int, mark: int, value: int) -> None:
+    """As the core's, which only compiled code may call."""
+    page = world.state.pages[slot]
+    page.marks = page.marks | mark if value else page.marks & ~mark
+
+
+def mark(slot: Callable[[CoreWorld], int], bit: int, value: int) -> Callable[[CoreWorld], None]:
+    """What marks a page with details, or takes a mark away."""
+
+    def break_it(world: CoreWorld) -> None:
+        put_mark(world, slot(world), bit, value)
+
+    return break_it
+
+
 def forget_orphan(world: CoreWorld) -> None:
     """An orphan's entry that nobody counts."""
     world.reference(2, 5, 1)
@@ -72,11 +88,11 @@ def forget_orphan(world: CoreWorld) -> None:
 
 BREAKS = {
     "entry-of-an-orphan": forget_orphan,
-    "validated-but-not-assigned": change("pages", lambda world: details_of(world, 2) + 5, assigned=0),
-    "shared-and-assigned": change("pages", lambda world: details_of(world, 2) + 188, assigned=1),
-    "assigned-and-absent": change("pages", lambda world: details_of(world, 2) + 400, assigned=1),
-    "assigned-under-tdx": change("pages", lambda world: details_of(world, 4) + 5, assigned=1),
-    "accepted-and-not-mapped": change("pages", lambda world: details_of(world, 4) + 400, accepted=1),
+    "validated-but-not-assigned": mark(lambda world: details_of(world, 2) + 5, ASSIGNED, 0),
+    "shared-and-assigned": mark(lambda world: details_of(world, 2) + 188, ASSIGNED, 1),
+    "assigned-and-absent": mark(lambda world: details_of(world, 2) + 400, ASSIGNED, 1),
+    "assigned-under-tdx": mark(lambda world: details_of(world, 4) + 5, ASSIGNED, 1),
+    "accepted-and-not-mapped": mark(lambda world: details_of(world, 4) + 400, ACCEPTED, 1),
     "count-of-assigned": change("hardware", lambda world: row_of(world, 2, 1), nr_assigned=7),
     "count-of-accepted": change("hardware", lambda world: row_of(world, 4, 1), nr_accepted=7),
     "uniform-in-part": change("hardware", lambda world: row_of(world, 2, 0), nr_accepted=7),
@@ -106,14 +122,14 @@ def map_private(world: CoreWorld) -> None:
     """Pages 512 to 811 are private, and 700 and 701 were shared."""
     world.access(2, 701, 1, HOST)
     base = details_of(world, 2)
-    world.state.pages[base + 189].host_mapped = 0
-    world.state.pages[base + 5].host_mapped = 1
+    put_mark(world, base + 189, HOST_MAPPED, 0)
+    put_mark(world, base + 5, HOST_MAPPED, 1)
 
 
 def map_absent(world: CoreWorld) -> None:
     """A shared page that has no frame."""
     world.convert(2, 900, 1, True)
-    world.state.pages[details_of(world, 2) + 388].host_mapped = 1
+    put_mark(world, details_of(world, 2) + 388, HOST_MAPPED, 1)
     world.state.file_blocks[row_of(world, 2, 1)].nr_host_mapped = 1
 
 

@@ -3,6 +3,7 @@
 from gmemlab.core import decisions, layout
 from gmemlab.core.audit_hardware import audit_orphans, audit_states
 from gmemlab.core.audit_hostmap import audit_host_mappings
+from gmemlab.core.details import frame_at
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -50,13 +51,14 @@ def owns_frame(state: State, file: int, index: int, pfn: int) -> bool:
 def audit_page(state: State, file: int, index: int, slot: int) -> int:
     """Check one page that has details."""
     page = state.pages[slot]
-    if page.frame and not owns_frame(state, file, index, int(page.frame)):
+    pfn = frame_at(state, slot)
+    if pfn and not owns_frame(state, file, index, pfn):
         return 21
-    if page.mapped and (page.shared or page.frame == 0):
+    if page.mapped and (page.shared or pfn == 0):
         return 22
-    if page.frame:
-        order = folio_order(state, int(page.frame))
-        if (int(page.frame) & ((1 << order) - 1)) != (index & ((1 << order) - 1)):
+    if pfn:
+        order = folio_order(state, pfn)
+        if (pfn & ((1 << order) - 1)) != (index & ((1 << order) - 1)):
             return 26
     return 0
 
@@ -75,15 +77,16 @@ def audit_details(state: State, file: int, first: int, row: int) -> int:
         if code:
             return code
         page = state.pages[base + offset]
-        present += 1 if page.frame else 0
+        pfn = frame_at(state, base + offset)
+        present += 1 if pfn else 0
         shared += int(page.shared)
         mapped += int(page.mapped)
         stranded += 1 if page.content == ZEROED or page.content == STALE else 0
-        if page.frame and page.content == FRESH and block.content != FRESH:
+        if pfn and page.content == FRESH and block.content != FRESH:
             return 20
-        if first + offset >= state.files[file].pages and (page.frame or page.shared or page.mapped):
+        if first + offset >= state.files[file].pages and (pfn or page.shared or page.mapped):
             return 25
-        if block.block and page.frame != int(block.block) * BLOCK_PAGES + offset:
+        if block.block and pfn != int(block.block) * BLOCK_PAGES + offset:
             return 20
     if present != block.nr_present or shared != block.nr_shared or mapped != block.nr_mapped:
         return 20
@@ -121,7 +124,7 @@ def present_in_order(state: State, row: int, order: int) -> int:
     for offset in range(BLOCK_PAGES):
         pfn = int(block.block) * BLOCK_PAGES + offset
         if block.detail:
-            pfn = int(state.pages[int(block.detail) * BLOCK_PAGES + offset].frame)
+            pfn = frame_at(state, int(block.detail) * BLOCK_PAGES + offset)
         if pfn and folio_order(state, pfn) == order:
             pages += 1
     return pages

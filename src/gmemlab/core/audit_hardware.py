@@ -1,6 +1,7 @@
 """The invariants of page states: RMP and S-EPT agree with who owns a page, and with how the guest maps it."""
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.details import ACCEPTED, ASSIGNED, frame_at, has_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, RMP_WHOLE
 from gmemlab.core.mapping import contiguous_block
@@ -22,14 +23,15 @@ def audit_bits(state: State, file: int, row: int) -> bool:
     assigned, accepted = 0, 0
     for slot in range(base, base + BLOCK_PAGES):
         page = state.pages[slot]
-        assigned += int(page.assigned)
-        accepted += int(page.accepted)
+        is_assigned, is_accepted = has_mark(state, slot, ASSIGNED), has_mark(state, slot, ACCEPTED)
+        assigned += is_assigned
+        accepted += is_accepted
         if record.guest == GUEST_SNP:
-            if page.accepted > page.assigned or page.mapped > page.assigned or (page.assigned and page.frame == 0):
+            if is_accepted > is_assigned or page.mapped > is_assigned or (is_assigned and frame_at(state, slot) == 0):
                 return False
-            if page.shared and (page.accepted or (in_place and page.assigned)):
+            if page.shared and (is_accepted or (in_place and is_assigned)):
                 return False
-        elif page.assigned or (record.guest == GUEST_TDX and page.accepted > page.mapped):
+        elif is_assigned or (record.guest == GUEST_TDX and is_accepted > page.mapped):
             return False
     hardware = state.hardware[row]
     return bool(assigned == hardware.nr_assigned and accepted == hardware.nr_accepted)

@@ -1,6 +1,7 @@
 """The invariants of what VMMs map: shared pages that are present, and nothing private (G45)."""
 
 from gmemlab.core import decisions
+from gmemlab.core.details import HOST_MAPPED, frame_at, has_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, KIND_GUEST_MEMFD
 from gmemlab.core.state import State
@@ -22,8 +23,8 @@ def audit_host_mappings(state: State, file: int, row: int) -> int:
         return 0 if possible else MAPPED_FOR_HOST
     base = int(block.detail) * BLOCK_PAGES
     for slot in range(base, base + BLOCK_PAGES):
-        page = state.pages[slot]
-        count -= int(page.host_mapped)
-        if page.host_mapped and (page.frame == 0 or page.shared == 0):
+        is_mapped = has_mark(state, slot, HOST_MAPPED)
+        count -= is_mapped
+        if is_mapped and (frame_at(state, slot) == 0 or state.pages[slot].shared == 0):
             return MAPPED_FOR_HOST
     return MAPPED_FOR_HOST if count else 0

@@ -1,6 +1,7 @@
 """The guest's second-stage mapping of private memory: level by the rule of K8, shattering and healing by K6."""
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.details import ACCEPTED, frame_at, has_mark
 from gmemlab.core.frames import folio_order
 from gmemlab.core.hardware.counts import FAULT_2M, FAULT_4K, REFAULT, note
 from gmemlab.core.jit import jit
@@ -145,10 +146,10 @@ def unmap_block(state: State, row: int) -> int:
 def is_in_use(state: State, file: int, slot: int) -> bool:
     """Whether the guest uses a page that has details: it accepted it, or (where nothing is accepted) wrote to it."""
     page = state.pages[slot]
-    if page.frame == 0 or page.shared:
+    if frame_at(state, slot) == 0 or page.shared:
         return False
     if decisions.accepts(int(state.files[file].guest)):
-        return bool(page.accepted)
+        return bool(has_mark(state, slot, ACCEPTED))
     return bool(page.content != layout.FRESH)
 
 

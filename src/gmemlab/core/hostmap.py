@@ -6,6 +6,7 @@ that the guest shares a page, or writes to it, maps nothing for the VMM. A block
 page details for it. A page that is moved keeps its mapping, as migration entries do.
 """
 
+from gmemlab.core.details import HOST_MAPPED, has_mark, put_mark
 from gmemlab.core.hardware.counts import HOST_FAULT, HOST_UNMAP, note
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_PAGES
@@ -27,9 +28,8 @@ def set_host_mapped(state: State, row: int, begin: int, end: int, value: int) ->
             return BLOCK_PAGES
     base = open_details(state, row)
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        block.nr_host_mapped += value - page.host_mapped
-        page.host_mapped = value
+        block.nr_host_mapped += value - has_mark(state, base + offset, HOST_MAPPED)
+        put_mark(state, base + offset, HOST_MAPPED, value)
     return abs(int(block.nr_host_mapped) - before)
 
 

@@ -6,6 +6,7 @@ true, and settle when it is true again. Counts in the block record are exact in 
 """
 
 from gmemlab.core import layout
+from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, put_frame
 from gmemlab.core.frames import leave_base_page, settle_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNSPECIFIED, USED, ZEROED
@@ -53,18 +54,16 @@ def open_details(state: State, row: int) -> int:
     content = block.content
     shared = int(block.nr_shared)  # all pages within the file, or none
     mapped = 1 if block.nr_mapped else 0
-    assigned = 1 if state.hardware[row].nr_assigned else 0
-    accepted = 1 if state.hardware[row].nr_accepted else 0
-    host_mapped = 1 if block.nr_host_mapped else 0
+    marks = ASSIGNED if state.hardware[row].nr_assigned else 0
+    marks |= ACCEPTED if state.hardware[row].nr_accepted else 0
+    marks |= HOST_MAPPED if block.nr_host_mapped else 0
     for offset in range(BLOCK_PAGES):
         page = state.pages[base + offset]
-        page.frame = first + offset if first else 0
+        page.marks = marks
+        put_frame(state, base + offset, first + offset if first else 0)
         page.content = content if first else 0
         page.shared = 1 if offset < shared else 0
         page.mapped = mapped
-        page.assigned = assigned
-        page.accepted = accepted
-        page.host_mapped = host_mapped
     block.detail = slab
     return base
 
@@ -84,7 +83,7 @@ def frame_of(state: State, row: int, index: int) -> int:
     """Frame behind page `index`, or 0."""
     block = state.file_blocks[row]
     if block.detail:
-        return int(state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))].frame)
+        return frame_at(state, int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1)))
     if block.nr_present:
         return int(block.block) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))
     return 0
@@ -108,11 +107,11 @@ def contiguous_block(state: State, row: int) -> int:
     if block.block or block.detail == 0:
         return int(block.block)
     base = int(block.detail) * BLOCK_PAGES
-    first = int(state.pages[base].frame)
+    first = frame_at(state, base)
     if first & (BLOCK_PAGES - 1):
         return 0
     for offset in range(1, BLOCK_PAGES):
-        if state.pages[base + offset].frame != first + offset:
+        if frame_at(state, base + offset) != first + offset:
             return 0
     return first >> BLOCK_ORDER
 
@@ -169,9 +168,8 @@ def fill_block(state: State, row: int, host_block: int) -> None:
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):
-            page = state.pages[base + offset]
-            page.frame = host_block * BLOCK_PAGES + offset
-            page.content = layout.FRESH
+            put_frame(state, base + offset, host_block * BLOCK_PAGES + offset)
+            state.pages[base + offset].content = layout.FRESH
 
 
 @jit
@@ -179,9 +177,8 @@ def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None
     """Insert `count` fresh pages (a folio below order 9) at page `index`."""
     base = open_details(state, row) + (index & (BLOCK_PAGES - 1))
     for offset in range(count):
-        page = state.pages[base + offset]
-        page.frame = pfn + offset
-        page.content = layout.FRESH
+        put_frame(state, base + offset, pfn + offset)
+        state.pages[base + offset].content = layout.FRESH
     state.file_blocks[row].nr_present += count
     state.file_blocks[row].content = layout.FRESH
 
@@ -201,7 +198,7 @@ def set_content(state: State, row: int, begin: int, end: int, content: int) -> N
     base = open_details(state, row)
     for offset in range(begin, end):
         page = state.pages[base + offset]
-        if page.frame:
+        if frame_at(state, base + offset):
             block.nr_stranded -= 1 if page.content == ZEROED or page.content == STALE else 0
             block.nr_stranded += 1 if content == ZEROED or content == STALE else 0
             page.content = content
@@ -242,11 +239,12 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
 def remove_page(state: State, row: int, offset: int) -> None:
     """Take one present page (already unmapped) out of a file block that has details."""
     block = state.file_blocks[row]
-    page = state.pages[int(block.detail) * BLOCK_PAGES + offset]
+    slot = int(block.detail) * BLOCK_PAGES + offset
+    page = state.pages[slot]
     block.nr_present -= 1
     if page.content == ZEROED or page.content == STALE:
         block.nr_stranded -= 1
-    page.frame = 0
+    put_frame(state, slot, 0)
     page.content = layout.FRESH
     block.block = 0
     if block.nr_present == 0:
@@ -274,6 +272,5 @@ def empty_block(state: State, row: int) -> None:
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):
-            page = state.pages[base + offset]
-            page.frame = 0
-            page.content = layout.FRESH
+            put_frame(state, base + offset, 0)
+            state.pages[base + offset].content = layout.FRESH

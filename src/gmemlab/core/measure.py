@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_blocks_of
 from gmemlab.core.contig import run_is_free
+from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, has_mark
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term
 from gmemlab.core.jit import entry, jit
@@ -182,11 +183,11 @@ def list_pages(state: State, file: int, first: int, out: Listing) -> None:
         out[place, 6] = 1 if state.hardware[row].nr_accepted else 0
         out[place, 7] = 1 if block.nr_host_mapped else 0
         if block.detail:
-            page = state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))]
-            out[place, 3] = page.content
-            out[place, 4] = page.mapped
-            out[place, 5] = page.assigned
-            out[place, 6] = page.accepted
-            out[place, 7] = page.host_mapped
+            slot = int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))
+            out[place, 3] = state.pages[slot].content
+            out[place, 4] = state.pages[slot].mapped
+            out[place, 5] = has_mark(state, slot, ASSIGNED)
+            out[place, 6] = has_mark(state, slot, ACCEPTED)
+            out[place, 7] = has_mark(state, slot, HOST_MAPPED)
         elif pfn:
             out[place, 3] = block.content

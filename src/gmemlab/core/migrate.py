@@ -1,6 +1,7 @@
 """Folios that are given other frames (mm/migrate.c, 6.18): for compaction, and for runs that are emptied."""
 
 from gmemlab.core import layout
+from gmemlab.core.details import put_frame
 from gmemlab.core.frames import clear_frames, recut, write_frames
 from gmemlab.core.hardware.moves import move_block_state, move_page_state, part_huge
 from gmemlab.core.jit import jit
@@ -32,7 +33,7 @@ def move_backing(state: State, row: int, source: int, target: int) -> None:
     for offset in range(BLOCK_PAGES):
         note_moved(state, owner, row, index + offset)
         if block.detail:
-            state.pages[int(block.detail) * BLOCK_PAGES + offset].frame = (target << BLOCK_ORDER) + offset
+            put_frame(state, int(block.detail) * BLOCK_PAGES + offset, (target << BLOCK_ORDER) + offset)
 
 
 @part
@@ -47,7 +48,7 @@ def move_frames(state: State, pfn: int, target: int) -> None:
     new = pfn_of(state, target)
     for offset in range(1 << order):
         move_page_state(state, owner, details + offset, pfn + offset, new + offset)
-        state.pages[details + offset].frame = new + offset
+        put_frame(state, details + offset, new + offset)
         note_moved(state, owner, row, index + offset)
     state.file_blocks[row].block = 0
     write_frames(state, target, order, FRAME_USED, owner, index)

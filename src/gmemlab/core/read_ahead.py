@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
+from gmemlab.core.details import frame_at
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES
 from gmemlab.core.prefetch import prefetch
@@ -21,7 +22,7 @@ DETAILS_AHEAD: Final = 8
 HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
-PAGES_OF_A_LINE: Final = 4  # page details in a cache line
+PAGES_OF_A_LINE: Final = 8  # page details in a cache line
 
 
 @jit
@@ -63,11 +64,11 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
     first = first_detail(state, event, row_of(state, event, vms, background))
     if first:
         for page in range(first, first + pages_within(event)):
-            prefetch(state.blocks, int(state.pages[page].frame) >> BLOCK_ORDER)
+            prefetch(state.blocks, frame_at(state, page) >> BLOCK_ORDER)
     event = events[min(now + FRAMES_AHEAD, last)]
     first = first_detail(state, event, row_of(state, event, vms, background))
     if first:
         for page in range(first, first + pages_within(event)):
-            frame = int(state.pages[page].frame)
+            frame = frame_at(state, page)
             detail = int(state.blocks[frame >> BLOCK_ORDER].detail)
             prefetch(state.frames, detail * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1)))

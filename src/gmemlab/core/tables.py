@@ -158,13 +158,11 @@ FILE_BLOCK: Final = np.dtype(
 )
 PAGE: Final = np.dtype(
     [
-        ("frame", "i8"),
+        ("frame", "i4"),  # read and written by `details`
+        ("marks", "i1"),
         ("content", "i1"),
         ("shared", "i1"),
         ("mapped", "i1"),
-        ("assigned", "i1"),  # by the RMP to its guest (SNP)
-        ("accepted", "i1"),  # by the guest: validated (SNP), accepted (TDX)
-        ("host_mapped", "i1"),  # by the VMM (`hostmap`)
     ],
     align=True,
 )

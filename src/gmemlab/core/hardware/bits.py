@@ -1,19 +1,15 @@
-"""Two bits of every private page: assigned to its guest (RMP), and accepted by it (PVALIDATE's bit, or ACCEPT in the S-EPT)."""
+"""Two marks of every private page: assigned to its guest (RMP), accepted by it (PVALIDATE's bit, or ACCEPT in the S-EPT)."""
 
-from typing import Final
-
+from gmemlab.core.details import ACCEPTED, has_mark, put_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.mapping import open_details
 from gmemlab.core.state import State
 
-ASSIGNED: Final = 0
-ACCEPTED: Final = 1
-
 
 @jit
 def count_marked(state: State, row: int, begin: int, end: int, bit: int) -> int:
-    """How many of the pages [begin, end) of a file block (offsets within it) have a bit."""
+    """How many of the pages [begin, end) of a file block (offsets within it) have a mark, ASSIGNED or ACCEPTED."""
     hardware = state.hardware[row]
     marked = int(hardware.nr_accepted) if bit == ACCEPTED else int(hardware.nr_assigned)
     if marked == 0 or end - begin == BLOCK_PAGES:
@@ -24,14 +20,13 @@ def count_marked(state: State, row: int, begin: int, end: int, bit: int) -> int:
     base = int(block.detail) * BLOCK_PAGES
     found = 0
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        found += int(page.accepted) if bit == ACCEPTED else int(page.assigned)
+        found += has_mark(state, base + offset, bit)
     return found
 
 
 @jit
 def mark(state: State, row: int, begin: int, end: int, bit: int, value: int) -> None:
-    """Give the pages [begin, end) of a file block a bit, or take it away."""
+    """Give the pages [begin, end) of a file block a mark, or take it away."""
     hardware = state.hardware[row]
     block = state.file_blocks[row]
     marked = int(hardware.nr_accepted) if bit == ACCEPTED else int(hardware.nr_assigned)
@@ -43,13 +38,8 @@ def mark(state: State, row: int, begin: int, end: int, bit: int, value: int) -> 
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(begin, end):
-            page = state.pages[base + offset]
-            if bit == ACCEPTED:
-                marked += value - int(page.accepted)
-                page.accepted = value
-            else:
-                marked += value - int(page.assigned)
-                page.assigned = value
+            marked += value - has_mark(state, base + offset, bit)
+            put_mark(state, base + offset, bit, value)
     if bit == ACCEPTED:
         hardware.nr_accepted = marked
     else:

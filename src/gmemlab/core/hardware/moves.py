@@ -7,6 +7,7 @@ are the kernel's to copy. That a moved page is mapped once more is not counted: 
 """
 
 from gmemlab.core import decisions
+from gmemlab.core.details import ASSIGNED, has_mark
 from gmemlab.core.guestmap import shatter, zap_huge
 from gmemlab.core.hardware.counts import (
     PAGE_MOVE_2M,
@@ -56,10 +57,13 @@ def note_small(state: State, file: int, pages: int, source: int, target: int) ->
 @part
 def move_page_state(state: State, file: int, slot: int, source: int, target: int) -> None:
     """The page with details at `slot` moves from one frame to another."""
-    page = state.pages[slot]
     guest = state.files[file].guest
-    known = page.assigned if guest == GUEST_SNP else page.mapped if guest == GUEST_TDX else 0
-    note_small(state, file, int(known), source >> BLOCK_ORDER, target >> BLOCK_ORDER)
+    known = 0
+    if guest == GUEST_SNP:
+        known = has_mark(state, slot, ASSIGNED)
+    elif guest == GUEST_TDX:
+        known = int(state.pages[slot].mapped)
+    note_small(state, file, known, source >> BLOCK_ORDER, target >> BLOCK_ORDER)
 
 
 @part

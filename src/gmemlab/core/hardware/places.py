@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gmemlab.core.details import ASSIGNED, frame_at, has_mark
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_ORPHAN, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, ORPHAN, SPLIT
 from gmemlab.core.state import State
@@ -31,9 +32,9 @@ def mark_file_block(state: State, row: int, guest: int, marks: Marks) -> None:
         return
     base = int(block.detail) * BLOCK_PAGES
     for slot in range(base, base + BLOCK_PAGES):
-        page = state.pages[slot]
-        if page.frame and (page.assigned if guest == GUEST_SNP else page.mapped):
-            marks[page.frame >> BLOCK_ORDER] |= mark
+        pfn = frame_at(state, slot)
+        if pfn and (has_mark(state, slot, ASSIGNED) if guest == GUEST_SNP else state.pages[slot].mapped):
+            marks[pfn >> BLOCK_ORDER] |= mark
 
 
 @jit

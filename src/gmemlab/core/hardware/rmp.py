@@ -5,8 +5,9 @@ while somebody held them are remembered in their blocks and frames. (arch/x86/vi
 """
 
 from gmemlab.core import layout
+from gmemlab.core.details import ACCEPTED, ASSIGNED, frame_at, has_mark, put_mark
 from gmemlab.core.frames import folio_busy, folio_head
-from gmemlab.core.hardware.bits import ACCEPTED, ASSIGNED, count_marked, mark
+from gmemlab.core.hardware.bits import count_marked, mark
 from gmemlab.core.hardware.counts import (
     DIRECT_MAP_1G,
     DIRECT_MAP_2M,
@@ -51,9 +52,8 @@ def split_direct_maps(state: State, file: int, row: int, begin: int, end: int) -
         return
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        if page.assigned:
-            split_direct_map(state, file, int(page.frame) >> BLOCK_ORDER)
+        if has_mark(state, base + offset, ASSIGNED):
+            split_direct_map(state, file, frame_at(state, base + offset) >> BLOCK_ORDER)
 
 
 @jit
@@ -66,7 +66,7 @@ def assign_whole(state: State, file: int, row: int) -> None:
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):
-            state.pages[base + offset].assigned = 1
+            put_mark(state, base + offset, ASSIGNED, 1)
     note(state, file, RMPUPDATE_PRIVATE_2M, 1)
 
 
@@ -84,11 +84,10 @@ def assign_pages(state: State, file: int, row: int, begin: int, end: int) -> Non
     else:
         base = open_details(state, row)
         for offset in range(begin, end):
-            page = state.pages[base + offset]
-            if page.assigned == 0:
-                page.assigned = 1
+            if not has_mark(state, base + offset, ASSIGNED):
+                put_mark(state, base + offset, ASSIGNED, 1)
                 hardware.nr_assigned += 1
-                split_direct_map(state, file, int(page.frame) >> BLOCK_ORDER)
+                split_direct_map(state, file, frame_at(state, base + offset) >> BLOCK_ORDER)
     note(state, file, RMPUPDATE_PRIVATE_4K, int(hardware.nr_assigned) - before)
 
 
@@ -158,17 +157,17 @@ def leave(state: State, file: int, base: int, order: int) -> None:
 @inline
 def leave_base_page(state: State, file: int, row: int, index: int, pfn: int) -> None:
     """`leave` for a base page whose file block and frame are at hand."""
-    page = state.pages[open_details(state, row) + (index & (BLOCK_PAGES - 1))]
+    slot = open_details(state, row) + (index & (BLOCK_PAGES - 1))
     hardware = state.hardware[row]
     if hardware.marks & RMP_WHOLE or folio_busy(state, pfn):
         leave(state, file, index, 0)
         return
-    if page.assigned == 0:
+    if not has_mark(state, slot, ASSIGNED):
         return
-    page.assigned = 0
+    put_mark(state, slot, ASSIGNED, 0)
     hardware.nr_assigned -= 1
-    hardware.nr_accepted -= page.accepted
-    page.accepted = 0
+    hardware.nr_accepted -= has_mark(state, slot, ACCEPTED)
+    put_mark(state, slot, ACCEPTED, 0)
     split_direct_map(state, file, pfn >> BLOCK_ORDER)
     note(state, file, RMPUPDATE_SHARED_4K, 1)
 

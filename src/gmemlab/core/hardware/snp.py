@@ -1,8 +1,9 @@
 """SEV-SNP: what a guest's accesses, accepts and conversions make of its RMP entries and mappings (G81, G83, W18 to W22)."""
 
 from gmemlab.core import layout
+from gmemlab.core.details import ACCEPTED, has_mark
 from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, map_in_use, zap_huge
-from gmemlab.core.hardware.bits import ACCEPTED, count_marked, mark
+from gmemlab.core.hardware.bits import count_marked, mark
 from gmemlab.core.hardware.counts import (
     FAULT_4K,
     LAUNCH_IN_PLACE,
@@ -94,7 +95,7 @@ def refault(state: State, file: int, row: int, index: int) -> None:
         return
     offset = 0
     base = open_details(state, row)
-    while state.pages[base + offset].accepted == 0:
+    while not has_mark(state, base + offset, ACCEPTED):
         offset += 1
     if state.hardware[row].marks & RMP_WHOLE:
         fault(state, file, index, offset, offset + 1)
@@ -191,7 +192,7 @@ def fault_accepted(state: State, file: int, index: int, begin: int, end: int) ->
         return
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
-        if state.pages[base + offset].accepted and state.pages[base + offset].mapped == 0:
+        if has_mark(state, base + offset, ACCEPTED) and state.pages[base + offset].mapped == 0:
             fault(state, file, index, offset, offset + 1)
 
 

@@ -5,9 +5,10 @@ zapped must be accepted again.
 """
 
 from gmemlab.core import layout
+from gmemlab.core.details import ACCEPTED
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, shatter, unmap_base_pages, unmap_block
-from gmemlab.core.hardware.bits import ACCEPTED, count_marked, mark
+from gmemlab.core.hardware.bits import count_marked, mark
 from gmemlab.core.hardware.counts import (
     ACCEPT_2M,
     ACCEPT_4K,

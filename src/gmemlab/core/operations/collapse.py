@@ -4,6 +4,7 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
+from gmemlab.core.details import frame_at, put_frame
 from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio, own_folio
 from gmemlab.core.hardware.moves import move_page_state
@@ -90,9 +91,9 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
     for offset in range(BLOCK_PAGES):
         page = state.pages[details + offset]
         content = page.content
-        if page.frame:
+        if frame_at(state, details + offset):
             defer_pages(state, file, base + offset, base + offset + 1)
-        page.frame = pfn + offset
+        put_frame(state, details + offset, pfn + offset)
         page.content = content
         block.nr_present += 1
     block.block = pfn >> BLOCK_ORDER
@@ -112,7 +113,7 @@ def leave_pages(state: State, row: int) -> None:
     base = int(state.file_blocks[row].detail) * BLOCK_PAGES
     offset = 0
     while offset < BLOCK_PAGES:
-        pfn = int(state.pages[base + offset].frame)
+        pfn = frame_at(state, base + offset)
         order = folio_order(state, pfn) if pfn else 0
         if pfn:
             state.tally[TALLY_PRESENT + order] -= 1 << order
@@ -132,20 +133,20 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     guest = state.files[file].kind == KIND_GUEST_MEMFD
     details = open_details(state, row)
     for offset in range(BLOCK_PAGES):
-        page = state.pages[details + offset]
-        if page.frame:
-            move_page_state(state, file, details + offset, int(page.frame), pfn)
+        if frame_at(state, details + offset):
+            move_page_state(state, file, details + offset, frame_at(state, details + offset), pfn)
     leave_pages(state, row)
     for offset in range(BLOCK_PAGES):
         page = state.pages[details + offset]
+        there = frame_at(state, details + offset)
         if guest:
-            state.tally[layout.TALLY_FIRMWARE_COPIES] += 1 if page.frame and not is_shared(state, row, base + offset) else 0
-        elif page.frame == 0:
+            state.tally[layout.TALLY_FIRMWARE_COPIES] += 1 if there and not is_shared(state, row, base + offset) else 0
+        elif there == 0:
             page.content = ZEROED
             block.nr_stranded += 1
         elif page.content != ZEROED:
             page.content = USED
-        page.frame = pfn + offset
+        put_frame(state, details + offset, pfn + offset)
     block.content = layout.FRESH
     block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER

@@ -13,6 +13,7 @@ the holes that a collapse filled. No kernel does; Linux mends neither before the
 import errno
 
 from gmemlab.core import decisions, layout
+from gmemlab.core.details import frame_at
 from gmemlab.core.frames import folio_busy, folio_head, folio_order, free_folio, open_whole
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -155,9 +156,8 @@ def split_zeros(state: State, file: int, max_none: int) -> None:
         details = open_details(state, row)
         split_folio(state, file, base, base, base + BLOCK_PAGES, CAUSE_PUNCH)
         for offset in range(BLOCK_PAGES):
-            page = state.pages[details + offset]
-            if page.content == ZEROED:
-                drop_folio(state, file, base + offset, 0, int(page.frame))
+            if state.pages[details + offset].content == ZEROED:
+                drop_folio(state, file, base + offset, 0, frame_at(state, details + offset))
         state.tally[layout.TALLY_UNDERUSED] += 1
         settle(state, file, base)
 

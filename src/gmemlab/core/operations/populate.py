@@ -4,6 +4,7 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.register import note_cache
+from gmemlab.core.details import put_frame
 from gmemlab.core.effort import alloc_folio, alloc_page
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
@@ -149,7 +150,7 @@ def undo_whole_blocks(state: State, file: int, base: int, order: int) -> None:
         if block.detail:
             first = int(block.detail) * BLOCK_PAGES
             for offset in range(BLOCK_PAGES):
-                state.pages[first + offset].frame = 0
+                put_frame(state, first + offset, 0)
     state.tally[TALLY_PRESENT + order] -= 1 << order
 
 
@@ -233,9 +234,9 @@ def populate_base_page(state: State, file: int, row: int, index: int, migratetyp
     own_base_page(state, pfn, file, index, migratetype == MOVABLE)
     state.tally[TALLY_PRESENT] += 1
     state.tally[TALLY_ALLOCATED] += 1
-    page = state.pages[open_details(state, row) + (index & (BLOCK_PAGES - 1))]
-    page.frame = pfn
-    page.content = layout.FRESH
+    slot = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    put_frame(state, slot, pfn)
+    state.pages[slot].content = layout.FRESH
     state.file_blocks[row].content = layout.FRESH
     state.file_blocks[row].nr_present += 1
     if state.file_blocks[row].nr_present == BLOCK_PAGES:

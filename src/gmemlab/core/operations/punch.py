@@ -5,9 +5,10 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
+from gmemlab.core.details import ASSIGNED, frame_at
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
-from gmemlab.core.hardware.bits import ASSIGNED, count_marked
+from gmemlab.core.hardware.bits import count_marked
 from gmemlab.core.hardware.counts import HOST_WRITE, note, note_hazard
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.hostmap import unmap_from_host
@@ -64,8 +65,7 @@ def count_private(state: State, row: int, begin: int, end: int) -> int:
     base = int(block.detail) * BLOCK_PAGES
     found = 0
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        found += 1 if page.frame and page.shared == 0 else 0
+        found += 1 if frame_at(state, base + offset) and state.pages[base + offset].shared == 0 else 0
     return found
 
 
@@ -134,7 +134,7 @@ def defer_pages(state: State, file: int, begin: int, end: int) -> None:
     note_table(state, row, end - begin == BLOCK_PAGES)
     for index in range(begin, end):
         offset = index & (BLOCK_PAGES - 1)
-        pfn = int(state.pages[base + offset].frame)
+        pfn = frame_at(state, base + offset)
         if pfn:
             order = folio_order(state, pfn)
             remove_page(state, row, offset)
