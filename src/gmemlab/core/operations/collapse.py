@@ -96,6 +96,7 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
         put_frame(state, details + offset, pfn + offset)
         page.content = content
         block.nr_present += 1
+    block.content = layout.FRESH
     block.block = pfn >> BLOCK_ORDER
     block.marks = (block.marks & ~PAGE_TABLE) | UNSEEN
     settle(state, file, base)
