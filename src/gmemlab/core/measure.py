@@ -74,24 +74,32 @@ def measure_guest(state: State, file: int, out: Records) -> None:
     record = state.files[file]
     row = int(record.first_block)
     shared_row = int(state.files[record.shared_file].first_block) if record.shared_file else 0
-    out.guests += 1
-    out.guest_pages += record.pages
+    several = state.host[0].nr_nodes > 1
+    huge, small, tables, shared, charged, stranded = 0, 0, 0, 0, 0, 0  # in registers: `out` may be anywhere for the compiler
     for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
         block = state.file_blocks[row + step]
         if block.marks & HUGE_MAPPED:
-            out.private_mapped_2m += BLOCK_PAGES
+            huge += BLOCK_PAGES
         elif block.nr_mapped:
-            out.private_mapped_4k += block.nr_mapped
-            out.table_blocks += 1
-        out.shared_pages += block.nr_shared
-        out.charged += block.nr_present
-        out.stranded += block.nr_stranded
-        if state.host[0].nr_nodes > 1:
+            small += int(block.nr_mapped)
+            tables += 1
+        shared += int(block.nr_shared)
+        charged += int(block.nr_present)
+        stranded += int(block.nr_stranded)
+        if several:
             out.remote += count_remote(state, row + step, int(record.home))
         if shared_row:
             out.charged_shared_side += state.file_blocks[shared_row + step].nr_present
             out.backed_twice += count_twice(state, row + step, shared_row + step)
-    out.private_pages = out.guest_pages - out.shared_pages
+    out.guests += 1
+    out.guest_pages += record.pages
+    out.private_mapped_2m += huge
+    out.private_mapped_4k += small
+    out.table_blocks += tables
+    out.shared_pages += shared
+    out.private_pages += int(record.pages) - shared
+    out.charged += charged
+    out.stranded += stranded
 
 
 @jit
@@ -128,8 +136,10 @@ def measure_host(state: State, out: Records) -> None:
         while first + GIGA_BLOCKS <= record.end:
             out.free_1g += 1 if run_is_free(state, first) else 0
             first += GIGA_BLOCKS
+        clean = 0
         for block in range(int(record.start), int(record.end)):
-            out.clean_2m += 1 if is_clean(state, block) else 0
+            clean += 1 if is_clean(state, block) else 0
+        out.clean_2m += clean
     for k in range(2):
         order = BLOCK_ORDER if k == 0 else layout.GIGA_ORDER
         out.pool_idle += state.pools[k].free << order
