@@ -309,7 +309,7 @@ def test_every_rule_is_shown_to_break() -> None:
 
 def test_a_frame_of_two_files_is_found(sound: CoreWorld) -> None:
     mine, other = page_slot(sound, 900), page_slot(sound, 901)
-    sound.state.pages[mine] = sound.state.pages[other]
+    sound.state.pages[mine].frame = sound.state.pages[other].frame
     assert audit(sound.state)[0] in (9, 21)
 
 

@@ -9,10 +9,12 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numba.core import config
 from numpy.typing import NDArray
 
 from gmemlab.core import layout, parts, state_type, tables
 from gmemlab.core.daemons.record import DAEMONS, DEFAULTS, KCOMPACTD_INTERVAL
+from gmemlab.core.interpreted import Rows
 
 Records = np.recarray[Any, Any]
 
@@ -60,7 +62,7 @@ state_type.register(State)
 
 def records(table: NDArray[Any]) -> Records:
     """The same rows, with their fields as attributes: what compiled code and the interpreted pass both read."""
-    return table.view(np.recarray)
+    return table.view(Rows if config.DISABLE_JIT else np.recarray)
 
 
 def reserve(count: int, dtype: np.dtype[Any]) -> Records:
@@ -68,7 +70,7 @@ def reserve(count: int, dtype: np.dtype[Any]) -> Records:
     length = max(count, 1) * dtype.itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     memory = mmap.mmap(-1, length, flags=flags)
-    return np.frombuffer(memory, dtype=dtype, count=max(count, 1)).view(np.recarray)
+    return records(np.frombuffer(memory, dtype=dtype, count=max(count, 1)))
 
 
 def nr_free_lists(nr_zones: int) -> int:
