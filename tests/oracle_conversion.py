@@ -119,7 +119,7 @@ def split_to_share(memory: Memory, file: File, index: int, a: int, b: int) -> in
 
 
 def privatise_in_place(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
-    """To private: the range at once, or pool page by pool page; a held shared page stops it (G45, G46, G72)."""
+    """To private: the range at once, or pool page by pool page; a held page of it stops it (G45, G46, G72)."""
     end = first + count
     ranges = [(first, end)]
     if file.from_pool():
@@ -128,7 +128,7 @@ def privatise_in_place(memory: Memory, file: File, first: int, count: int) -> tu
     for a, b in ranges:
         file.unmap_host(range(a, b))
         for index in range(a, b):
-            if index in file.shared and index in file.pages and file.pages[index].folio.busy():
+            if index in file.pages and file.pages[index].folio.busy():
                 memory.counters["eagain"] += 1
                 return errno.EAGAIN, index - first
         change_attributes(memory, file, a, b, False)

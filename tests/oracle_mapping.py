@@ -60,14 +60,12 @@ def why_not_again(file: File, block: int, accept: int) -> int:
         return TERM_HISTORY if split else TERM_NONE
     if file.guest not in (GUEST_GENERIC, GUEST_TDX):
         return TERM_NONE
-    if block in file.history:
-        return TERM_HISTORY
-    if accept == ACCEPT_4K:
-        return TERM_ACCEPT
     marked = block in (file.one_way if file.guest == GUEST_TDX else file.inhibit)
     if marked and file.policy.accept_mark == ACCEPT_MARK_ONE_WAY:
         return TERM_INHIBIT
-    return TERM_NONE
+    if block in file.history:
+        return TERM_HISTORY
+    return TERM_ACCEPT if accept == ACCEPT_4K else TERM_NONE
 
 
 def map_private(file: File, index: int, accept: int, counters: dict[str, int]) -> None:

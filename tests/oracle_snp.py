@@ -92,6 +92,7 @@ def fault(file: File, pages: list[int], counters: dict[str, int]) -> None:
                 map_huge(file, block, counters)
             return
         file.note(counts.RMP_FAULT)
+        file.note(counts.FAULT_4K)  # mapped once more after the zap
         smash(file, block)
     file.note(counts.FAULT_4K, len(set(pages) - file.mapped))
     for index in pages:

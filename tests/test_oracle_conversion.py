@@ -99,6 +99,19 @@ def test_pinned_page_stops_the_conversion_to_private(world: MakeWorld) -> None:
     assert count(model, "eagain") == 2
 
 
+def test_held_private_page_stops_the_conversion_of_a_mixed_range(world: MakeWorld) -> None:
+    """G45: every present folio of the range is looked at, not only what is shared."""
+    model = world(4)
+    file = new(model, 512, SMALL_IN_PLACE)
+    model.access(file, 0, 16, PRIVATE)
+    model.convert(file, 0, 4, True)
+    model.reference(file, 8, 1)
+    assert model.convert(file, 0, 16, False) == (errno.EAGAIN, 8)
+    assert attributes(model, file) == {0, 1, 2, 3}
+    assert model.convert(file, 0, 8, False) == (0, 8)
+    assert model.convert(file, 0, 16, False) == (0, 16)  # all of it is private: nothing to do
+
+
 def test_conversion_to_what_it_is_does_nothing(world: MakeWorld) -> None:
     """G43: no unmap, no reference check; G48: unallocated offsets convert; G42: errors."""
     model = world(8)

@@ -26,7 +26,7 @@ USELESS_SPREAD: Final = 3.0
 SHIPPED_FOR: Final[Mapping[str, str]] = {"plain": "plain", "sw-protected": "plain", "snp": "snp", "tdx": "tdx"}
 # Counted, but they take no time of their own, and why.
 FREE: Final[Mapping[str, str]] = {
-    "unaccepted": "the guest ends there, or accepts the page, which is counted",
+    "unaccepted": "the guest ends there; where it goes on, what that takes is not known",
     "host-write": "the host faults; what it does then is no operation",
 }
 UNITS: Final = ("ns per 4K page", "ns per 2M", "ns per call")

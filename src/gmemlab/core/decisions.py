@@ -257,10 +257,10 @@ def mapping_term(order: int, in_slot: bool, congruent: bool, mixed: bool, marks:
         return layout.TERM_CONGRUENCE
     if mixed:
         return layout.TERM_ATTRIBUTES
+    if marks & layout.INHIBIT:  # before what is lifted sooner
+        return layout.TERM_INHIBIT
     if marks & layout.HISTORY:
         return layout.TERM_HISTORY
     if accept == layout.ACCEPT_4K:
         return layout.TERM_ACCEPT
-    if marks & layout.INHIBIT:
-        return layout.TERM_INHIBIT
     return layout.TERM_NONE

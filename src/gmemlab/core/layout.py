@@ -147,7 +147,7 @@ ACCEPT_LAUNCH: Final = 3  # put there and accepted before the guest runs: SNP_LA
 ACCEPT_IN_PLACE: Final = 4  # the same, of pages that the VMM wrote before they became private (a NULL source, G52)
 
 # -- what a guest is, and what state a 2 MiB of it is in under SNP or TDX (`hardware`) ------------------------------------
-GUEST_GENERIC: Final = 0  # confidential, of no particular hardware: K6 and G79 hold, and no operation is counted
+GUEST_GENERIC: Final = 0  # confidential, of no particular hardware: K6 and G79 hold; no operation of hardware is counted
 GUEST_PLAIN: Final = 1  # not confidential: huge mappings come back
 GUEST_SW_PROTECTED: Final = 2  # like a plain one; contents stay over conversions (G50)
 GUEST_PKVM: Final = 3  # the same
@@ -170,9 +170,9 @@ TERM_FOLIO: Final = 2  # folio smaller than 2 MiB
 TERM_SLOT: Final = 3  # the aligned 2 MiB range leaves the memslot
 TERM_CONGRUENCE: Final = 4  # guest address and file offset differ modulo 2 MiB
 TERM_ATTRIBUTES: Final = 5  # private and shared pages in the range
-TERM_HISTORY: Final = 6  # mapped at 4 KiB before, and never left the guest as a whole since (K6)
-TERM_ACCEPT: Final = 7  # the guest accepts in 4 KiB
-TERM_INHIBIT: Final = 8  # one-way mark left by a 4 KiB accept (G79)
+TERM_INHIBIT: Final = 6  # one-way mark left by a 4 KiB accept (G79)
+TERM_HISTORY: Final = 7  # mapped at 4 KiB before, and never left the guest as a whole since (K6)
+TERM_ACCEPT: Final = 8  # the guest accepts in 4 KiB
 TERM_SHARED: Final = 9  # the page is shared
 
 # -- operations of the event stream ---------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ TERMS: Final[dict[int, Term]] = {
     layout.TERM_INHIBIT: Term(
         "inhibit",
         "a 4K accept forbade 2M here for good",
-        "nothing while the memory stays: the mark goes when the whole 2M leaves the file (K8); accept in units of 2M",
+        "in a TD nothing as long as it lives (G79); else the mark goes when the whole 2M leaves the file (K8); accept in units"
+        " of 2M",
     ),
     layout.TERM_SHARED: Term(
         "shared",

@@ -68,7 +68,7 @@ def fault(state: State, file: int, index: int, begin: int, end: int) -> None:
 
     First they are prepared (`sev_gmem_prepare`): by one entry if the folio and the memslot hold all of the 2 MiB and none of it
     is assigned (G81). Then they are mapped at the level of the entry, or lower; lower, the access faults once more, and smashes
-    the entry (`sev_handle_rmp_fault`).
+    the entry (`sev_handle_rmp_fault`), which zaps what was just mapped (G83).
     """
     row = block_row(state, file, index)
     block = state.file_blocks[row]
@@ -84,6 +84,7 @@ def fault(state: State, file: int, index: int, begin: int, end: int) -> None:
                 map_huge(state, file, row)
             return
         note(state, file, RMP_FAULT, 1)
+        note(state, file, FAULT_4K, 1)
         smash(state, file, row)
     note(state, file, FAULT_4K, map_base_pages(state, row, begin, end))
 

@@ -21,7 +21,7 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     SOURCE_POOL,
 )
-from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, scramble, set_shared, settle
+from gmemlab.core.mapping import block_row, block_span, frame_of, scramble, set_shared, settle
 from gmemlab.core.operations.access import run_of_attribute
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import punch
@@ -75,17 +75,17 @@ def set_attributes(state: State, file: int, first: int, end: int, shared: int) -
 
 @jit
 def first_busy(state: State, file: int, first: int, end: int) -> int:
-    """First present shared page in [first, end) whose folio has pins or references, or `end` (G45)."""
+    """First present page in [first, end), shared or private, whose folio has pins or references; or `end` (G45)."""
     index = first
     while index < end:
         row = block_row(state, file, index)
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
         block = state.file_blocks[row]
         uniform = block.block and state.blocks[block.block].kind == layout.UNIFORM
-        if block.nr_present and block.nr_shared and not uniform:
+        if block.nr_present and not uniform:
             while index < stop:
                 pfn = frame_of(state, row, index)
-                if pfn and is_shared(state, row, index) and folio_busy(state, pfn):
+                if pfn and folio_busy(state, pfn):
                     return index
                 index += 1
         index = stop
