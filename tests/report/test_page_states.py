@@ -60,14 +60,14 @@ def test_columns_and_phases_of_nothing_but_zeros_are_left_out() -> None:
 
 def test_wide_intervals_say_no_test() -> None:
     assert write_interval(None) == "-"
-    assert write_interval(Interval(1000, 2000, 3000)) == "1us – 3us"
-    assert write_interval(Interval(1000, 2000, 3001)) == "no test:\n1us – 3us"
+    assert write_interval(Interval(1000, 2000, 3000)) == "1us–3us"
+    assert write_interval(Interval(1000, 2000, 3001)) == "no test:\n1us–3us"
     console = screen(80)
     rows = [with_operations(make_row("thp"), {"psmash": (3, 0, 0), "psc-request": (0, 1, 0)}), make_row("4k")]
     print_page_state_time(console, rows, Costs.load([], "snp"))
     whole = " ".join(" ".join(text_of(console)).split())
     assert "costs from snp" in whole
-    assert "thp 0ns – 2.33ms 2.96us – 3.93us 2.96us – 2.34ms" in whole
+    assert "thp 0ns–2.33ms 2.96us–3.93us 2.96us–2.34ms" in whole
     assert whole.count("no test:") == 3
     assert "confirms nothing" in whole
 

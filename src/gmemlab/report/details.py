@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
 from gmemlab.lab.compare import Row
-from gmemlab.report.table import NOTHING, Write, write_count, write_share
+from gmemlab.report.table import NOTHING, Write, name_of, policy_table, write_count, write_share
 from gmemlab.units import format_size
 
 
@@ -64,7 +63,7 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
-        "The host's tables of page states, and where these lie at the end: 1G without SNP (RMPOPT), 2M that TDs map at 4K",
+        "The host's tables of page states, and where these lie at the end",
         (
             Detail("RMP", format_size, ("rmp",)),
             Detail("1G with\nSNP", write_count, ("snp_regions_end",)),
@@ -129,12 +128,11 @@ def print_details(console: Console, rows: Sequence[Row]) -> None:
         shown = [detail for detail in details if _tells(rows, detail)]
         if not shown:
             continue
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("policy", vertical="bottom", overflow="fold")
+        table = policy_table(rows)
         for detail in shown:
             table.add_column(detail.header, justify="right", vertical="bottom")
         for row in rows:
-            table.add_row(row.policy.name, *(_cell(row, detail) for detail in shown))
+            table.add_row(name_of(row), *(_cell(row, detail) for detail in shown))
         console.print(f"\n{title}", style="bold")
         console.print(table)
 

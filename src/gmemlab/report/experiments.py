@@ -33,15 +33,13 @@ def print_outcome(screen: Console, experiment: Experiment, outcome: Outcome) -> 
     print_paragraph(screen, f"Procedure: {experiment.procedure}", style=DIM)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=DIM)
     table.add_column("")
-    for header in ("model", "published", "verdict"):
-        table.add_column(header, justify="left" if header == "verdict" else "right", no_wrap=True)
+    for header in ("model", "published", "verdict", ""):
+        table.add_column(header, justify="right" if header in ("model", "published") else "left", no_wrap=True)
     remarks = list(dict.fromkeys(check.remark for check in outcome.checks if check.remark))
     for check in outcome.checks:
-        what = Text(check.what)
-        if check.remark:
-            what.append(f" [{remarks.index(check.remark) + 1}]", style=DIM)
+        mark = Text(f"[{remarks.index(check.remark) + 1}]" if check.remark else "", style=DIM)
         verdict = Text("" if check.verdict == SHOWN else check.verdict, style=_STYLES[check.verdict])
-        table.add_row(what, check.model, check.published, verdict)
+        table.add_row(check.what, check.model, check.published, verdict, mark)
     screen.print()
     screen.print(table)
     for number, remark in enumerate(remarks, 1):

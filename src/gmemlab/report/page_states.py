@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from gmemlab.lab.compare import Row
 from gmemlab.lab.hazards import Hazard
 from gmemlab.model.guests import PHASES
-from gmemlab.report.table import print_paragraph, write_count
+from gmemlab.report.table import name_of, policy_table, print_paragraph, write_count
 
 # Titles, and the columns under them: header and operation.
 GROUPS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
@@ -103,13 +102,12 @@ def print_page_states(console: Console, rows: Sequence[Row]) -> None:
         ]
         if not shown:
             continue
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("policy", vertical="bottom", overflow="fold")
+        table = policy_table(rows)
         table.add_column("", no_wrap=True)
         for header, _ in shown:
             table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
         for row in rows:
-            name = row.policy.name
+            name = name_of(row)
             for phase in PHASES:
                 counts = [_count(row, operation, phase) for _, operation in shown]
                 if any(counts):

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gmemlab.lab.compare import Row, Setting, Spread
 from gmemlab.policy import Policy
+from gmemlab.presets import PRESETS
 from gmemlab.report.status import EXTRAPOLATED, write_status
 from gmemlab.units import format_count, format_duration, format_size
 
@@ -146,6 +147,20 @@ class HeadlineTable:
         if (pool := row.figures[column.pool] if column.pool else None) and pool.median:
             text.append(_fitted(f"+{format_size(pool.median)} pool", " ", width), style=DIM)
         return text
+
+
+def policy_table(rows: Sequence[Row]) -> Table:
+    """A table to which columns may be added behind the policies' names (`name_of`)."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
+    longest = max(len(line) for row in rows for line in name_of(row).splitlines())
+    table.add_column("policy", vertical="bottom", overflow="fold", min_width=min(longest, LONGEST_NAME))
+    return table
+
+
+def name_of(row: Row) -> str:
+    """A policy's name; one that is longer than any preset's has a line for each choice."""
+    name = row.policy.name
+    return name if len(name) <= max(map(len, PRESETS)) else name.replace("[", "\n[").replace(",", ",\n ")
 
 
 def print_paragraph(console: Console, text: str, style: str = "") -> None:

@@ -10,7 +10,7 @@ from gmemlab.costs import FREE, USELESS_SPREAD, Costs
 from gmemlab.lab.compare import Row
 from gmemlab.lab.times import HOST_OPERATIONS, NOT_COUNTED, Interval, Time, host_times, page_state_times, total
 from gmemlab.model.guests import PHASES
-from gmemlab.report.table import DIM, NOTHING, print_paragraph
+from gmemlab.report.table import DIM, NOTHING, name_of, policy_table, print_paragraph
 from gmemlab.units import format_duration
 
 NO_TEST: Final = "no test"
@@ -24,7 +24,7 @@ def write_interval(interval: Interval | None) -> str:
     """Return both ends; where they are too far apart, after the words that say so."""
     if interval is None:
         return NOTHING
-    ends = f"{format_duration(interval.low)} – {format_duration(interval.high)}"
+    ends = f"{format_duration(interval.low)}–{format_duration(interval.high)}"
     return f"{NO_TEST}:\n{ends}" if interval.useless else ends
 
 
@@ -42,10 +42,10 @@ def print_host_time(console: Console, rows: Sequence[Row], costs: Costs) -> None
     shown = [operation for operation in HOST_OPERATIONS if any(operation.figure in time.parts for time in times)]
     if not shown:
         return
-    table = _table((*(operation.title for operation in shown), "all:\nlow – high"))
+    table = _table(rows, (*(operation.title for operation in shown), "all:\nlow – high"))
     for row, time in zip(rows, times, strict=True):
         cells = (_likely(time.parts.get(operation.figure)) for operation in shown)
-        table.add_row(row.policy.name, *cells, write_interval(time.total if time.parts else None))
+        table.add_row(name_of(row), *cells, write_interval(time.total if time.parts else None))
     console.print(
         f"\nHost time of operations, costs from {', '.join(one.name for one in costs.named)}", style="bold", soft_wrap=True
     )
@@ -57,11 +57,11 @@ def print_page_state_time(console: Console, rows: Sequence[Row], costs: Costs) -
     """Print what page states took in each phase, as intervals; and by what they are priced."""
     times = [page_state_times(row, costs) for row in rows]
     shown = [phase for phase in PHASES if any(time[phase].parts for time in times)]
-    table = _table((*shown, "all"))
+    table = _table(rows, (*shown, "all"))
     for row, time in zip(rows, times, strict=True):
         parts = [time[phase].total if time[phase].parts else None for phase in shown]
         everything = total(part for part in parts if part is not None)
-        table.add_row(row.policy.name, *map(write_interval, parts), write_interval(everything if any(parts) else None))
+        table.add_row(name_of(row), *map(write_interval, parts), write_interval(everything if any(parts) else None))
     console.print(f"\nTime of page states and private faults, costs from {costs.name}", style="bold", soft_wrap=True)
     console.print(table)
     every = [time[phase] for time in times for phase in shown]
@@ -73,9 +73,8 @@ def _texts(times: Iterable[Time]) -> str:
     return " ".join(write_interval(time.total) for time in times if time.parts)
 
 
-def _table(headers: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
-    table.add_column("policy", vertical="bottom", overflow="fold")
+def _table(rows: Sequence[Row], headers: Sequence[str]) -> Table:
+    table = policy_table(rows)
     for header in headers:
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     return table

@@ -173,7 +173,7 @@ def _sentences(hardware: str, published: Published, slope: Interval, touched: fl
         fits = f"; the scenario has {touched:.0%} (P5)" if high >= touched else f": the scenario's {touched:.0%} (P5) is more"
         text = f"if all of that were first touch of 4K pages, boot would touch {low:.1%} to {high:.1%} of that memory{fits}."
     when = "boot" if published.before is None else "while the guest runs, boot"
-    sentences = [f"{hardware}: {when} grows by {format_duration(published.most)} per GB: {text}"]
+    sentences = [f"{hardware}: {when} grows by {format_duration(published.most)} per GiB: {text}"]
     least = slope.low / (touched * PAGES_PER_GIB)
     if least > published.accept:
         sentences.append(
@@ -198,7 +198,7 @@ EXPERIMENT: Final = Experiment(
     name="boot-slope",
     title="Boot time for each GiB of a guest with 4K pages only",
     statement=(
-        "First touch explains how boot grows with the guest while it runs: 82ms per GB for SNP with guest_memfd, of which 79ms"
+        "First touch explains how boot grows with the guest while it runs: 82ms per GiB for SNP with guest_memfd, of which 79ms"
         " pass in QEMU before, and 43ms for TDX, less 4ms of an ordinary guest (C4); and it takes 1.52us and 1.92us per 4K"
         " (C3)."
     ),
