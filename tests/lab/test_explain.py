@@ -66,8 +66,10 @@ def test_a_conversion_of_a_neighbour_splits_the_folio() -> None:
 def test_a_shared_page_may_be_mapped_by_the_vmm() -> None:
     """G45: where the VMM touched it, not where the guest did."""
     trace = trace_of((OP_TO_SHARED, 0, 3, 2), (OP_ACCESS, ARG_SHARED, 3, 2), (OP_ACCESS, HOST, 3, 1))
-    assert ask(trace, 0x1003, "thp-inplace").state == "shared, in a folio of 4K, mapped by the VMM"
-    assert ask(trace, 0x1004, "thp-inplace").state == "shared, in a folio of 4K"
+    assert (
+        ask(trace, 0x1003, "thp-inplace").state == "shared, at 4K (K9: the page's folio is smaller than 2M), mapped by the VMM"
+    )
+    assert ask(trace, 0x1004, "thp-inplace").state == "shared, at 4K (K9: the page's folio is smaller than 2M)"
 
 
 def test_merging_heals_the_folio_but_not_the_mapping() -> None:

@@ -16,7 +16,7 @@ from gmemlab.core.layout import (
     SHATTERED,
     ZAPPED,
 )
-from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details
+from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, open_details
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -32,6 +32,18 @@ def slot_holding(state: State, file: int, index: int) -> int:
 
 
 @jit
+def place_in_slot(state: State, file: int, index: int) -> tuple[bool, bool]:
+    """Whether one memslot holds the 2 MiB around page `index`, and whether guest and file count it alike modulo 2 MiB."""
+    first = index & ~(BLOCK_PAGES - 1)
+    row = slot_holding(state, file, index)
+    if row < 0:
+        return False, False
+    slot = state.slots[row]
+    in_slot = bool(slot.offset <= first and first + BLOCK_PAGES <= slot.offset + slot.count)
+    return in_slot, bool(((slot.gfn - slot.offset) & (BLOCK_PAGES - 1)) == 0)
+
+
+@jit
 def limiting_term(state: State, file: int, index: int, accept: int) -> int:
     """Why page `index` cannot be mapped at 2 MiB (TERM_*), or TERM_NONE."""
     row = block_row(state, file, index)
@@ -41,14 +53,7 @@ def limiting_term(state: State, file: int, index: int, accept: int) -> int:
     if is_shared(state, row, index):
         return layout.TERM_SHARED
     block = state.file_blocks[row]
-    first = index & ~(BLOCK_PAGES - 1)
-    in_slot = False
-    congruent = False
-    slot_row = slot_holding(state, file, index)
-    if slot_row >= 0:
-        slot = state.slots[slot_row]
-        in_slot = bool(slot.offset <= first and first + BLOCK_PAGES <= slot.offset + slot.count)
-        congruent = bool(((slot.gfn - slot.offset) & (BLOCK_PAGES - 1)) == 0)
+    in_slot, congruent = place_in_slot(state, file, index)
     hardware = state.hardware[row]
     guest = int(state.files[file].guest)
     marks = decisions.marks_that_count(guest, int(block.marks), int(hardware.marks), hardware.nr_assigned > 0)
@@ -57,6 +62,22 @@ def limiting_term(state: State, file: int, index: int, accept: int) -> int:
     if not decisions.accept_limits(guest):
         accept = layout.TOUCH
     return decisions.mapping_term(folio_order(state, pfn), in_slot, congruent, block.nr_shared > 0, marks, accept)
+
+
+@jit
+def limiting_term_of_shared(state: State, file: int, index: int) -> int:
+    """Why shared page `index` cannot be mapped at 2 MiB (K9): the terms that K8 has for it, asked of what serves it.
+
+    That is the file itself in place, else the ordinary memory beside it, which the VMM is taken to map by its folios.
+    """
+    in_place = decisions.shares_in_place(state.policies[state.files[file].policy])
+    side = file if in_place else int(state.files[file].shared_file)
+    pfn = frame_of(state, block_row(state, side, index), index) if side else 0
+    if pfn == 0:
+        return layout.TERM_ABSENT
+    in_slot, congruent = place_in_slot(state, file, index)
+    mixed = state.file_blocks[block_row(state, file, index)].nr_shared < block_span(state, file, index)
+    return decisions.mapping_term(folio_order(state, pfn), in_slot, congruent, mixed, 0, layout.TOUCH)
 
 
 @jit

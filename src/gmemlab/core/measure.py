@@ -10,7 +10,7 @@ from gmemlab.core.buddy import free_blocks_of
 from gmemlab.core.contig import run_is_free
 from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, has_mark
 from gmemlab.core.frames import folio_order
-from gmemlab.core.guestmap import limiting_term
+from gmemlab.core.guestmap import limiting_term, limiting_term_of_shared
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -166,6 +166,12 @@ def measure_one(state: State, file: int, out: Records) -> None:
 def limit(state: State, file: int, index: int) -> int:
     """`limiting_term` of one page for an ordinary access, for callers in Python."""
     return limiting_term(state, file, index, layout.TOUCH)
+
+
+@entry
+def limit_of_shared(state: State, file: int, index: int) -> int:
+    """`limiting_term_of_shared`, for callers in Python."""
+    return limiting_term_of_shared(state, file, index)
 
 
 def new_listing(count: int) -> Listing:

@@ -47,6 +47,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("usage", lambda: measure.measure_one(state, 1, out)),
         ("listings", lambda: measure.list_pages(state, 1, 0, measure.new_listing(512))),
         ("limits", lambda: measure.limit(state, 1, 0)),
+        ("limits of shared memory", lambda: measure.limit_of_shared(state, 1, 0)),
         ("places", lambda: places.mark_places(state, np.zeros(65, dtype=np.int64))),
         ("audit", lambda: audit.audit(state)),
     ]

@@ -156,13 +156,21 @@ class Explanation:
     last: tuple[Step, ...]
 
     @property
+    def _level_of_shared(self) -> str:
+        """How large the mapping of a shared page may be: by the memory that serves it, as the VMM maps it (K9)."""
+        term = self.watch.shared_term
+        if term == layout.TERM_ABSENT:
+            return "with nothing behind it"
+        return "at up to 2M (K9)" if term == layout.TERM_NONE else f"at 4K (K9: {TERMS[term].meaning})"
+
+    @property
     def state(self) -> str:
         """How the page is backed and mapped, in words."""
-        if not self.watch.present:
-            return "not backed" + (", shared" if self.watch.shared else "")
-        backing = f"in a folio of {format_size(layout.PAGE_SIZE << self.watch.folio_order)}"
         if self.watch.shared:
-            return f"shared, {backing}" + (", mapped by the VMM" if self.watch.host_mapped else "")
+            return f"shared, {self._level_of_shared}" + (", mapped by the VMM" if self.watch.host_mapped else "")
+        if not self.watch.present:
+            return "not backed"
+        backing = f"in a folio of {format_size(layout.PAGE_SIZE << self.watch.folio_order)}"
         if not self.watch.mapped:
             return f"private, {backing}, not mapped by the guest"
         huge = bool(self.watch.changes) and self.watch.changes[-1].mapped_2m

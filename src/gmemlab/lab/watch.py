@@ -56,6 +56,7 @@ class Watch:
         shared: its attribute.
         mapped: whether the guest maps it as private.
         host_mapped: whether the VMM maps it.
+        shared_term: what limits its mapping as shared memory (K9).
     """
 
     page: int
@@ -66,11 +67,13 @@ class Watch:
     shared: bool
     mapped: bool
     host_mapped: bool
+    shared_term: int
 
 
 @dataclass(frozen=True)
 class _View:
     term: int
+    shared_term: int
     mapped_2m: bool
     page: PageView
 
@@ -93,7 +96,7 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
     """Run a trace and stop after each event that can touch the 2 MiB around guest frame `gfn` of guest `vm`."""
     page = page_of_gfn(trace, vm, gfn)
     simulation = Simulation(host, trace, policy)
-    seen = _View(layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0, 0, 0, 0))
+    seen = _View(layout.TERM_ABSENT, layout.TERM_ABSENT, False, PageView(page, 0, -1, 0, 0, 0, 0, 0, 0))
     changes: list[Change] = []
     for number in _touching(trace, vm, page, policy.is_repaired_by("collapse")):
         simulation.run_to(number)
@@ -110,7 +113,15 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
         seen = view
     end = seen.page
     return Watch(
-        page, tuple(changes), seen.term, end.order, end.pfn > 0, bool(end.shared), bool(end.mapped), bool(end.host_mapped)
+        page,
+        tuple(changes),
+        seen.term,
+        end.order,
+        end.pfn > 0,
+        bool(end.shared),
+        bool(end.mapped),
+        bool(end.host_mapped),
+        seen.shared_term,
     )
 
 
@@ -130,7 +141,8 @@ def _touching(trace: Trace, vm: int, page: int, scanned: bool) -> Iterator[int]:
 def _look(state: State, file: int, page: int) -> _View:
     """The watched page as it is."""
     block = state.file_blocks[int(state.files[file].first_block) + (page >> BLOCK_ORDER)]
-    return _View(int(measure.limit(state, file, page)), bool(block.marks & HUGE_MAPPED), file_pages(state, file, page, 1)[0])
+    terms = int(measure.limit(state, file, page)), int(measure.limit_of_shared(state, file, page))
+    return _View(*terms, bool(block.marks & HUGE_MAPPED), file_pages(state, file, page, 1)[0])
 
 
 def _change(trace: Trace, number: int, page: int, before: _View, after: _View) -> Change:

@@ -225,11 +225,18 @@ class GuestMemory:
         return [(run[0][1] * PAGE_SIZE, len(run) * PAGE_SIZE) for run in runs]
 
     def limit(self, offset: int | str) -> str:
-        """What keeps the page at `offset` from being mapped at 2M: the first term of K8 that fails."""
+        """What keeps the page at `offset` from being mapped at 2M as private memory: the first term of K8 that fails."""
+        return TERMS[measure.limit(self._host.state, self.file, self._page_at(offset))]
+
+    def limit_of_shared(self, offset: int | str) -> str:
+        """The same of shared memory, by what serves it: this file in place, else the memory beside it (K9)."""
+        return TERMS[measure.limit_of_shared(self._host.state, self.file, self._page_at(offset))]
+
+    def _page_at(self, offset: int | str) -> int:
         place = _bytes(offset)
         if not 0 <= place < self.size:
             raise UsageError("not an offset in this memory", key="offset", value=str(offset), allowed=f"0 to {self.size - 1}")
-        return TERMS[measure.limit(self._host.state, self.file, place // PAGE_SIZE)]
+        return place // PAGE_SIZE
 
     def bind(self, slots: Sequence[tuple[int, int, int]]) -> None:
         """Set the memslots: (guest address, size, file offset) in bytes, at most four (K10). UsageError if they overlap."""

@@ -107,7 +107,7 @@ def _counted(places: dict[str, int]) -> int:
 def _place_checks(places: dict[str, int], larger: int) -> list[Check]:
     published = {_place(first): end - first for first, end in SWEEPS} | {_place(page): count for page, count in HOT_PAGES}
     checks = [_exact(f"small accepts at {place}", places[place], count) for place, count in published.items()]
-    about = "the source says about"
+    about = 'the source says "about"'
     checks.append(_exact("small accepts where 2M could be mapped", _counted(places), SMALL_ACCEPTS, about))
     checks.append(_exact("the same with 8 GiB", larger, SMALL_ACCEPTS, f"{about}, and unchanged"))
     return checks
