@@ -63,7 +63,7 @@ RULES: Final = {
     20: "a file block's counts differ from its pages",
     21: "a page's frame belongs to somebody else",
     22: "a shared page is mapped as private, or a mapped page is absent",
-    23: "a 2 MiB mapping of a block that is not wholly private and present, or of smaller folios",
+    23: "a 2 MiB mapping of a block that is not wholly private and present, or not in one host block in order",
     24: "the counters of present pages differ from the files",
     25: "a file block beyond its file's end is in use",
     26: "a file's folio reaches into another folio's place",

@@ -27,7 +27,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import frame_of
+from gmemlab.core.mapping import contiguous_block, frame_of
 from gmemlab.core.nodes import node_of
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
@@ -149,7 +149,7 @@ def audit_file(state: State, file: int) -> int:
         if block.marks & HUGE_MAPPED:
             if block.nr_mapped != BLOCK_PAGES or block.nr_present != BLOCK_PAGES or block.nr_shared:
                 return 23
-            if folio_order(state, frame_of(state, row, first)) < BLOCK_ORDER:
+            if contiguous_block(state, row) == 0:
                 return 23
     return 0
 
