@@ -42,6 +42,7 @@ CHOICES = (
     *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
     *("zero_scan", "truncation"),
 )
+SCANNERS = ("compact_migrate", "compact_migrate_sync", "compact_free", "compact_init_free", "blockskip_flush")
 
 
 @dataclass
@@ -259,6 +260,8 @@ class CoreWorld:
             "promised": {name: self.observe_promised(file) for name, file in self.files.items()},
             "orphans": self.observe_orphans(),
             "deferred": deferred,
+            "scanners": [tuple(int(record[name]) for name in SCANNERS) for record in self.state.zones],
+            "skipped": [block for block in range(self.nr_blocks + 1) if self.state.skip[block]],
             "counters": self.observe_counters(),
             "boosts": [int(boost) for boost in self.state.zones.boost],
             "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],

@@ -292,6 +292,20 @@ FAULTS: Final = (
         (f"{DAEMONS}proactive_compaction_that_wins_nothing_waits[core]",),
     ),
     Fault(
+        "kswapd leaves the hints of compaction",
+        "daemons/reclaim.py",
+        "            reset_isolation_suitable(state, zone)\n",
+        "            pass\n",
+        ("tests/test_oracle_compaction.py::test_kswapd_clears_hints_after_the_scanners_met[core]",),
+    ),
+    Fault(
+        "compaction looks at every frame behind a block without targets",
+        "daemons/free_scanner.py",
+        "min(CLUSTER, stride << 1)",
+        "1",
+        ("tests/test_oracle_compaction.py::test_target_scan_strides_over_holes_behind_a_block_without_any[core]",),
+    ),
+    Fault(
         "proactive compaction goes on below its low watermark",
         "daemons/fragmentation.py",
         "return wmark_low if low else",

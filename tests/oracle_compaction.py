@@ -1,7 +1,7 @@
 """The oracle's compaction: two scanners, a dictionary of isolated chunks, and folios that are given other frames."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -11,6 +11,9 @@ from gmemlab.core.layout import (
     ISOLATE,
     KIND_ANON,
     MOVABLE,
+    NR_ORDERS,
+    RECLAIMABLE,
+    UNMOVABLE,
 )
 from oracle_contig import move, split
 from oracle_files import File, Folio
@@ -20,17 +23,26 @@ from oracle_page_alloc import LISTS
 CLUSTER = 32
 WHOLE_ZONE = -1
 PROACTIVE = -2
+ASYNC, SYNC_LIGHT, SYNC = range(3)
+FAR = 1 << 62
 
 
 @dataclass
 class Scanners:
-    """Where a zone's scanners stand (frames), and what is remembered of failures."""
+    """Where a zone's scanners start (frames), which blocks they skip, and what is remembered of failures."""
 
-    migrate: int = 0
+    migrate: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})  # by whether the run is synchronous
     free: int = 0
+    init_free: int = 0
+    flush: bool = False
+    skip: set[int] = field(default_factory=set)
     considered: int = 0
     shift: int = 0
     failed: int = 0
+
+    def seen(self) -> tuple[int, ...]:
+        """What can be compared."""
+        return self.migrate[False], self.migrate[True], self.free, self.init_free, int(self.flush)
 
     def passes_over(self, order: int) -> bool:
         """Whether an attempt is not made, as one for this order failed lately; it is counted."""
@@ -42,6 +54,60 @@ class Scanners:
     def note_failure(self, order: int) -> None:
         """Twice as many attempts are passed over, up to 64."""
         self.considered, self.shift, self.failed = 0, min(self.shift + 1, 6), min(self.failed, order)
+
+
+def scanners_of(memory: Memory, zone: int) -> Scanners:
+    found = memory.scanners.setdefault(zone, Scanners())
+    assert isinstance(found, Scanners)
+    return found
+
+
+def is_huge(memory: Memory, block: int) -> bool:
+    """Whether a block is (part of) a huge page, in use, in a pool or an orphan."""
+    pfn = block * BLOCK_PAGES
+    folio = memory.users.get(pfn)
+    pooled = any(huge <= pfn < huge + (1 << pool.order) for pool in memory.pools.values() for huge in pool.idle)
+    return pooled or (folio is not None and folio.order >= BLOCK_ORDER)
+
+
+def clear_hints(memory: Memory, zone: int) -> None:
+    """From both ends, after the scanners of a direct compaction met: hints go where a sample of frames is of use."""
+    scanners = scanners_of(memory, zone)
+    if not scanners.flush:
+        return
+    scanners.flush = False
+    limits = memory.buddy.zones[zone]
+    low, high = limits.start, limits.end - 1
+    sources: list[int] = []
+    targets: list[int] = []
+    while low <= high:
+        if clears_hint(memory, scanners, low, True, bool(sources)):
+            sources.append(low)
+            scanners.migrate = dict.fromkeys((False, True), sources[0] * BLOCK_PAGES)
+        if clears_hint(memory, scanners, high, bool(targets), True):
+            targets.append(high)
+            scanners.free = scanners.init_free = targets[0] * BLOCK_PAGES + BLOCK_PAGES - 1
+        low, high = low + 1, high - 1
+    first = sources[0] if sources else limits.end - 1
+    if (first * BLOCK_PAGES if sources else first * BLOCK_PAGES + 511) >= (
+        targets[0] * BLOCK_PAGES + 511 if targets else limits.start * BLOCK_PAGES
+    ):
+        scanners.migrate = dict.fromkeys((False, True), low * BLOCK_PAGES)
+        scanners.free = high * BLOCK_PAGES + 511
+
+
+def clears_hint(memory: Memory, scanners: Scanners, block: int, as_source: bool, as_target: bool) -> bool:
+    if is_huge(memory, block):
+        return False
+    if as_source and as_target and block not in scanners.skip:
+        return True
+    if not as_source and memory.buddy.blocktype[block] != MOVABLE:
+        return False
+    for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES, 8):
+        if (as_source and pfn in memory.users) or (as_target and pfn in memory.buddy.chunks):
+            scanners.skip.discard(block)
+            return True
+    return False
 
 
 def score_of_zone(memory: Memory, zone: int) -> int:
@@ -56,63 +122,212 @@ def score_of_zone(memory: Memory, zone: int) -> int:
 class Compaction:
     """One run over one zone: for an order, or of the whole zone, or of it until its score is down to `enough`."""
 
-    def __init__(self, memory: Memory, zone: int, order: int, enough: int = 0, mt: int = MOVABLE) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        zone: int,
+        order: int,
+        mt: int = UNMOVABLE,
+        mode: int = SYNC,
+        direct: bool = False,
+        enough: int = 0,
+    ) -> None:
         self.memory, self.buddy = memory, memory.buddy
-        self.zone, self.order, self.enough, self.mt = zone, order, enough, mt
-        self.scanners: Scanners = memory.scanners.setdefault(zone, Scanners())
+        self.zone, self.order, self.mt, self.mode, self.direct, self.enough = zone, order, mt, mode, direct, enough
+        self.scanners = scanners_of(memory, zone)
         self.isolated: dict[int, list[int]] = {small: [] for small in range(BLOCK_ORDER)}
-        if order < 0 or self.scanners.migrate == 0:
-            self.reset()
+        self.folios: list[Folio] = []
+        self.left = 0  # pages of `folios` that have no target
+        self.lowest_found: int | None = 0  # by searches for sources
+        self.vain = 0  # searches in a row
+        self.first_list = order
+        self.finish = False
+        limits = self.buddy.zones[zone]
+        self.start, self.stop = limits.start * BLOCK_PAGES, limits.end * BLOCK_PAGES
+        self.migrate, self.free = self.start, self.stop - BLOCK_PAGES
 
-    def reset(self) -> None:
-        zone = self.buddy.zones[self.zone]
-        self.scanners.migrate = zone.start * BLOCK_PAGES
-        self.scanners.free = (zone.end - 1) * BLOCK_PAGES
+    def continue_last(self) -> None:
+        """The scanners start where the last run left them."""
+        known = self.scanners
+        if not self.start <= known.free < self.stop:
+            known.free = self.stop - BLOCK_PAGES
+        if not self.start <= known.migrate[self.mode != ASYNC] < self.stop:
+            known.migrate = dict.fromkeys((False, True), self.start)
+        self.migrate, self.free = known.migrate[self.mode != ASYNC], known.free
 
     def apart(self) -> bool:
-        return self.scanners.free // BLOCK_PAGES > self.scanners.migrate // BLOCK_PAGES
+        return self.free // BLOCK_PAGES > self.migrate // BLOCK_PAGES
 
     def has_chunk(self) -> bool:
-        return self.buddy.has_chunk(self.zone, self.order, self.mt)
+        """One that unmovable memory could have."""
+        return self.buddy.has_chunk(self.zone, self.order, UNMOVABLE)
 
+    # -- the run ------------------------------------------------------------------------------------------------------
     def run(self) -> str:
         """`found`: a chunk of the wanted order is free; `met`: the scanners did; `short`: of targets."""
-        wanted = self.order >= 0
-        outcome = ""
-        last = 0
+        known = self.scanners
+        if self.order >= max(0, known.failed) and known.shift == 6 and known.considered >= 64:
+            clear_hints(self.memory, self.zone)
+        if self.order >= 0:
+            self.continue_last()
+        in_step = self.mode == ASYNC and known.migrate[False] == known.migrate[True]
+        last = -1  # block in which folios moved
+        outcome = self.outcome()
         while not outcome:
-            moved = self.memory.counters["moved"]
-            if not self.apart():
-                outcome = "met"
-            elif self.is_enough():
-                outcome = "found"
-            elif not self.move_cluster():
-                outcome = "short" if self.apart() else "met"
-            else:
-                if self.memory.counters["moved"] > moved:
-                    last = (self.scanners.migrate - 1) // BLOCK_PAGES * BLOCK_PAGES
-                if self.order > 0 and self.buddy.cpus and 0 < last < self.scanners.migrate >> self.order << self.order:
-                    self.buddy.drain(self.zone, self.buddy.cpu)
-                    last = 0
+            self.finish = last == self.migrate // BLOCK_PAGES
+            while True:
+                self.find()
+                if not self.folios:
+                    if in_step:
+                        known.migrate[True] = known.migrate[False]
+                    break
+                in_step = False
+                last = (self.migrate - 1) // BLOCK_PAGES
+                stayed = self.move()
+                if stayed is None and self.apart():
+                    outcome = "short"
+                    break
+                if stayed == 0 or self.migrate % BLOCK_PAGES == 0 or self.order < 0 or self.finish:
+                    outcome = "found" if self.captured() else ""
+                    break
+                self.finish = True
+                last = -1 if self.order == BLOCK_ORDER else last
+            if not outcome:
+                if self.order > 0 and last >= 0 and last * BLOCK_PAGES < self.migrate >> self.order << self.order:
+                    if self.buddy.cpus:
+                        self.buddy.drain(self.zone, self.buddy.cpu)
+                    last = -1
+                outcome = self.outcome()
         for order, pfns in self.isolated.items():
             for pfn in pfns:
                 self.buddy.free(pfn, order)
-        if outcome == "met":
-            self.reset()
-        return "found" if wanted and self.has_chunk() else outcome
+                known.free = max(known.free, pfn // BLOCK_PAGES * BLOCK_PAGES)
+        return "found" if self.captured() else outcome
 
-    def is_enough(self) -> bool:
+    def outcome(self) -> str:
+        if not self.apart():
+            self.scanners.migrate = dict.fromkeys((False, True), self.start)
+            self.scanners.free = self.stop - BLOCK_PAGES
+            self.scanners.flush = self.scanners.flush or self.direct
+            return "met"
         if self.order == PROACTIVE:
-            return score_of_zone(self.memory, self.zone) <= self.enough
-        return self.order >= 0 and self.scanners.migrate % BLOCK_PAGES == 0 and self.has_chunk()
+            return "found" if score_of_zone(self.memory, self.zone) <= self.enough else ""
+        if self.order < 0 or self.migrate % BLOCK_PAGES:
+            return ""
+        for large in range(self.order, NR_ORDERS):
+            lists = self.buddy.lists[self.zone]
+            others = any(lists[mt][large] for mt in (UNMOVABLE, MOVABLE, RECLAIMABLE) if mt != self.mt)
+            own = lists[self.mt][large] or (self.mt == MOVABLE and lists[CMA][large])
+            if own or (others and (self.mt != MOVABLE or large >= 4)):
+                return "found"
+        return ""
+
+    def captured(self) -> bool:
+        if not self.direct:
+            return False
+        if self.order >= BLOCK_ORDER or self.mt == MOVABLE:
+            return self.has_chunk()
+        lists = self.buddy.lists[self.zone]
+        return any(lists[mt][order] for mt in (UNMOVABLE, RECLAIMABLE) for order in range(self.order, NR_ORDERS))
+
+    # -- sources ------------------------------------------------------------------------------------------------------
+    def may_scan(self, block: int) -> bool:
+        return self.order < 0 or block not in self.scanners.skip
+
+    def helps(self, mt: int) -> bool:
+        """Whether blocks of a type are sources."""
+        if not self.direct or (mt == CMA and self.mt != MOVABLE):
+            return not self.direct
+        wanted = (MOVABLE, CMA) if self.mt == MOVABLE or self.order >= BLOCK_ORDER else (self.mt,)
+        return self.mode != ASYNC or mt in wanted
+
+    def restart_behind(self, border: int) -> None:
+        """`border` is where the block after the scanned one starts: the next run starts at the one after it."""
+        for sync in (False, True):
+            if self.mode != ASYNC or not sync:
+                self.scanners.migrate[sync] = max(self.scanners.migrate[sync], border + BLOCK_PAGES)
+
+    def search_source(self) -> tuple[int, bool]:
+        """Where to scan, and whether a search says so."""
+        pfn = self.migrate
+        if self.finish or pfn % BLOCK_PAGES or self.order <= 3:
+            return pfn, False
+        if self.direct and self.mt != MOVABLE and self.order < BLOCK_ORDER:
+            return pfn, False
+        share = 2 if pfn == self.start else 8
+        below = (pfn + (self.free - pfn) // share) // BLOCK_PAGES * BLOCK_PAGES
+        looked, limit = 0, (CLUSTER >> min(self.vain, 32)) + 1
+        for order in range(self.order - 1, 2, -1):
+            chunks = self.buddy.lists[self.zone][MOVABLE][order]
+            for place, chunk in enumerate(chunks if looked < limit else []):
+                looked += 1
+                ends = looked > limit
+                if not ends and (chunk >= below or chunk // BLOCK_PAGES in self.scanners.skip):
+                    continue
+                chunks[:] = chunks[place + 1 :] + chunks[: place + 1]
+                if ends:
+                    break
+                if self.lowest_found is not None:
+                    self.lowest_found = min(self.lowest_found or chunk, chunk)
+                self.vain = 0
+                return chunk // BLOCK_PAGES * BLOCK_PAGES, chunk // BLOCK_PAGES * BLOCK_PAGES != pfn
+        self.vain += 1
+        if self.lowest_found:
+            self.migrate, self.lowest_found = self.lowest_found, None
+        return self.migrate, False
+
+    def find(self) -> None:
+        """Isolate folios of the next block that suits."""
+        self.folios, self.left = [], 0
+        low, told = self.search_source()
+        while (low // BLOCK_PAGES + 1) * BLOCK_PAGES <= self.free:
+            block = low // BLOCK_PAGES
+            if told or low % BLOCK_PAGES or self.may_scan(block):
+                if not is_huge(self.memory, block) and self.helps(self.buddy.blocktype[block]):
+                    self.isolate_folios(low)
+                    return
+                self.restart_behind((block + 1) * BLOCK_PAGES)
+            told = False
+            self.migrate = low = (block + 1) * BLOCK_PAGES
+
+    def isolate_folios(self, low: int) -> None:
+        block, end = low // BLOCK_PAGES, (low // BLOCK_PAGES + 1) * BLOCK_PAGES
+        marks = low % BLOCK_PAGES == 0
+        pfn = low
+        if marks and not self.may_scan(block):
+            marks, pfn = False, end
+        strict = self.direct and self.mode == ASYNC
+        place = 1 << self.order if strict else BLOCK_PAGES
+        this = low // place
+        while pfn < end and (self.left < CLUSTER or self.finish):
+            if pfn // place != this:
+                if self.folios:
+                    break
+                this = pfn // place
+            folio = self.candidate(pfn)
+            size = self.size_at(pfn)
+            if folio is not None:
+                self.folios.append(folio)
+                self.left += size
+            elif strict and pfn not in self.buddy.chunks:
+                self.folios, self.left = [], 0
+                size = max(size, (this + 1) * place - pfn)
+            pfn += size
+        self.migrate = min(pfn, end)
+        if marks and (not self.folios or self.order >= 0):
+            self.scanners.skip.add(block)
+        if self.migrate == end and (not self.folios or self.finish):
+            self.restart_behind(end)
 
     def candidate(self, pfn: int) -> Folio | None:
-        """The folio that starts at a frame, if it can be migrated."""
+        """The folio that starts at a frame, if it is isolated: a file's folio also while it is held."""
         most = BLOCK_ORDER if self.order < 0 else min(self.order, BLOCK_ORDER)
         folio = self.memory.users.get(pfn)
-        if folio is None or folio.pfn != pfn or folio.order >= most or folio.busy():
+        if folio is None or folio.pfn != pfn or folio.order >= most or len(folio.members) != 1 << folio.order:
             return None
-        return folio if folio.file.policy.movable and len(folio.members) == 1 << folio.order else None
+        if not folio.file.policy.movable or (folio.busy() and folio.file.policy.kind == KIND_ANON):
+            return None
+        return folio
 
     def size_at(self, pfn: int) -> int:
         """Pages of whatever starts at a frame."""
@@ -124,58 +339,145 @@ class Compaction:
         folio = self.memory.users.get(pfn)
         return 1 << folio.order if folio is not None and folio.pfn == pfn else 1
 
-    def move_cluster(self) -> bool:
-        start = end = self.scanners.migrate
-        stop = (start // BLOCK_PAGES + 1) * BLOCK_PAGES
-        left = 0
-        while end < stop and left < CLUSTER:
-            folio = self.candidate(end)
-            left += 0 if folio is None else 1 << folio.order
-            end += self.size_at(end)
-        self.scanners.migrate = min(stop, end)
-        places = list(range(start, min(end, stop)))
-        while places and left:
-            folio = self.candidate(places.pop())
-            if folio is None:
+    def move(self) -> int | None:
+        """Move what is isolated, the last first; how many folios stayed, None if targets ended."""
+        stayed = 0
+        while self.folios:
+            folio = self.folios.pop()
+            if folio.busy():
+                stayed += 1
+                self.left -= 1 << folio.order
                 continue
             target = self.take(folio.order)
             if target is None:
-                self.isolate(left)
+                self.isolate()
                 target = self.take(folio.order)
             if target is not None:
-                left -= 1 << folio.order
+                self.left -= 1 << folio.order
                 old = folio.pfn
                 move(self.memory, folio, target)
                 self.buddy.free(old, folio.order)
             elif folio.order == 0:
-                return False
+                return None
             else:
-                places += folio.frames()
+                frames = list(folio.frames())
                 split(self.memory, folio)
-        return True
+                self.folios += [self.memory.users[pfn] for pfn in frames]
+        return stayed
 
-    def isolate(self, wanted: int) -> None:
-        """Free chunks of suitable blocks, from the scanner's block downwards, until there are enough pages."""
-        reserve = self.buddy.zones[self.zone].reserve
-        while wanted > 0 and self.apart():
-            block, pfn = self.scanners.free // BLOCK_PAGES, self.scanners.free
-            stop = (block + 1) * BLOCK_PAGES
-            small = [p for p in range(block * BLOCK_PAGES, stop) if self.buddy.chunks.get(p, BLOCK_ORDER) < BLOCK_ORDER]
-            if small and self.buddy.blocktype[block] in (MOVABLE, CMA):
-                while wanted > 0 and pfn < stop:
-                    size = self.size_at(pfn)
-                    if pfn in self.buddy.chunks:
-                        kept = self.buddy.free_of(self.zone, HIGHATOMIC)
-                        if self.buddy.zone_free(self.zone) - kept - 2 * size < reserve:
-                            self.scanners.free = pfn
-                            return
-                        self.isolated[self.buddy.take(pfn)].append(pfn)
-                        wanted -= size
-                    pfn += size
-                if pfn < stop:
-                    self.scanners.free = pfn
+    # -- targets ------------------------------------------------------------------------------------------------------
+    def spare(self) -> int:
+        return sum(len(pfns) << order for order, pfns in self.isolated.items())
+
+    def suits(self, block: int) -> bool:
+        """Movable or CMA, and not a large free chunk from its start on."""
+        most = self.order if self.order > 0 else BLOCK_ORDER
+        return self.buddy.blocktype[block] in (MOVABLE, CMA) and self.buddy.chunks.get(block * BLOCK_PAGES, -1) < most
+
+    def isolate_chunk(self, pfn: int) -> int:
+        """Its pages; 0 where the zone's reserve does not allow it."""
+        size = 1 << self.buddy.chunks[pfn]
+        kept = self.buddy.free_of(self.zone, HIGHATOMIC)
+        if self.buddy.zone_free(self.zone) - kept - 2 * size < self.buddy.zones[self.zone].reserve:
+            return 0
+        self.isolated[self.buddy.take(pfn)].append(pfn)
+        return size
+
+    def isolate_in(self, pfn: int, stride: int) -> int:
+        """Chunks of a block from a frame on, until there are enough; where that ends."""
+        end = (pfn // BLOCK_PAGES + 1) * BLOCK_PAGES
+        if not any(frame in self.buddy.chunks for frame in range(end - BLOCK_PAGES, end)):
+            return end
+        while pfn < end:
+            if pfn in self.buddy.chunks and self.buddy.chunks[pfn] < BLOCK_ORDER:
+                size = self.isolate_chunk(pfn)
+                if not size:
+                    return pfn
+                if self.spare() >= self.left:
+                    return pfn + size
+                pfn += size - 1
+            elif pfn in self.memory.users:
+                pfn += self.size_at(pfn) - 1
+            pfn += stride
+        return end
+
+    def search_target(self) -> None:
+        """A chunk far up on the free lists, from their ends; and around it."""
+        limit, at_start = max(1, ((CLUSTER >> min(self.vain, 32)) + 1) // 2), self.free >= self.scanners.init_free
+        if at_start:
+            limit = BLOCK_PAGES // 2
+        apart = self.free - self.migrate
+        low, least = (self.free - apart // share for share in (4, 2)) if apart >= 0 else (FAR, FAR)
+        low, least = (pfn // BLOCK_PAGES * BLOCK_PAGES for pfn in (low, least))
+        order = self.first_list = min(self.order - 1, self.first_list)
+        seen: list[int] = []
+        place: int | None = None
+        while True:
+            chunks = self.buddy.lists[self.zone][MOVABLE][order]
+            if any(lists[order] for lists in self.buddy.lists[self.zone]):
+                looked = best = 0
+                for chunk in reversed(chunks):
+                    looked += 1
+                    seen.append(chunk // BLOCK_PAGES * BLOCK_PAGES)
+                    if chunk >= low:
+                        self.vain, self.first_list, place = 0, order, chunk
+                        break
+                    if chunk >= least and chunk > best:
+                        best, limit = chunk, limit // 2
+                    if looked >= limit:
+                        break
+                place = (best or None) if place is None else place
+                if looked and (place is not None or looked >= limit):
+                    first = len(chunks) - looked if place is None else chunks.index(place)
+                    chunks[:] = chunks[first:] + chunks[:first]
+                if place is not None and not self.isolate_chunk(place):
+                    order, place = self.first_list + 1, None
+                if self.spare() >= self.left:
+                    break
+                if looked >= limit:
+                    limit = max(1, limit // 2)
+            order = (order or self.order) - 1
+            if order == self.first_list:
+                self.first_list = (self.first_list or self.order) - 1
+                break
+            if place is not None:
+                break
+        if place is None:
+            self.vain += 1
+            if at_start and seen and max(seen) >= least:
+                place = self.free = max(seen)
+            elif at_start and self.direct and least != FAR:
+                self.free = least
+                place = least if self.suits(least // BLOCK_PAGES) else None
+        if seen and max(seen) >= self.scanners.free:
+            self.scanners.free = max(seen) - BLOCK_PAGES
+        if place is not None and self.spare() < self.left and not (self.direct and self.mode == ASYNC):
+            block = place // BLOCK_PAGES
+            if self.isolate_in(block * BLOCK_PAGES, 1) == (block + 1) * BLOCK_PAGES:
+                self.scanners.skip.add(block)
+
+    def isolate(self) -> None:
+        """Free chunks by a search; else of suitable blocks, from the scanner's block downwards, until there are enough."""
+        if self.order > 0:
+            self.search_target()
+        if self.spare():
+            return
+        stride = CLUSTER if self.mode == ASYNC else 1
+        for block in range(self.free // BLOCK_PAGES, self.migrate // BLOCK_PAGES, -1):
+            if self.suits(block) and self.may_scan(block):
+                had = self.spare()
+                self.free = self.isolate_in(self.free, stride)
+                at_end = self.free == (block + 1) * BLOCK_PAGES
+                if at_end:
+                    self.scanners.skip.add(block)
+                    self.scanners.free = min(self.scanners.free, (block - 1) * BLOCK_PAGES)
+                if not at_end:
                     return
-            self.scanners.free = (block - 1) * BLOCK_PAGES
+                if self.spare() >= self.left:
+                    self.free = (block - 1) * BLOCK_PAGES
+                    return
+                stride = 1 if self.spare() > had else min(CLUSTER, 2 * stride)
+            self.free = (block - 1) * BLOCK_PAGES
 
     def take(self, order: int) -> int | None:
         for large in range(order, BLOCK_ORDER):
@@ -195,23 +497,27 @@ def compact(memory: Memory) -> int:
     return memory.counters["moved"] - before
 
 
-def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None, notes: bool = True) -> bool:
-    """Direct compaction, zone by zone; failures are remembered, unless reclaim comes next."""
+def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None, mode: int) -> str:
+    """Direct compaction, zone by zone; failures that are not of a first try are remembered. What came of the best of them."""
+    outcomes = ["skipped"]
     for number in memory.buddy.asked(mt, node, allowed):
-        if not memory.buddy.suits_compaction(number, order):
-            continue
-        scanners = memory.scanners.setdefault(number, Scanners())
+        scanners = scanners_of(memory, number)
         if scanners.passes_over(order):
+            outcomes.append("deferred")
+            continue
+        short = mode == ASYNC and order > 3 and mt != MOVABLE and memory.buddy.spare(number, mt) < 2 << order
+        if short or not memory.buddy.suits_compaction(number, order):
             continue
         memory.counters["compactions"] += 1
-        outcome = Compaction(memory, number, order, mt=mt).run()
-        if outcome == "met" and notes:
+        outcomes.append(Compaction(memory, number, order, mt, mode, direct=True).run())
+        if outcomes[-1] == "met" and mode != ASYNC:
             scanners.note_failure(order)
-        if outcome == "found":
+        if outcomes[-1] == "found":
             scanners.considered = scanners.shift = 0
             scanners.failed = max(scanners.failed, order + 1)
-            return True
-    return False
+            scanners.flush = False
+            break
+    return max(outcomes, key=["skipped", "deferred", "met", "short", "found"].index)
 
 
 def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:

@@ -14,7 +14,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle_compaction import PROACTIVE, Compaction, Scanners, most_on, score_of_zone
+from oracle_compaction import PROACTIVE, SYNC_LIGHT, Compaction, most_on, scanners_of, score_of_zone
 from oracle_effort import alloc_with
 from oracle_files import File
 from oracle_memory import Memory
@@ -163,7 +163,7 @@ class Kcompactd:
                 score = self.score(memory)
                 for zone in reversed(self.zones(memory)):
                     memory.counters["kcompactd"] += 1
-                    Compaction(memory, zone, PROACTIVE, self.wmark_low()).run()
+                    Compaction(memory, zone, PROACTIVE, mode=SYNC_LIGHT, enough=self.wmark_low()).run()
                 if self.score(memory) >= score:
                     self.sleep = 64 * INTERVAL
         self.sleep -= milliseconds
@@ -179,10 +179,10 @@ class Kcompactd:
     def work(self, memory: Memory) -> None:
         for number in reversed(self.zones(memory)):
             zone = memory.buddy.zones[number]
-            scanners = memory.scanners.setdefault(number, Scanners())
+            scanners = scanners_of(memory, number)
             if zone.kind > self.highest or scanners.passes_over(self.order):
                 continue
-            run = Compaction(memory, number, self.order, mt=UNMOVABLE)
+            run = Compaction(memory, number, self.order, UNMOVABLE, SYNC_LIGHT)
             if run.has_chunk() or not memory.buddy.suits_compaction(number, self.order):
                 continue
             memory.counters["kcompactd"] += 1

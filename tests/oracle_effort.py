@@ -13,7 +13,7 @@ from gmemlab.core.layout import (
     MOVABLE,
     UNMOVABLE,
 )
-from oracle_compaction import compact_for
+from oracle_compaction import ASYNC, SYNC_LIGHT, compact_for
 from oracle_files import File, OraclePolicy
 from oracle_memory import Memory
 from oracle_nodes import is_sought_near, wanted
@@ -43,7 +43,7 @@ def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
     mt, flags = MOVABLE if file.policy.movable else UNMOVABLE, flags_of(file.policy, order)
     node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
     if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
-        pfn = alloc_with(memory, order, mt, flags - {"retry"}, node, {node})
+        pfn = alloc_with(memory, order, mt, flags - {"retry"} | {"this node"}, node, {node})
         if pfn is not None or "direct" not in flags:
             return pfn
     return alloc_with(memory, order, mt, flags, node, allowed)
@@ -82,12 +82,7 @@ class Effort:
         elif any(buddy.low):
             pfn = self.hard()
         if pfn is None and "direct" in self.flags:
-            if self.order == 0:
-                pfn = self.page()
-            elif reclaim.files:
-                pfn = self.in_turns()
-            else:
-                pfn = self.compacting()
+            pfn = self.page() if self.order == 0 else self.directly()
         return pfn
 
     def zones(self) -> list[int]:
@@ -96,8 +91,10 @@ class Effort:
     def hard(self) -> int | None:
         return self.memory.buddy.alloc_hard(self.order, self.mt, self.node, self.allowed)
 
-    def compact(self, notes: bool = True) -> bool:
-        return compact_for(self.memory, self.order, self.mt, self.node, self.allowed, notes)
+    def compacting(self, mode: int) -> tuple[int | None, str]:
+        """A chunk after compaction, and what came of that."""
+        outcome = compact_for(self.memory, self.order, self.mt, self.node, self.allowed, mode)
+        return (None if outcome in ("skipped", "deferred") else self.hard()), outcome
 
     def unreserve(self, force: bool) -> bool:
         return self.memory.buddy.unreserve_highatomic(self.mt, force, self.node, self.allowed)
@@ -124,31 +121,34 @@ class Effort:
             if pfn is not None:
                 return pfn
 
-    def compacting(self) -> int | None:
-        """Without page cache: up to so many compactions."""
-        for _ in range(4 if "retry" in self.flags else 1):
-            if self.compact():
-                pfn = self.memory.buddy.alloc(self.order, self.mt, self.node, self.allowed)
-                if pfn is not None:
-                    return pfn
-        if "retry" in self.flags and self.unreserve(True):
+    def directly(self) -> int | None:
+        """Compaction that does not wait first, for large chunks and unmovable ones; on one node only it is all."""
+        if self.order > 3 or self.mt != MOVABLE:
+            pfn, _ = self.compacting(ASYNC)
+            if pfn is not None or "this node" in self.flags:
+                return pfn
+        pfn = self.in_turns() if self.memory.reclaim.files else self.again()
+        if pfn is None and "retry" in self.flags and self.unreserve(True):
             return self.hard()
+        return pfn
+
+    def again(self) -> int | None:
+        """Without page cache: where compaction wins what cannot be had, four times more."""
+        for _ in range(5 if "retry" in self.flags else 1):
+            pfn, outcome = self.compacting(SYNC_LIGHT)
+            if pfn is not None or outcome != "found":
+                return pfn
         return None
 
     def in_turns(self) -> int | None:
-        """With page cache: compaction, then reclaim and compaction; again as long as reclaim makes progress."""
-        if (self.order > 3 or self.mt != MOVABLE) and self.compact(notes=False):
-            pfn = self.hard()
-            if pfn is not None:
-                return pfn
+        """With page cache: reclaim and compaction; again as long as reclaim makes progress, and that is what lacks."""
         for _ in range(16 if "retry" in self.flags else 1):
             pfn, progress = self.reclaiming()
-            if pfn is None and self.compact():
-                pfn = self.hard()
+            outcome = "skipped"
+            if pfn is None:
+                pfn, outcome = self.compacting(SYNC_LIGHT)
             if pfn is not None:
                 return pfn
-            if not progress:
-                break
-        if "retry" in self.flags and self.unreserve(True):
-            return self.hard()
+            if not progress or (self.order > 3 and outcome not in ("skipped", "found")):
+                return None
         return None

@@ -124,6 +124,8 @@ class Observation(TypedDict):
     promised: dict[int, list[int]]
     orphans: list[int]
     deferred: list[int]
+    scanners: list[tuple[int, ...]]  # of compaction, by zone: where they start, and whether hints are to be cleared
+    skipped: list[int]
     counters: dict[str, int]
     boosts: list[int]
     nodes: list[tuple[int, int, int]]

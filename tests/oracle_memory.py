@@ -332,9 +332,11 @@ class Memory:
     def huge(self, pool: Pool, node: int, allowed: set[int] | None) -> int | None:
         """A huge page from free memory."""
         from oracle_contig import alloc_giga  # which knows of memory
+        from oracle_effort import KERNEL, alloc_with
 
-        giga = pool.order == GIGA_ORDER
-        return alloc_giga(self, node, allowed) if giga else self.buddy.alloc(pool.order, MOVABLE, node, allowed)
+        if pool.order == GIGA_ORDER:
+            return alloc_giga(self, node, allowed)
+        return alloc_with(self, pool.order, MOVABLE, KERNEL | {"retry"}, node, allowed)
 
     def grow(self, pool: Pool, hvo: bool, nodes: set[int]) -> bool:
         """One more page for the pool, nodes in turn; HVO frees the frames of its page structs but the first."""

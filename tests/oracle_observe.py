@@ -1,6 +1,7 @@
 """What can be seen of the oracle."""
 
 from gmemlab.core.layout import BLOCK_PAGES
+from oracle_compaction import scanners_of
 from oracle_files import File, Folio, Mount, Observation, Pool, Rmp
 from oracle_memory import Memory
 
@@ -63,6 +64,8 @@ def observe(memory: Memory, files: dict[int, File], mounts: list[Mount | None]) 
         "promised": {file.id: sorted(file.promised) for file in files.values()},
         "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
         "deferred": sorted(deferred),
+        "scanners": [scanners_of(memory, zone).seen() for zone in range(len(memory.buddy.zones))],
+        "skipped": sorted(block for scanners in memory.scanners.values() for block in scanners.skip),
         "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},
         "boosts": list(memory.buddy.boost),
         "nodes": memory.buddy.nodes.observe(),

@@ -335,8 +335,17 @@ class PageAllocator(Buddy):
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def suits_compaction(self, zone: int, order: int, above: int = 0) -> bool:
-        """Twice the size of what is wanted is free above the min watermark; for orders above 3, above the low one."""
-        return self.spare(zone, MOVABLE) - (2 << order) >= above + (self.low[zone] if order > 3 else 0)
+        """Twice what is wanted is free above the min watermark; for orders above 3, above the low one, and in pieces."""
+        if self.spare(zone, MOVABLE) - (2 << order) < above + (self.low[zone] if order > 3 else 0):
+            return False
+        return order <= 3 or self.lies_in_pieces(zone, order)
+
+    def lies_in_pieces(self, zone: int, order: int) -> bool:
+        """A chunk is not to be had as free memory lies in pieces: about half as large on average (vm.extfrag_threshold)."""
+        sizes = [2**size for by_order in self.lists[zone] for size, chunks in enumerate(by_order) for _ in chunks]
+        if max(sizes, default=0) >= 2**order:
+            return True
+        return bool(sizes) and 1000 - (1000 + sum(sizes) * 1000 // 2**order) // len(sizes) not in range(501)
 
     def kept(self) -> dict[tuple[int, int, int], list[int]]:
         """(zone, CPU, list) -> first frames, head first."""

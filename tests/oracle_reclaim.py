@@ -105,6 +105,8 @@ class Reclaim:
                 self.run(node)
 
     def run(self, node: int) -> None:
+        from oracle_compaction import clear_hints  # which knows of memory
+
         buddy, asked = self.memory.buddy, self.kswapds[node]
         wanted, order, highest = asked.order, asked.order, asked.highest
         asked.woken, asked.order, asked.highest = False, 0, 0
@@ -130,6 +132,8 @@ class Reclaim:
             for zone in self.zones(node, highest):
                 buddy.boost[zone] = 0
             self.memory.wake_kcompactd(node, BLOCK_ORDER, highest)
+        for zone in self.zones(node, ZONE_MOVABLE):
+            clear_hints(self.memory, zone)
         self.memory.wake_kcompactd(node, wanted, highest)
 
     # -- direct reclaim -----------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What an allocation does before it gives up, or goes without (K14): the effort of a policy."""
 
 from gmemlab.core import decisions
-from gmemlab.core.daemons.compaction import compact_for
+from gmemlab.core.daemons.compaction import DEFERRED, SKIPPED, SUCCESS, compact_for
 from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, wake_all_kswapds
+from gmemlab.core.daemons.skip_hints import ASYNC, SYNC_LIGHT
 from gmemlab.core.frames import own_folio
 from gmemlab.core.highatomic import alloc_atomic, unreserve
 from gmemlab.core.jit import jit
@@ -13,27 +14,39 @@ from gmemlab.core.layout import (
     GFP_KSWAPD,
     GFP_NORETRY,
     GFP_RETRY_MAYFAIL,
+    GFP_THISNODE,
     MOVABLE,
 )
 from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
-from gmemlab.core.nodes import alloc_easily_near, alloc_hard, alloc_near
+from gmemlab.core.nodes import alloc_easily_near, alloc_hard
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
-COMPACTIONS_OF_RETRY = 4  # should_compact_retry(), 6.18: 16, and a quarter of that for orders above 3
+MAX_COMPACT_RETRIES = 4  # 16, and a quarter of that for orders above 3 (`should_compact_retry`)
 MAX_RECLAIM_RETRIES = 16
 
 
 @jit
-def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
-    """What direct compaction wins, where there is no page cache to reclaim between two tries; then HIGHATOMIC blocks go.
+def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, node: int, allowed: int) -> tuple[int, int]:
+    """Compaction, then the free lists (`__alloc_pages_direct_compact`). Returns (first frame or 0, what came of compaction)."""
+    result = compact_for(state, order, migratetype, node, allowed, mode)
+    if result <= DEFERRED:
+        return 0, result
+    return alloc_hard(state, order, migratetype, node, allowed), result
 
-    Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
+
+@jit
+def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """What direct compaction wins, where there is no page cache to reclaim between two tries.
+
+    With __GFP_RETRY_MAYFAIL it is repeated where a chunk was won, but not had (`should_compact_retry`); then HIGHATOMIC blocks
+    go. Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
     """
     pfn = 0
-    for _ in range(COMPACTIONS_OF_RETRY if gfp & GFP_RETRY_MAYFAIL else 1):
-        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
-            pfn = alloc_near(state, order, migratetype, node, allowed)
+    for _ in range(1 + MAX_COMPACT_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
+        pfn, result = compact_and_alloc(state, order, migratetype, SYNC_LIGHT, node, allowed)
+        if pfn or result != SUCCESS:
+            break
     if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
         pfn = alloc_hard(state, order, migratetype, node, allowed)
     return pfn
@@ -41,26 +54,38 @@ def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node:
 
 @jit
 def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
-    """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as reclaim drops anything.
+    """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as that promises anything.
 
-    What is costly, or unmovable, has memory compacted before, too.
+    For orders above 3 that is where there was no room for compaction, or it won a chunk that was not had.
     """
-    before = order > COSTLY_ORDER or migratetype != MOVABLE
-    if before and compact_for(state, order, migratetype, False, node, allowed):
-        pfn = alloc_hard(state, order, migratetype, node, allowed)
-        if pfn:
-            return pfn
     for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
         pfn, progress = alloc_reclaiming(state, order, migratetype, node, allowed)
-        if pfn == 0 and compact_for(state, order, migratetype, True, node, allowed):
-            pfn = alloc_hard(state, order, migratetype, node, allowed)
+        result = SKIPPED
+        if pfn == 0:
+            pfn, result = compact_and_alloc(state, order, migratetype, SYNC_LIGHT, node, allowed)
         if pfn:
             return pfn
-        if progress == 0:
+        if progress == 0 or (order > COSTLY_ORDER and result != SKIPPED and result != SUCCESS):
             break
     if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
         return alloc_hard(state, order, migratetype, node, allowed)
     return 0
+
+
+@jit
+def alloc_directly(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
+    """Have memory compacted, and page cache reclaimed, for a chunk of order 1 or more (__GFP_DIRECT_RECLAIM).
+
+    Compaction comes first for what is costly or unmovable, if there is no trouble with it: asynchronous, and for a try on one
+    node only it is all (`alloc_pages_mpol`).
+    """
+    if order > COSTLY_ORDER or migratetype != MOVABLE:
+        pfn, _ = compact_and_alloc(state, order, migratetype, ASYNC, node, allowed)
+        if pfn or gfp & GFP_THISNODE:
+            return pfn
+    if state.daemons[0].lru_head:
+        return alloc_in_turns(state, order, migratetype, gfp, node, allowed)
+    return alloc_compacting(state, order, migratetype, gfp, node, allowed)
 
 
 @part
@@ -79,10 +104,7 @@ def alloc_slowly(state: State, order: int, migratetype: int, gfp: int, node: int
     elif state.host[0].watermarks:
         pfn = alloc_hard(state, order, migratetype, node, allowed)
     if pfn == 0 and gfp & GFP_DIRECT:
-        if state.daemons[0].lru_head:
-            pfn = alloc_in_turns(state, order, migratetype, gfp, node, allowed)
-        else:
-            pfn = alloc_compacting(state, order, migratetype, gfp, node, allowed)
+        pfn = alloc_directly(state, order, migratetype, gfp, node, allowed)
     if state.host[0].calls_kswapd:
         call_kswapd(state, gfp)
     return pfn
@@ -129,7 +151,7 @@ def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     pfn = 0
     anywhere = True
     if state.host[0].nr_nodes > 1 and tries_wanted_first(state, owner, order, node, allowed):
-        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_NORETRY
+        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_NORETRY | GFP_THISNODE
         pfn = alloc_trying(state, order, migratetype, once, node, 1 << node)
         anywhere = pfn == 0 and gfp & GFP_DIRECT != 0
     if anywhere:

@@ -105,6 +105,7 @@ GFP_DIRECT: Final = 2  # __GFP_DIRECT_RECLAIM: do so itself, and wait
 GFP_NORETRY: Final = 4  # once
 GFP_RETRY_MAYFAIL: Final = 8  # as long as that promises something, for orders above 3, too
 GFP_HIGH: Final = 16  # take of the reserves
+GFP_THISNODE: Final = 32  # with GFP_NORETRY: compaction once, and no reclaim, which would hit one node alone
 SOURCE_BUDDY: Final = 0
 SOURCE_POOL: Final = 1
 PUNCH_SPLIT: Final = 0

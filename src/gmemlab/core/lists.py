@@ -141,6 +141,31 @@ def remove_frame(state: State, row: int, slot: int) -> None:
 
 
 @jit
+def start_list_at(state: State, row: int, slot: int) -> None:
+    """Move the chunks before one to the end of their list, so that it comes first (`move_freelist_head`)."""
+    free_list = state.free_lists[row]
+    frame = state.frames[slot]
+    before = int(frame.prev)
+    if before == 0:
+        return
+    first, last = int(free_list.head), int(free_list.tail)
+    state.frames[last].next = first
+    state.frames[first].prev = last
+    state.frames[before].next = 0
+    frame.prev = 0
+    free_list.head = slot
+    free_list.tail = before
+
+
+@jit
+def end_list_at(state: State, row: int, slot: int) -> None:
+    """Move the chunks behind one to the start of their list, so that it comes last (`move_freelist_tail`)."""
+    after = int(state.frames[slot].next)
+    if after:
+        start_list_at(state, row, after)
+
+
+@jit
 def push_block(state: State, row: int, block: int, order: int, to_tail: bool) -> None:
     """Mark a chunk of order 9 or 10 free and link it by its first block."""
     free_list = state.free_lists[row]

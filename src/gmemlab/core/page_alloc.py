@@ -6,7 +6,7 @@ A frame number of 0 means that nothing could be had.
 from gmemlab.core import layout
 from gmemlab.core.buddy import alloc_from_zone, claim, has_chunk, prefers_cma, spare, take_smallest
 from gmemlab.core.jit import inline, jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, COSTLY_ORDER, MOVABLE
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, MOVABLE
 from gmemlab.core.lists import count_free, list_index
 from gmemlab.core.pcp import alloc_from_cpu, free_at_once, free_to_cpu, has_lists
 from gmemlab.core.state import State
@@ -29,16 +29,6 @@ def is_above(state: State, zone: int, order: int, migratetype: int, mark: int) -
     if spare(state, zone, migratetype) - (1 << order) < mark:
         return False
     return order == 0 or state.host[0].nr_cpus == 0 or has_chunk(state, zone, order, migratetype)
-
-
-@jit
-def is_suitable(state: State, zone: int, order: int, above: int) -> bool:
-    """Whether there are base pages for compaction's targets: twice the size of what is wanted, `above` the min watermark.
-
-    For orders above 3 that much above the low one (`compaction_suitable`, `compact_gap`).
-    """
-    mark = above + (int(state.zones[zone].low) if order > COSTLY_ORDER else 0)
-    return spare(state, zone, MOVABLE) - (2 << order) >= mark
 
 
 @jit

@@ -3,14 +3,18 @@
 import errno
 
 from gmemlab.core.contig import alloc_giga
+from gmemlab.core.effort import alloc_trying
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
+    GFP_DIRECT,
+    GFP_KSWAPD,
+    GFP_RETRY_MAYFAIL,
     GIGA_BLOCKS,
     GIGA_ORDER,
     MOVABLE,
 )
-from gmemlab.core.nodes import all_nodes, alloc_near, next_node_in, node_of, turn_of
+from gmemlab.core.nodes import all_nodes, next_node_in, node_of, turn_of
 from gmemlab.core.parts import part
 from gmemlab.core.pools import (
     count_pages,
@@ -25,18 +29,19 @@ from gmemlab.core.pools import (
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import STRUCT_FRAMES, has_structs, release_boot_frames, release_structs, restore_structs
 
+GFP_POOL = GFP_KSWAPD | GFP_DIRECT | GFP_RETRY_MAYFAIL
+
 
 @jit
 def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
-    """A huge page for a pool: 2 MiB from the free lists, 1 GiB from a run that is emptied if need be. Its first block, or 0.
+    """A huge page for a pool: 2 MiB from the free lists, or what compaction and reclaim win (`alloc_buddy_frozen_folio`).
 
-    The kernel has memory compacted for 2 MiB, too (`alloc_buddy_hugetlb_folio`), but mostly in vain: over movable memory of
-    which every other page was free it won 0 to 8 % of the holes in eleven runs of thirteen, 12 % and 57 % in the others (K22,
-    measured on 6.18.44). What decides is what compaction tried before, which is not modelled: this is the lower bound.
+    1 GiB from a run that is emptied if need be. Returns its first block, or 0. That a node which had none is tried less hard
+    until it has one again (`node_alloc_noretry`) is not modelled.
     """
     if order == GIGA_ORDER:
         return alloc_giga(state, MOVABLE, node, allowed)
-    return alloc_near(state, BLOCK_ORDER, MOVABLE, node, allowed) >> BLOCK_ORDER
+    return alloc_trying(state, BLOCK_ORDER, MOVABLE, GFP_POOL, node, allowed) >> BLOCK_ORDER
 
 
 @part

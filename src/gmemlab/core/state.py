@@ -38,6 +38,7 @@ class State(NamedTuple):
     free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; isolated chunks by order; CPUs' lists
     pcps: Records  # zone * MAX_CPUS + cpu: what each CPU keeps
     blocks: Records  # every 2 MiB of host
+    skip: NDArray[np.int8]  # beside each: whether compaction was there lately (PB_compact_skip)
     frames: Records  # slab * 512 + offset: every frame of a split block
     frame_slabs: Records
     files: Records
@@ -53,6 +54,8 @@ class State(NamedTuple):
     subpools: Records
     pins: Records
     daemons: Records  # one record
+    control: Records  # one record: the run of compaction that goes on
+    migratepages: NDArray[np.int64]  # folios that it isolated, by their first frames
     tally: NDArray[np.int64]
     table: NDArray[np.int64]  # for compiled code: address and length of each array above, then the parts' addresses (`parts`)
 
@@ -92,6 +95,7 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
         "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
         "blocks": reserve(rows, tables.BLOCK),
+        "skip": np.zeros(rows, dtype=np.int8),
         "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME),
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
         "files": reserve(MAX_FILES, tables.FILE),
@@ -107,6 +111,8 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "subpools": reserve(layout.MAX_SUBPOOLS, tables.SUBPOOL),
         "pins": reserve(MAX_PINS, tables.PIN_RECORD),
         "daemons": reserve(1, DAEMONS),
+        "control": reserve(1, tables.COMPACT_CONTROL),
+        "migratepages": np.zeros(layout.BLOCK_PAGES, dtype=np.int64),
         "tally": np.zeros(layout.NR_TALLIES, dtype=np.int64),
     }
 
@@ -154,6 +160,7 @@ def used_rows(state: State) -> dict[str, int]:
     frame_slabs, page_slabs, files = int(host.next_frame_slab), int(host.next_page_slab), int(host.next_file)
     bounds = {
         "blocks": int(host.nr_blocks) + 1,
+        "skip": int(host.nr_blocks) + 1,
         "frames": frame_slabs * layout.BLOCK_PAGES,
         "frame_slabs": frame_slabs,
         "files": files,

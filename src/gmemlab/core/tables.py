@@ -14,8 +14,11 @@ ZONE: Final = np.dtype(
         ("free", "i8"),  # but for what is isolated (NR_FREE_PAGES)
         ("reserve", "i8"),  # the min watermark, and what is protected from those who prefer another zone
         ("kind", "i8"),
-        ("compact_migrate", "i8"),  # frames where compaction's scanners stand; 0: not yet used
+        ("compact_migrate", "i8"),  # frames where the next compaction's scanners start; 0: not yet used. If it is asynchronous
+        ("compact_migrate_sync", "i8"),  # if not
         ("compact_free", "i8"),
+        ("compact_init_free", "i8"),  # `compact_init_free_pfn`: from here up a search for targets looks further
+        ("blockskip_flush", "i8"),  # `compact_blockskip_flush`: kswapd clears the hints (`skip`) of the blocks when it sleeps
         ("compact_considered", "i4"),  # attempts that were passed over
         ("compact_defer_shift", "i4"),
         ("compact_order_failed", "i8"),
@@ -228,6 +231,26 @@ PIN_RECORD: Final = np.dtype(
         ("serial", "i8"),
         ("next", "i4"),
         ("kind", "i4"),
+    ],
+    align=True,
+)
+# One record: the run of compaction that goes on (`struct compact_control`). Frames, unless it says otherwise.
+COMPACT_CONTROL: Final = np.dtype(
+    [
+        ("order", "i8"),  # that is wanted; WHOLE_ZONE, PROACTIVE
+        ("migratetype", "i8"),
+        ("mode", "i8"),  # ASYNC, SYNC_LIGHT, SYNC
+        ("direct", "i8"),  # for an allocation that waits
+        ("ignore_skip_hint", "i8"),
+        ("finish_pageblock", "i8"),  # no clusters: all of the block at once
+        ("migrate", "i8"),  # where the scanners stand
+        ("free", "i8"),
+        ("nr_folios", "i8"),  # rows of `migratepages` in use
+        ("nr_migrate", "i8"),  # their pages, as far as they were given no target
+        ("nr_free", "i8"),  # isolated, and not yet used
+        ("fast_start", "i8"),  # the lowest source that a search of the free lists found; -1: none is looked for any more
+        ("fast_search_fail", "i8"),  # searches that found nothing, in a row
+        ("search_order", "i8"),  # of the list that the next search starts with
     ],
     align=True,
 )

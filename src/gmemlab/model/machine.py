@@ -112,10 +112,19 @@ def from_snapshot(snapshot: Snapshot, cpus: int = 0) -> tuple[State, tuple[str, 
         state.zones[row].wmark_min = zone.min_pages
         state.zones[row].low = zone.low_pages - zone.min_pages
         state.zones[row].high = zone.high_pages - zone.min_pages
+    _has_run(state)
     kinds = {zone.kind for zone in zones}
     state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
     return state, tuple(_tell_nodes(state, snapshot, cpus))
+
+
+def _has_run(state: State) -> None:
+    """Have compaction search as on a machine that was not just booted: its scanners met, and kswapd cleared the hints, before.
+
+    Until then every search for targets is a long one (`compact_init_free_pfn` is 0), and finds more.
+    """
+    state.zones["compact_init_free"] = state.zones["end"] * BLOCK_PAGES - 1
 
 
 def low_watermarks(snapshot: Snapshot) -> list[int]:
@@ -225,6 +234,7 @@ def precondition(state: State, files: tuple[int, int], fragmentation: float, see
         fragmentation: the index to reach, 0 to `MAX_FRAGMENTATION`.
         seed: where the choices are drawn from.
     """
+    _has_run(state)
     rng = np.random.default_rng(seed)
     total = int(state.zones.free.sum()) // BLOCK_PAGES
     owners = (rng.random(total) >= UNMOVABLE_SHARE).astype(np.int64)

@@ -15,11 +15,11 @@ from gmemlab.core.daemons.compaction import (
     is_deferred,
     note_result,
 )
-from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark
+from gmemlab.core.daemons.fragmentation import fragmentation_score_node, fragmentation_score_wmark, is_suitable
 from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
+from gmemlab.core.daemons.skip_hints import SYNC_LIGHT
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import MOVABLE, UNMOVABLE, ZONE_MOVABLE
-from gmemlab.core.page_alloc import is_suitable
+from gmemlab.core.layout import UNMOVABLE, ZONE_MOVABLE
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone
 from gmemlab.core.state import State
@@ -40,7 +40,7 @@ def do_work(state: State, node: int) -> None:
         if has_chunk(state, zone, order, UNMOVABLE) or not is_suitable(state, zone, order, 0):
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-        result = compact_zone(state, zone, order, UNMOVABLE)  # GFP_KERNEL
+        result = compact_zone(state, zone, order, UNMOVABLE, SYNC_LIGHT, False)  # GFP_KERNEL
         if result == SUCCESS:
             record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
         elif result == COMPLETE:
@@ -60,7 +60,7 @@ def compact_proactively(state: State, node: int) -> int:
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
         if state.zones[zone].node == node:
             state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
-            compact_zone(state, zone, PROACTIVE, MOVABLE)
+            compact_zone(state, zone, PROACTIVE, UNMOVABLE, SYNC_LIGHT, False)
     won = fragmentation_score_node(state, node) < before
     return KCOMPACTD_INTERVAL if won else KCOMPACTD_INTERVAL << MAX_DEFER_SHIFT
 

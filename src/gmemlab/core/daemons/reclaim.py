@@ -14,7 +14,9 @@ Each node has its kswapd, and a hand of its own, which passes over what lies on 
 
 from gmemlab.core import layout
 from gmemlab.core.buddy import has_chunk, set_boost, spare
+from gmemlab.core.daemons.fragmentation import is_suitable
 from gmemlab.core.daemons.register import wake_kcompactd
+from gmemlab.core.daemons.skip_hints import reset_isolation_suitable
 from gmemlab.core.frames import folio_busy
 from gmemlab.core.highatomic import unreserve
 from gmemlab.core.jit import jit
@@ -31,7 +33,6 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, drop_base_page, frame_of, settle
 from gmemlab.core.nodes import alloc_hard, may_serve, node_of, zone_at
-from gmemlab.core.page_alloc import is_suitable
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_all
 from gmemlab.core.state import State
@@ -194,7 +195,7 @@ def balance(state: State, node: int, order: int, highest: int, boosted: int) -> 
 
 @part
 def kswapd(state: State, node: int) -> None:
-    """One turn of a node's kswapd: it reclaims what it was woken for, ends boosts, and wakes kcompactd.
+    """One turn of a node's kswapd: it reclaims what it was woken for, ends boosts, clears hints, and wakes kcompactd.
 
     Where there is nothing to drop it gives up at once, each time; Linux does so after 16 times, and is not woken again then
     before something was reclaimed.
@@ -214,6 +215,9 @@ def kswapd(state: State, node: int) -> None:
             if is_of(state, zone, node, highest):
                 set_boost(state, zone, 0)
         wake_kcompactd(state, node, BLOCK_ORDER, highest)
+    for zone in range(int(state.host[0].nr_zones)):
+        if state.zones[zone].node == node:
+            reset_isolation_suitable(state, zone)
     wake_kcompactd(state, node, order, highest)
 
 

@@ -58,6 +58,9 @@ class Machine(Protocol):
     def open(self, step: Step) -> GuestMemory:
         """An empty file of the step's kind and size."""
 
+    def fill(self, memory: GuestMemory, size: int) -> None:
+        """Back all of a file."""
+
     def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
         """Give single pages back."""
 
@@ -93,7 +96,7 @@ def experiment(machine: Machine, step: Step) -> dict[str, int]:
     counts = as_counters("before", machine.free_by_order())
     typed = machine.unmovable()
     memory = machine.open(step)
-    memory.allocate()
+    machine.fill(memory, step.size)
     counts["turned"] = machine.unmovable() - typed
     full = machine.free_by_order()
     machine.punch(memory, alternate(step.size))
@@ -135,6 +138,10 @@ class LiveMachine:
     def open(self, step: Step) -> LiveFile:
         """An empty file."""
         return self.host.guest_memfd(step.size) if step.op == "guest_memfd" else self.host.shmem(step.size)
+
+    def fill(self, memory: GuestMemory, size: int) -> None:
+        """Back all of a file."""
+        memory.allocate(0, size)
 
     def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
         """Give single pages back, without looking at each: nobody else holds them."""
