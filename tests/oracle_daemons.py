@@ -14,11 +14,12 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle_compaction import PROACTIVE, SYNC_LIGHT, Compaction, most_on, scanners_of, score_of_zone
+from oracle_compaction import PROACTIVE, SYNC_LIGHT, Compaction
 from oracle_effort import alloc_with
 from oracle_files import File
 from oracle_memory import Memory
-from oracle_repair import exchange, is_whole
+from oracle_repair import exchange, is_whole, most_on
+from oracle_scanners import scanners_of, score_of_zone
 
 INTERVAL: Final = 500  # ms
 

@@ -13,11 +13,12 @@ from gmemlab.core.layout import (
     MOVABLE,
     UNMOVABLE,
 )
-from oracle_compaction import ASYNC, SYNC_LIGHT, compact_for
+from oracle_compaction import ASYNC, SYNC_LIGHT, Compaction
 from oracle_files import File, OraclePolicy
 from oracle_memory import Memory
 from oracle_nodes import is_sought_near, wanted
 from oracle_reclaim import highest_zone
+from oracle_scanners import scanners_of
 
 KERNEL = frozenset({"kswapd", "direct"})
 
@@ -152,3 +153,26 @@ class Effort:
             if not progress or (self.order > 3 and outcome not in ("skipped", "found")):
                 return None
         return None
+
+
+def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int] | None, mode: int) -> str:
+    """Direct compaction, zone by zone; failures that are not of a first try are remembered. What came of the best of them."""
+    outcomes = ["skipped"]
+    for number in memory.buddy.asked(mt, node, allowed):
+        scanners = scanners_of(memory, number)
+        if scanners.passes_over(order):
+            outcomes.append("deferred")
+            continue
+        short = mode == ASYNC and order > 3 and mt != MOVABLE and memory.buddy.spare(number, mt) < 2 << order
+        if short or not memory.buddy.suits_compaction(number, order):
+            continue
+        memory.counters["compactions"] += 1
+        outcomes.append(Compaction(memory, number, order, mt, mode, direct=True).run())
+        if outcomes[-1] == "met" and mode != ASYNC:
+            scanners.note_failure(order)
+        if outcomes[-1] == "found":
+            scanners.considered = scanners.shift = 0
+            scanners.failed = max(scanners.failed, order + 1)
+            scanners.flush = False
+            break
+    return max(outcomes, key=["skipped", "deferred", "met", "short", "found"].index)

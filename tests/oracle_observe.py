@@ -1,9 +1,9 @@
 """What can be seen of the oracle."""
 
 from gmemlab.core.layout import BLOCK_PAGES
-from oracle_compaction import scanners_of
 from oracle_files import File, Folio, Mount, Observation, Pool, Rmp
 from oracle_memory import Memory
+from oracle_scanners import scanners_of
 
 
 def observe_pages(file: File) -> dict[int, tuple[int, int, int, int, int]]:

@@ -105,7 +105,7 @@ class Reclaim:
                 self.run(node)
 
     def run(self, node: int) -> None:
-        from oracle_compaction import clear_hints  # which knows of memory
+        from oracle_scanners import clear_hints  # which knows of memory
 
         buddy, asked = self.memory.buddy, self.kswapds[node]
         wanted, order, highest = asked.order, asked.order, asked.highest

@@ -1,9 +1,9 @@
 """The oracle's way to mend ordinary memory: collapse, and splitting folios that are mapped in part."""
 
 import errno
+from collections import Counter
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
-from oracle_compaction import most_on
 from oracle_effort import alloc_with, flags_of
 from oracle_files import File
 from oracle_guests import tell_moves
@@ -125,3 +125,14 @@ def split_zeros(memory: Memory, file: File, max_none: int) -> None:
             memory.cut(folio, [(index, 0) for index in sorted(folio.members)])
             for index in zeros:
                 memory.leave(file.pages[index].folio)
+
+
+def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:
+    """The first node that has the most of a 2 MiB of a file, and all that have as much: folios, or anonymous pages."""
+    pages = [file.pages[index] for index in range(base, base + BLOCK_PAGES) if index in file.pages]
+    if file.policy.kind != KIND_ANON:
+        pages = list({page.folio: page for page in pages}.values())
+    counts = Counter(memory.buddy.node_of(page.frame) for page in pages)
+    most = max(counts.values(), default=0)
+    alike = {node for node in memory.all_nodes() if counts[node] == most}
+    return min(alike), alike
