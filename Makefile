@@ -12,12 +12,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV ?= .venv
 SCENARIO ?= scenarios/demo.toml
-PYTEST_FLAGS ?= -q -n auto
+PYTEST_FLAGS ?= -q -n auto --dist worksteal
 
 # All tests with the compiled core; these again without the compiler, under coverage (1 GiB pages take minutes there); these
 # again with bounds checks, less optimised, which compiles faster.
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
+FIRST_ORACLE_TESTS := $(wildcard tests/test_oracle_[a-c]*.py)
 CORE_TESTS := $(addprefix tests/core/test_,against_oracle.py audit.py audit_hardware.py contig.py cpus_against_oracle.py measure.py run.py strict_units.py)
 MODEL_TESTS := $(addprefix tests/model/test_,guests.py page_states.py pools.py) tests/core/test_state.py tests/core/test_conversion_errors.py
 BOUNDS_TESTS ?= $(CORE_TESTS) $(ORACLE_TESTS)
@@ -48,13 +49,13 @@ test: test-compiled
 test-compiled: $(INSTALLED_DEV) $(WARM)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS)
 
-# In two parts, so that both processors have work.
+# In two parts that take about as long, so that both processors have work.
 test-interpreted: interpreted-core interpreted-oracle
 	$(BIN)/python -m coverage combine --quiet .coverage.core .coverage.oracle
 	$(BIN)/python -m coverage report --fail-under=$(COVERAGE_LEAST)
 
-interpreted-core: PART = $(CORE_TESTS) $(MODEL_TESTS)
-interpreted-oracle: PART = $(ORACLE_TESTS)
+interpreted-core: PART = $(CORE_TESTS) $(MODEL_TESTS) $(FIRST_ORACLE_TESTS)
+interpreted-oracle: PART = $(filter-out $(FIRST_ORACLE_TESTS),$(ORACLE_TESTS))
 interpreted-%: $(INSTALLED_DEV)
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m coverage run -m pytest -q -k "not giga" $(PART)
 
