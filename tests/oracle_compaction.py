@@ -392,11 +392,3 @@ class Compaction:
                     self.isolated[half].insert(0, pfn + (1 << half))
                 return pfn
         return None
-
-
-def compact(memory: Memory) -> int:
-    """All zones, as far as the scanners get; how many pages moved."""
-    before = memory.counters["moved"]
-    for zone in range(len(memory.buddy.zones)):
-        Compaction(memory, zone, WHOLE_ZONE).run()
-    return memory.counters["moved"] - before

@@ -2,7 +2,7 @@
 
 import errno
 
-from oracle_compaction import compact
+from oracle_compaction import WHOLE_ZONE, Compaction
 from oracle_daemons import Daemons, Kcompactd
 from oracle_files import File
 from oracle_memory import Memory
@@ -86,7 +86,10 @@ class OracleMachine:
 
     def compact(self) -> tuple[int, int]:
         """Compact all zones; pages moved."""
-        return 0, compact(self.memory)
+        before = self.memory.counters["moved"]
+        for zone in range(len(self.memory.buddy.zones)):
+            Compaction(self.memory, zone, WHOLE_ZONE).run()
+        return 0, self.memory.counters["moved"] - before
 
     def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> tuple[int, int]:
         """Time passes for khugepaged; pages collapsed."""

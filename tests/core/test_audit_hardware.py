@@ -8,7 +8,6 @@ from core_world import CoreWorld
 from gmemlab.core.audit import audit
 from gmemlab.core.audit_hardware import BROKEN
 from gmemlab.core.audit_hostmap import MAPPED_FOR_HOST
-from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED
 from gmemlab.core.layout import (
     ACCEPT_2M,
     ACCEPT_4K,
@@ -20,6 +19,7 @@ from gmemlab.core.layout import (
     RMP_WHOLE,
     ZAPPED,
 )
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED
 from world import SMALL, SMALL_IN_PLACE, THP_IN_PLACE, synthetic
 
 

@@ -59,7 +59,7 @@ def test_part_is_compiled_once_and_again_when_its_file_is_gone(tmp_path: Path, m
 
     def counted(function: object, kind: object) -> object_files.ObjectFile:
         compiled.append(str(function))
-        return original(function, kind)  # type: ignore[arg-type]
+        return original(function, kind)  # type: ignore[arg-type]  # it is passed on as it came
 
     monkeypatch.setattr(parts, "compile_alone", counted)
     first = parts.compile_part("mempolicy.wanted_nodes", compiled_type())

@@ -3,7 +3,6 @@
 from gmemlab.core import decisions, layout
 from gmemlab.core.audit_hardware import audit_orphans, audit_states
 from gmemlab.core.audit_hostmap import audit_host_mappings
-from gmemlab.core.details import frame_at
 from gmemlab.core.frames import folio_order
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -29,6 +28,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import contiguous_block, frame_of
 from gmemlab.core.nodes import node_of
+from gmemlab.core.page_details import frame_at
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
 from gmemlab.core.subpools import kept_by_subpools

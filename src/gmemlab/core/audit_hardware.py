@@ -1,10 +1,10 @@
 """The invariants of page states: RMP and S-EPT agree with who owns a page, and with how the guest maps it."""
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.details import ACCEPTED, ASSIGNED, frame_at, has_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, RMP_WHOLE
 from gmemlab.core.mapping import contiguous_block
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, frame_at, has_mark
 from gmemlab.core.state import State
 
 BROKEN = 33

@@ -1,9 +1,9 @@
 """The invariants of what VMMs map: shared pages that are present, and nothing private (G45)."""
 
 from gmemlab.core import decisions
-from gmemlab.core.details import HOST_MAPPED, frame_at, has_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, KIND_GUEST_MEMFD
+from gmemlab.core.page_details import HOST_MAPPED, frame_at, has_mark
 from gmemlab.core.state import State
 
 MAPPED_FOR_HOST = 35

@@ -99,7 +99,7 @@ def move_whole(state: State, block: int) -> None:
         if state.files[owner].kind == KIND_ANON:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
         else:
-            split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)
+            split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)  # its pages leave one by one from here on
             part_huge(state, owner, index << BLOCK_ORDER)
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)

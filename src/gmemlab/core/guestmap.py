@@ -1,7 +1,6 @@
 """The guest's second-stage mapping of private memory: level by the rule of K8, shattering and healing by K6."""
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.details import ACCEPTED, frame_at, has_mark
 from gmemlab.core.frames import folio_order
 from gmemlab.core.hardware.counts import FAULT_2M, FAULT_4K, REFAULT, note
 from gmemlab.core.jit import jit
@@ -17,6 +16,7 @@ from gmemlab.core.layout import (
     ZAPPED,
 )
 from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, open_details
+from gmemlab.core.page_details import ACCEPTED, frame_at, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

@@ -6,11 +6,11 @@ that the guest shares a page, or writes to it, maps nothing for the VMM. A block
 page details for it. A page that is moved keeps its mapping, as migration entries do.
 """
 
-from gmemlab.core.details import HOST_MAPPED, has_mark, put_mark
 from gmemlab.core.hardware.counts import HOST_FAULT, HOST_UNMAP, note
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.mapping import block_row, open_details
+from gmemlab.core.page_details import HOST_MAPPED, has_mark, put_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

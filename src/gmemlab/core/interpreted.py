@@ -65,12 +65,15 @@ def _row_class(dtype: np.dtype[Any]) -> type[Row]:
 
 def _field(column: int, is_array: bool) -> property:
     def read(row: Row) -> Any:
+        """The field, as a number of Python's."""
         return row._columns[column].item(row._place)
 
     def read_array(row: Row) -> Any:
+        """The field, which is an array."""
         return row._columns[column][row._place]
 
     def write(row: Row, value: Any) -> None:
+        """Write the field, or one number into all of an array."""
         row._columns[column][row._place] = value
 
     return property(read_array if is_array else read, write)

@@ -6,10 +6,10 @@ true, and settle when it is true again. Counts in the block record are exact in 
 """
 
 from gmemlab.core import layout
-from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, put_frame
 from gmemlab.core.frames import leave_base_page, settle_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNSPECIFIED, USED, ZEROED
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

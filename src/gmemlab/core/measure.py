@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from gmemlab.core import layout
 from gmemlab.core.buddy import free_blocks_of
 from gmemlab.core.contig import run_is_free
-from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, has_mark
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term, limiting_term_of_shared
 from gmemlab.core.jit import entry, jit
@@ -29,6 +28,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
 from gmemlab.core.nodes import node_of
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, has_mark
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 

@@ -1,7 +1,6 @@
 """Folios that are given other frames (mm/migrate.c, 6.18): for compaction, and for runs that are emptied."""
 
 from gmemlab.core import layout
-from gmemlab.core.details import put_frame
 from gmemlab.core.frames import clear_frames, recut, write_frames
 from gmemlab.core.hardware.moves import move_block_state, move_page_state, part_huge
 from gmemlab.core.jit import jit
@@ -9,6 +8,7 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON,
 from gmemlab.core.lists import pfn_of, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details
 from gmemlab.core.operations.deferred import split_to_pages
+from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

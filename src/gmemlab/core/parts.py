@@ -187,7 +187,12 @@ def compile_part(name: str, state_type: StateType) -> ObjectFile:
 
 def object_path(name: str, state_type: StateType) -> Path:
     """Where the machine code of a part is kept."""
-    return CACHE / f"parts-{hashlib.sha256(state_type.name.encode()).hexdigest()[:8]}" / f"{name}.o"
+    return CACHE / f"parts-{_digest(state_type)}" / f"{name}.o"
+
+
+@functools.cache
+def _digest(state_type: StateType) -> str:
+    return hashlib.sha256(state_type.name.encode()).hexdigest()[:8]
 
 
 @functools.cache

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
-from gmemlab.core.details import frame_at
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES
+from gmemlab.core.page_details import frame_at
 from gmemlab.core.prefetch import prefetch
 from gmemlab.core.state import Records, State
 

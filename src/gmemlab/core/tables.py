@@ -161,7 +161,7 @@ FILE_BLOCK: Final = np.dtype(
 )
 PAGE: Final = np.dtype(
     [
-        ("frame", "i4"),  # read and written by `details`
+        ("frame", "i4"),  # read and written by `page_details`
         ("marks", "i1"),
         ("content", "i1"),
         ("shared", "i1"),

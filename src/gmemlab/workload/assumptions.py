@@ -73,7 +73,6 @@ def _hardware(scenario: Scenario) -> list[str]:
     hardware = scenario.guests.hardware
     if hardware == "snp":
         lines.append("W19, W21 (read): guests accept 4M at a time, and ask for 64 changes of state in a request")
-        lines.append("assumption: nobody maps a guest's memory before it is touched: every accept exits for it (W19)")
         lines.append("K11 (read): an RMPUPDATE of 4K splits the kernel's mapping of that 2M and 1G, for good")
         lines.append(
             "assumption: 2M that a conversion in place covers leave the RMP by one RMPUPDATE, though their folio was split"
@@ -87,6 +86,8 @@ def _hardware(scenario: Scenario) -> list[str]:
         lines.append(
             "hypothetical: plain guests convert as SW_PROTECTED ones do; a machine without private memory cannot (G42)"
         )
+    if hardware in ("snp", "tdx"):
+        lines.append("assumption: nobody maps a guest's memory before it is touched: every accept exits for it (W19)")
     if hardware != "generic":
         lines.append("assumption: a VMM maps of shared memory what devices pin: what it copies through swiotlb is not in it")
     if hardware in ("snp", "plain", "sw-protected", "pkvm"):

@@ -1,9 +1,9 @@
 """Two marks of every private page: assigned to its guest (RMP), accepted by it (PVALIDATE's bit, or ACCEPT in the S-EPT)."""
 
-from gmemlab.core.details import ACCEPTED, has_mark, put_mark
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.mapping import open_details
+from gmemlab.core.page_details import ACCEPTED, has_mark, put_mark
 from gmemlab.core.state import State
 
 

@@ -7,7 +7,6 @@ are the kernel's to copy. That a moved page is mapped once more is not counted: 
 """
 
 from gmemlab.core import decisions
-from gmemlab.core.details import ASSIGNED, has_mark
 from gmemlab.core.guestmap import shatter, zap_huge
 from gmemlab.core.hardware.counts import (
     PAGE_MOVE_2M,
@@ -34,6 +33,7 @@ from gmemlab.core.layout import (
     RMP_WHOLE,
 )
 from gmemlab.core.mapping import block_row
+from gmemlab.core.page_details import ASSIGNED, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

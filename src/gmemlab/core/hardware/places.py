@@ -5,9 +5,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gmemlab.core.details import ASSIGNED, frame_at, has_mark
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_ORPHAN, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, ORPHAN, SPLIT
+from gmemlab.core.page_details import ASSIGNED, frame_at, has_mark
 from gmemlab.core.state import State
 
 SNP: Final = 1

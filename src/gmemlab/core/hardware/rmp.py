@@ -5,7 +5,6 @@ while somebody held them are remembered in their blocks and frames. (arch/x86/vi
 """
 
 from gmemlab.core import layout
-from gmemlab.core.details import ACCEPTED, ASSIGNED, frame_at, has_mark, put_mark
 from gmemlab.core.frames import folio_busy, folio_head
 from gmemlab.core.hardware.bits import count_marked, mark
 from gmemlab.core.hardware.counts import (
@@ -22,6 +21,7 @@ from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, RMP_WHOLE, SPLIT
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, open_details
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, frame_at, has_mark, put_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

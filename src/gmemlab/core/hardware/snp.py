@@ -1,7 +1,6 @@
 """SEV-SNP: what a guest's accesses, accepts and conversions make of its RMP entries and mappings (G81, G83, W18 to W22)."""
 
 from gmemlab.core import layout
-from gmemlab.core.details import ACCEPTED, has_mark
 from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, map_in_use, zap_huge
 from gmemlab.core.hardware.bits import count_marked, mark
 from gmemlab.core.hardware.counts import (
@@ -34,6 +33,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from gmemlab.core.mapping import block_row, open_details
+from gmemlab.core.page_details import ACCEPTED, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

@@ -5,7 +5,6 @@ zapped must be accepted again.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.details import ACCEPTED
 from gmemlab.core.frames import folio_order
 from gmemlab.core.guestmap import limiting_term, map_base_pages, map_huge, shatter, unmap_base_pages, unmap_block
 from gmemlab.core.hardware.bits import count_marked, mark
@@ -38,6 +37,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from gmemlab.core.mapping import block_row, block_span, frame_of
+from gmemlab.core.page_details import ACCEPTED
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

@@ -4,7 +4,6 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
-from gmemlab.core.details import frame_at, put_frame
 from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import folio_busy, folio_order, leave_folio, own_folio
 from gmemlab.core.hardware.moves import move_page_state
@@ -27,6 +26,7 @@ from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, s
 from gmemlab.core.nodes import node_of
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages
+from gmemlab.core.page_details import frame_at, put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

@@ -81,8 +81,10 @@ def first_busy(state: State, file: int, first: int, end: int) -> int:
         row = block_row(state, file, index)
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
         block = state.file_blocks[row]
-        uniform = block.block and state.blocks[block.block].kind == layout.UNIFORM
-        if block.nr_present and not uniform:
+        whole = block.block and state.blocks[block.block].kind != layout.SPLIT
+        if whole and folio_busy(state, frame_of(state, row, index)):
+            return index
+        if block.nr_present and not whole:
             while index < stop:
                 pfn = frame_of(state, row, index)
                 if pfn and folio_busy(state, pfn):

@@ -13,7 +13,6 @@ the holes that a collapse filled. No kernel does; Linux mends neither before the
 import errno
 
 from gmemlab.core import decisions, layout
-from gmemlab.core.details import frame_at
 from gmemlab.core.frames import folio_busy, folio_head, folio_order, free_folio, open_whole
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -34,6 +33,7 @@ from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page,
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import drop_folio
 from gmemlab.core.operations.split import split_folio
+from gmemlab.core.page_details import frame_at
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

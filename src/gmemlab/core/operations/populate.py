@@ -4,7 +4,6 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.register import note_cache
-from gmemlab.core.details import put_frame
 from gmemlab.core.effort import alloc_folio, alloc_page
 from gmemlab.core.frames import own_base_page, own_block
 from gmemlab.core.jit import inline, jit
@@ -31,6 +30,7 @@ from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
 from gmemlab.core.page_alloc import alloc_easily
+from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
 from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw

@@ -5,7 +5,6 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
 from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
-from gmemlab.core.details import ASSIGNED, frame_at
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import count_marked
@@ -46,6 +45,7 @@ from gmemlab.core.mapping import (
 from gmemlab.core.operations.checks import check_range
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
+from gmemlab.core.page_details import ASSIGNED, frame_at
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 

@@ -139,8 +139,9 @@ def compare(step: Step, model: Seen, kernel: Seen) -> Iterator[Comparison]:
 def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
     """What the kernel and the model may show at least and at most, in bytes.
 
-    What compaction and pools get beyond what is free in 2M chunks comes out of smaller ones, but for the holes of unmovable
-    memory, and of page cache. Of movable memory, which turns no block unmovable, a pool has a third of the holes at last.
+    Unmovable memory tells all, but for what others do meanwhile, and for huge faults that find others' pages unmovable. Movable
+    memory turns no block unmovable; what compaction and pools get of its holes has bounds only, and after them page cache is
+    dropped for a pool (K22). A third of the holes a pool has at last.
 
     Args:
         step: which kind of memory.
@@ -148,18 +149,18 @@ def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
         slack: bytes for what others do.
     """
     found: dict[str, Bounds] = {name: (figure - slack, figure + slack) for name, figure in model.counters.items()}
-    holes, shmem = step.size // 2, step.op == "shmem"
-    punched = from_counters("punched", model.counters)
-    loose = in_blocks(punched)
-    most = max(0, sum(punched) - loose - (0 if shmem else holes)) + model.counters["cache"] + slack
-    found["compacted"] = (-slack, most)
-    if shmem:
-        turned = model.counters["turned"]
-        found["turned"] = (turned - slack if turned > 0 else None, turned + slack)
     if exhausts(step):
-        found["faults"] = (0, FAULTS * BLOCK) if shmem else (None, model.counters["faults"] + FAULTS_SLACK)
-        found["pool"] = (loose - slack, loose + most)
-        found["pool_compacted"] = (loose - slack + (holes // LEAST_WON if shmem else 0), loose + most)
+        found["faults"] = (None, model.counters["faults"] + FAULTS_SLACK)
+    if step.op == "shmem":
+        holes, turned = step.size // 2, model.counters["turned"]
+        found["turned"] = (turned - slack if turned > 0 else None, turned + slack)
+        found["compacted"] = (-slack, holes + slack)
+        if exhausts(step):
+            loose = in_blocks(from_counters("punched", model.counters))
+            most = loose + holes + slack
+            found["pool"] = (loose - slack, most)
+            found["faults"] = (0, FAULTS * BLOCK)
+            found["pool_compacted"] = (loose - slack + holes // LEAST_WON, most + model.counters["cache"])
     return found
 
 

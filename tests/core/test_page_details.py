@@ -3,9 +3,9 @@
 import numba
 import pytest
 
-from gmemlab.core.details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, has_mark, put_frame, put_mark
 from gmemlab.core.jit import OPTIONS
 from gmemlab.core.layout import PAGE_SIZE
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, has_mark, put_frame, put_mark
 from gmemlab.core.state import State, reserve_state
 from gmemlab.model.checks import LARGEST
 
@@ -13,20 +13,20 @@ LAST = LARGEST // PAGE_SIZE - 1
 SLOT = 7
 
 
-@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
 def write(state: State, mark: int, pfn: int) -> None:
     put_frame(state, SLOT, LAST - pfn)
     put_mark(state, SLOT, mark, 1)
     put_frame(state, SLOT, pfn)
 
 
-@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
 def read(state: State, slot: int) -> tuple[int, int, int, int]:
     marks = has_mark(state, slot, ASSIGNED), has_mark(state, slot, ACCEPTED), has_mark(state, slot, HOST_MAPPED)
     return frame_at(state, slot), *marks
 
 
-@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
 def take_away(state: State, mark: int) -> None:
     put_mark(state, SLOT, mark, 0)
 
