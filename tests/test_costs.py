@@ -80,6 +80,11 @@ def test_shipped_figures_are_those_of_the_facts() -> None:
             '"us"',
             ":9: costs.one.unit: unknown unit (value 'us'; allowed: ns per 4K page, ns per 2M, ns per call)",
         ),
+        (  # what gmemlab calibrate wrote before conversions were priced by page as well
+            "[costs.one]",
+            "[costs.convert-page]",
+            ":9: costs.convert-page.unit: not what it is counted by (value 'ns per call'; allowed: ns per 4K page)",
+        ),
         ('"measured"', '"guessed"', ":13: costs.one.confidence: unknown word (value 'guessed'; allowed: published, abstract"),
         ("low = 100\n", "", ":8: costs.one.low: missing"),
         ("[costs.one]", '[costs."One two"]', ":8: costs.One two: not a name"),

@@ -140,6 +140,8 @@ class Profile:
                 raise UsageError("unknown format", key="format", value=document.get("format"), allowed=str(FORMAT))
             profile = decode(cls, document)
             _check(profile)
+            if path not in shipped().values():
+                _check_units(profile)
         except UsageError as error:
             raise error.at(file=path, line=_line_of(text, error.key or "")) from error
         return profile
@@ -227,6 +229,15 @@ def _check(profile: Profile) -> None:
             raise UsageError("unknown word", key=f"{key}.confidence", value=cost.confidence, allowed=words)
         if not cost.low <= cost.value <= cost.high:
             raise UsageError("out of order", key=f"{key}.value", value=cost.value, allowed=f"{cost.low} to {cost.high}")
+
+
+def _check_units(profile: Profile) -> None:
+    """Refuse an entry that is per something else than that of its name in the shipped profiles, with which it is counted."""
+    documents = [tomllib.loads(path.read_text(encoding="utf-8")) for path in shipped().values()]
+    counted = {name: cost["unit"] for document in documents for name, cost in document["costs"].items()}
+    for name, cost in profile.costs.items():
+        if cost.unit != (unit := counted.get(name, cost.unit)):
+            raise UsageError("not what it is counted by", key=f"costs.{name}.unit", value=cost.unit, allowed=unit)
 
 
 def _line_of(text: str, key: str) -> int:
