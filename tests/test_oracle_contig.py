@@ -248,7 +248,7 @@ def test_huge_page_of_a_guest_moves_in_pieces(giga_world: MakeWorld, guest: str)
 @pytest.mark.parametrize("guest", GUESTS)
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_huge_page_of_a_guest_that_finds_no_room_is_mapped_in_pieces_where_it_is(name: str, guest: str) -> None:
-    """It is base pages by then, which no mapping may exceed. All that is free elsewhere is kept for atomic allocations."""
+    """It is base pages by then, each of which was to leave alone. All that is free elsewhere is kept for atomic allocations."""
     model = WORLDS[name](*synthetic(BLOCKS), {2 * GIGA_BLOCKS: HIGHATOMIC})
     file, rest = guest_in_the_way(model, GUESTS[guest], BLOCK_PAGES)
     empty(model, rest, range(GIGA + BLOCK_PAGES, 2 * GIGA, BLOCK_PAGES), BLOCK_PAGES)
