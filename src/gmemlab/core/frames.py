@@ -94,17 +94,19 @@ def own_folio(state: State, pfn: int, order: int, owner: int, index: int) -> Non
 
 
 @inline
-def own_base_page(state: State, pfn: int, owner: int, index: int, movable: bool) -> None:
-    """`own_folio` for a base page."""
+def own_base_pages(state: State, pfn: int, pages: int, owner: int, index: int, movable: bool) -> None:
+    """`own_folio` for base pages in frames one after the other, of one block."""
     record = state.blocks[pfn >> BLOCK_ORDER]
-    frame = state.frames[int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))]
-    frame.index = index
-    frame.owner = owner
-    frame.order = 0
-    frame.kind = FRAME_USED
-    frame.busy = 0
+    slot = int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
+    for offset in range(pages):
+        frame = state.frames[slot + offset]
+        frame.index = index + offset
+        frame.owner = owner
+        frame.order = 0
+        frame.kind = FRAME_USED
+        frame.busy = 0
     if movable:
-        record.nr_movable += 1
+        record.nr_movable += pages
 
 
 @jit
@@ -295,23 +297,25 @@ def defer_page(state: State, pfn: int) -> None:
 
 
 @inline
-def leave_base_page(state: State, pfn: int, movable: bool) -> None:
-    """`leave_folio` for a base page."""
-    block = pfn >> BLOCK_ORDER
-    record = state.blocks[block]
-    if record.kind == UNIFORM:
-        open_block(state, block)
-    frame = state.frames[int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))]
-    state.tally[layout.TALLY_RELEASED] += 1
-    if frame.busy:
+def leave_base_pages(state: State, pfn: int, order: int, movable: bool) -> None:
+    """`leave_folio` for 2**order base pages in the frames of one aligned chunk of a split block: idle ones, or a single one.
+
+    One after the other they would merge to this chunk, and what they leave on the free lists meanwhile would be gone.
+    """
+    record = state.blocks[pfn >> BLOCK_ORDER]
+    slot = int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
+    state.tally[layout.TALLY_RELEASED] += 1 << order
+    if state.frames[slot].busy:
         orphan_folio(state, pfn, 0)
         return
     if movable:
-        record.nr_movable -= 1
-    frame.index = 0
-    frame.owner = 0
-    frame.kind = 0
-    free_pages(state, pfn, 0)
+        record.nr_movable -= 1 << order
+    for offset in range(1 << order):
+        frame = state.frames[slot + offset]
+        frame.index = 0
+        frame.owner = 0
+        frame.kind = 0
+    free_pages(state, pfn, order)
 
 
 @part

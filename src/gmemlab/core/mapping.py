@@ -6,9 +6,10 @@ true, and settle when it is true again. Counts in the block record are exact in 
 """
 
 from gmemlab.core import layout
-from gmemlab.core.frames import leave_base_page, settle_block
-from gmemlab.core.jit import inline, jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNSPECIFIED, USED, ZEROED
+from gmemlab.core.frames import leave_base_pages, open_block, settle_block
+from gmemlab.core.jit import jit
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNIFORM, UNSPECIFIED, USED, ZEROED
+from gmemlab.core.lists import slot_of
 from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -251,13 +252,41 @@ def remove_page(state: State, row: int, offset: int) -> None:
         block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
 
 
-@inline
-def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
-    """A base page, already unmapped, leaves its file, whose block is at hand."""
-    open_details(state, row)
-    remove_page(state, row, index & (BLOCK_PAGES - 1))
-    state.tally[TALLY_PRESENT] -= 1
-    leave_base_page(state, pfn, movable)
+@jit
+def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
+    """Order of the largest aligned chunk of base pages, idle and in order, that the page with details at `first` starts.
+
+    Of at most `most` pages and below order 9; 0 also where the page is busy, or a CPU would keep what is freed. `pfn` is its
+    frame.
+    """
+    slot = slot_of(state, pfn)
+    if state.host[0].nr_cpus or state.frames[slot].busy:
+        return 0
+    order = 0
+    while order < BLOCK_ORDER - 1 and pfn & (1 << order) == 0 and (2 << order) <= most:
+        for offset in range(1 << order, 2 << order):
+            frame = state.frames[slot + offset]
+            if frame_at(state, first + offset) != pfn + offset or frame.busy or frame.order:
+                return order
+        order += 1
+    return order
+
+
+@jit
+def drop_base_pages(state: State, row: int, index: int, pfn: int, most: int, movable: bool) -> int:
+    """Base pages from `index` on, already unmapped, leave their file, whose block is at hand. Returns how many.
+
+    The first one, in frame `pfn`, does, and of the `most` from there on those that single steps would free as one chunk.
+    """
+    first = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
+        open_block(state, pfn >> BLOCK_ORDER)
+    order = idle_chunk(state, first, pfn, most)
+    for offset in range(1 << order):
+        remove_page(state, row, (index & (BLOCK_PAGES - 1)) + offset)
+    state.tally[TALLY_PRESENT] -= 1 << order
+    leave_base_pages(state, pfn, order, movable)
+    return 1 << order
 
 
 @jit

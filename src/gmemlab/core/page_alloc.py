@@ -4,9 +4,18 @@ A frame number of 0 means that nothing could be had.
 """
 
 from gmemlab.core import layout
-from gmemlab.core.buddy import alloc_from_zone, claim, has_chunk, prefers_cma, spare, take_smallest
+from gmemlab.core.buddy import (
+    alloc_from_zone,
+    claim,
+    has_chunk,
+    note_taken,
+    prefers_cma,
+    spare,
+    take_head,
+    take_smallest,
+)
 from gmemlab.core.jit import inline, jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, MOVABLE
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, CMA, MOVABLE, NR_ORDERS
 from gmemlab.core.lists import count_free, list_index
 from gmemlab.core.pcp import alloc_from_cpu, free_at_once, free_to_cpu, has_lists
 from gmemlab.core.state import State
@@ -92,6 +101,37 @@ def alloc_base_block(state: State, migratetype: int) -> int:
         if is_open(state, zone, migratetype) and is_above(state, zone, 0, migratetype, mark):
             return alloc_block_of(state, zone, migratetype, mark)
     return 0
+
+
+@jit
+def alloc_base_chunk(state: State, migratetype: int, most: int) -> tuple[int, int]:
+    """A chunk of at most `most` frames, below order 9: those that the next order-0 allocations would hand out, in order.
+
+    They cut the smallest chunk, and use up what they cut off before they cut another. On a host of one node. Returns (first
+    frame, order); (0, 0) where a CPU keeps lists, memory of other types would help out, or a watermark is near.
+    """
+    host = state.host[0]
+    if host.nr_cpus:
+        return 0, 0
+    for zone in range(int(host.nr_zones)):
+        record = state.zones[zone]
+        mark = int(record.low)
+        if is_open(state, zone, migratetype) and is_above(state, zone, 0, migratetype, mark):
+            if migratetype == MOVABLE and record.free_cma > 0:
+                return 0, 0
+            row = list_index(zone, migratetype, 0)
+            found = 0
+            while found < NR_ORDERS and state.free_lists[row + found].head == 0:
+                found += 1
+            order = 0
+            while order < min(found, BLOCK_ORDER - 1) and (2 << order) <= most:
+                order += 1
+            if found == NR_ORDERS or not is_above(state, zone, order, migratetype, mark):
+                return 0, 0
+            pfn = take_head(state, zone, migratetype, found, order)
+            note_taken(state, zone, pfn, order)
+            return pfn, order
+    return 0, 0
 
 
 @jit

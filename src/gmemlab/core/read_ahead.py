@@ -23,6 +23,7 @@ HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 8  # page details in a cache line
+FRAMES_OF_A_LINE_SHIFT: Final = 2  # log2 of the frames' details in one
 
 
 @jit
@@ -44,6 +45,15 @@ def first_detail(state: State, event: Records, row: int) -> int:
 
 
 @jit
+def first_frame_user(state: State, event: Records, vms: Records, background: NDArray[np.int64]) -> int:
+    """`first_detail` of an event that looks at its pages' frames: one that allocates finds none yet."""
+    op = int(event.op)
+    if op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE:
+        return 0
+    return first_detail(state, event, row_of(state, event, vms, background))
+
+
+@jit
 def pages_within(event: Records) -> int:
     """Pages of an event in its first file block, as far as they are asked for."""
     return min(int(event.count), MOST_PAGES, BLOCK_PAGES - int(event.first & (BLOCK_PAGES - 1)))
@@ -61,14 +71,23 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
         for page in range(first, first + pages_within(event), PAGES_OF_A_LINE):
             prefetch(state.pages, page)
     event = events[min(now + HOST_BLOCKS_AHEAD, last)]
-    first = first_detail(state, event, row_of(state, event, vms, background))
+    first = first_frame_user(state, event, vms, background)
     if first:
+        block = 0
         for page in range(first, first + pages_within(event)):
-            prefetch(state.blocks, frame_at(state, page) >> BLOCK_ORDER)
+            if frame_at(state, page) >> BLOCK_ORDER != block:
+                block = frame_at(state, page) >> BLOCK_ORDER
+                prefetch(state.blocks, block)
     event = events[min(now + FRAMES_AHEAD, last)]
-    first = first_detail(state, event, row_of(state, event, vms, background))
+    first = first_frame_user(state, event, vms, background)
     if first:
+        line = 0
         for page in range(first, first + pages_within(event)):
             frame = frame_at(state, page)
-            detail = int(state.blocks[frame >> BLOCK_ORDER].detail)
-            prefetch(state.frames, detail * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1)))
+            if frame >> FRAMES_OF_A_LINE_SHIFT != line:
+                line = frame >> FRAMES_OF_A_LINE_SHIFT
+                slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
+                prefetch(state.frames, slot)
+                if page == first and event.op == layout.OP_HOST_FREE:  # its buddy, and the buddy of both
+                    prefetch(state.frames, slot ^ int(event.count))
+                    prefetch(state.frames, (slot & ~int(event.count)) ^ (2 * int(event.count)))

@@ -21,7 +21,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
 from gmemlab.core.nodes import alloc_easily_near, node_of
-from gmemlab.core.page_alloc import free_pages
+from gmemlab.core.page_alloc import alloc_base_chunk, free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -69,6 +69,19 @@ def release_boot_frames(state: State, block: int, order: int) -> None:
         state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
 
 
+@jit
+def alloc_struct_frames(state: State, node: int, most: int) -> tuple[int, int]:
+    """Unmovable frames for page structs: `most` or fewer. Returns (the first one or 0, their order)."""
+    pfn, order = 0, 0
+    if state.host[0].nr_nodes == 1:
+        pfn, order = alloc_base_chunk(state, UNMOVABLE, most)
+    if pfn == 0:
+        pfn = alloc_easily_near(state, 0, UNMOVABLE, node, 0)
+    if pfn == 0:
+        pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
+    return pfn, order
+
+
 @part
 def restore_structs(state: State, block: int, frames: int) -> bool:
     """Take `frames` unmovable frames for page structs and chain them at `block`; False, and nothing taken, if short.
@@ -76,33 +89,53 @@ def restore_structs(state: State, block: int, frames: int) -> bool:
     The node that the structs are of is asked first (`alloc_vmemmap_page_list`).
     """
     node = node_of(state, block)
-    for taken in range(frames):
-        pfn = alloc_easily_near(state, 0, UNMOVABLE, node, 0)
-        if pfn == 0:
-            pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
+    taken = 0
+    while taken < frames:
+        pfn, order = alloc_struct_frames(state, node, frames - taken)
         if pfn == 0:
             release_structs(state, block, taken)
             return False
-        slot = slot_of(state, pfn)
-        frame = state.frames[slot]
-        frame.kind = FRAME_VMEMMAP
-        frame.chain = state.blocks[block].vmemmap
-        frame.index = block
-        frame.order = 0
-        state.blocks[block].vmemmap = slot
-        state.tally[layout.TALLY_VMEMMAP_TAKEN] += 1
+        first = slot_of(state, pfn)
+        for slot in range(first, first + (1 << order)):
+            frame = state.frames[slot]
+            frame.kind = FRAME_VMEMMAP
+            frame.chain = state.blocks[block].vmemmap
+            frame.index = block
+            frame.order = 0
+            state.blocks[block].vmemmap = slot
+        taken += 1 << order
+        state.tally[layout.TALLY_VMEMMAP_TAKEN] += 1 << order
     return True
+
+
+@jit
+def newest_chunk(state: State, block: int, most: int) -> int:
+    """Order of the largest chunk, below order 9, of at most `most` frames that are the newest of a block's chain, last one first.
+
+    0 where there is one frame only, or a CPU would keep what is freed.
+    """
+    if state.host[0].nr_cpus:
+        return 0
+    slot = int(state.blocks[block].vmemmap)
+    order = 0
+    while order < BLOCK_ORDER - 1 and slot & (1 << order) and (2 << order) <= most:
+        for member in range(slot, slot - (1 << order), -1):
+            if state.frames[member].chain != member - 1:
+                return order
+        slot -= 1 << order
+        order += 1
+    return order
 
 
 @part
 def release_structs(state: State, block: int, frames: int) -> None:
-    """Give the newest `frames` frames of a block's chain back to the buddy allocator."""
-    for _ in range(frames):
-        slot = int(state.blocks[block].vmemmap)
-        if slot == 0:
-            return
+    """Give the newest `frames` frames of a block's chain back to the buddy allocator, in chunks as single steps would merge."""
+    left = frames
+    while left and state.blocks[block].vmemmap:
+        order = newest_chunk(state, block, left)
+        slot = int(state.blocks[block].vmemmap) - (1 << order) + 1
         state.blocks[block].vmemmap = state.frames[slot].chain
-        pfn = pfn_of(state, slot)
-        clear_frames(state, slot, 0)
-        free_pages(state, pfn, 0)
-        state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
+        clear_frames(state, slot, order)
+        free_pages(state, pfn_of(state, slot), order)
+        left -= 1 << order
+    state.tally[layout.TALLY_VMEMMAP_RETURNED] += frames - left

@@ -5,7 +5,7 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.register import note_cache
 from gmemlab.core.effort import alloc_folio, alloc_page
-from gmemlab.core.frames import own_base_page, own_block
+from gmemlab.core.frames import own_base_pages, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -25,11 +25,11 @@ from gmemlab.core.layout import (
     UNSEEN,
     WHOLE,
 )
-from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_details, settle
+from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, settle
 from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
-from gmemlab.core.page_alloc import alloc_easily
+from gmemlab.core.page_alloc import alloc_base_chunk, alloc_easily
 from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
@@ -221,27 +221,58 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
 
 
 @inline
-def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int) -> int:
-    """`populate_page` for policies that know base pages only. Returns 0 or ENOMEM."""
-    if frame_of(state, row, index):
-        return 0
-    pfn = alloc_easily(state, 0, migratetype) if state.host[0].nr_nodes == 1 else 0
-    if pfn == 0 or state.host[0].calls_kswapd:
-        pfn = alloc_page(state, pfn, file, index)
+def alloc_base_pages(state: State, file: int, index: int, most: int, migratetype: int) -> tuple[int, int]:
+    """Frames for the absent pages from `index` on: of `most` or fewer. Returns (the first one or 0, their order)."""
+    host = state.host[0]
+    pfn, order = 0, 0
+    if host.nr_nodes == 1:
+        if host.calls_kswapd == 0:
+            pfn, order = alloc_base_chunk(state, migratetype, most)
         if pfn == 0:
-            return errno.ENOMEM
-        note_cache(state, file)  # once more, as reclaim went round before this page was there
-    own_base_page(state, pfn, file, index, migratetype == MOVABLE)
-    state.tally[TALLY_PRESENT] += 1
-    state.tally[TALLY_ALLOCATED] += 1
-    slot = open_details(state, row) + (index & (BLOCK_PAGES - 1))
-    put_frame(state, slot, pfn)
-    state.pages[slot].content = layout.FRESH
-    state.file_blocks[row].content = layout.FRESH
-    state.file_blocks[row].nr_present += 1
-    if state.file_blocks[row].nr_present == BLOCK_PAGES:
-        settle(state, file, index)
-    return 0
+            pfn = alloc_easily(state, 0, migratetype)
+    if pfn == 0 or host.calls_kswapd:
+        pfn = alloc_page(state, pfn, file, index)
+        if pfn:
+            note_cache(state, file)  # once more, as reclaim went round before this page was there
+    return pfn, order
+
+
+@jit
+def end_of_gap(state: State, row: int, index: int, stop: int) -> int:
+    """The first page from `index` on, within a file block, that is present; `stop` at most."""
+    if state.file_blocks[row].nr_present == 0:
+        return stop
+    while index < stop and frame_of(state, row, index) == 0:
+        index += 1
+    return index
+
+
+@inline
+def populate_base_pages(state: State, file: int, row: int, begin: int, stop: int, migratetype: int) -> tuple[int, int]:
+    """Pages [begin, stop) of one file block, for policies that know base pages only. Returns (0 or ENOMEM, where it ended)."""
+    index = begin
+    gap = begin
+    while index < stop:
+        if gap == index:
+            gap = end_of_gap(state, row, index, stop)
+        if gap == index:
+            index += 1
+            gap = index
+            continue
+        pfn, order = alloc_base_pages(state, file, index, gap - index, migratetype)
+        if pfn == 0:
+            return errno.ENOMEM, index
+        pages = 1 << order
+        own_base_pages(state, pfn, pages, file, index, migratetype == MOVABLE)
+        fill_pages(state, row, index, pfn, pages)
+        state.tally[TALLY_PRESENT] += pages
+        state.tally[TALLY_ALLOCATED] += pages
+        if state.file_blocks[row].nr_present == BLOCK_PAGES:
+            if (pfn ^ index) & (BLOCK_PAGES - 1) == 0:  # else a look at the last page is enough
+                settle(state, file, index)
+            return 0, stop
+        index += pages
+    return 0, stop
 
 
 @part
@@ -265,12 +296,12 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
         else:
             while index < stop:
                 if base_pages_only:
-                    error = populate_base_page(state, file, row, index, migratetype)
+                    error, index = populate_base_pages(state, file, row, index, stop, migratetype)
                 else:
                     error = populate_page(state, file, index, policy, sizes, largest)
+                    index += 1 if error == 0 else 0
                 if error:
                     return error, index - first
-                index += 1
                 if state.file_blocks[row].nr_present == BLOCK_PAGES:
                     index = stop
     return 0, end - first

@@ -34,7 +34,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import (
     block_row,
-    drop_base_page,
+    drop_base_pages,
     empty_block,
     frame_of,
     open_details,
@@ -201,10 +201,11 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
+            most = end - index
             if assigned:
                 rmp.leave_base_page(state, file, row, index, pfn)
-            drop_base_page(state, row, index, pfn, policy.movable != 0)
-            index += 1
+                most = 1
+            index += drop_base_pages(state, row, index, pfn, most, policy.movable != 0)
             continue
         head = folio_head(index, order)
         after = head + (1 << order)
