@@ -14,7 +14,7 @@ from gmemlab.kernel.suites.table import Suite, find
 from gmemlab.lab.conform.run import AGREES, DIFFERS, SKIPPED, Result, check_recording, conform_suite
 
 FEW = {
-    "guest-memfd": 4000, "thp": 300, "anon": 200, "hugetlb": 500, "hugetlb-1g": 30, "order": 20, "attributes": 100,
+    "guest-memfd": 4000, "thp": 300, "anon": 200, "hugetlb": 500, "hugetlb-1g": 30, "attributes": 100,
 }  # fmt: skip
 PATIENCE = 300.0  # seconds: other tests may hold the same settings
 

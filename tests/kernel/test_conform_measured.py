@@ -14,12 +14,12 @@ from gmemlab.kernel.quiet import on_one_cpu
 from gmemlab.kernel.suites import recording
 from gmemlab.kernel.suites.recording import Recording, record_suite
 from gmemlab.kernel.suites.table import SUITES, find
-from gmemlab.lab.conform import daemons, fragmentation, mix
+from gmemlab.lab.conform import daemons, fragmentation, mix, order
 from gmemlab.lab.conform.run import AGREES, DIFFERS, SKIPPED, check_recording, conform_suite
 from gmemlab.model.host import Host
 from hosts import LAZY, TWO_NODES
 
-FEW = {"fragmentation": 1 << 16, "mix": 1000, "daemons": 8}  # half a GiB at most
+FEW = {"fragmentation": 1 << 16, "mix": 1000, "daemons": 8, "order": 24}  # half a GiB at most
 PATIENCE = 300.0  # seconds: other tests may hold the same settings
 FAR = 0.02  # of free memory: other tests allocate and free meanwhile
 
@@ -80,6 +80,24 @@ def test_daemons_work_as_the_models(recordings: Callable[[str], Recording], tmp_
     works = {one.name: one.kernel[0] for one in result.comparisons if "kcompactd works" in one.name}
     assert sorted(size > 0 for size in works.values()) == [False, True]
     assert any(one.name.startswith("anonymous") and one.kernel[0] for one in result.comparisons)
+
+
+def test_freed_pages_come_back_in_the_models_order(recordings: Callable[[str], Recording], tmp_path: Path) -> None:
+    """All of them in reverse, in the model; once more if another process was in the way."""
+    result = check_recording(recordings("order"))
+    if result.status == DIFFERS:
+        result = check_recording(recorded("order", tmp_path))
+    *kinds, overall = result.comparisons
+    assert result.status == AGREES, kinds
+    assert len(kinds) == len(order.TITLES)
+    assert overall.distance < overall.null_distance / 4
+
+
+def test_model_without_lists_of_cpus_is_told(recordings: Callable[[str], Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "Host", lambda size, cpus=0: Host(size))
+    result = check_recording(recordings("order"))
+    assert result.status == DIFFERS
+    assert "came back in reverse: all pages of a range" in [one.name for one in result.comparisons if not one.holds]
 
 
 def test_suite_that_does_not_fit_is_skipped() -> None:

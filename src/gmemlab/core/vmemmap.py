@@ -110,9 +110,9 @@ def restore_structs(state: State, block: int, frames: int) -> bool:
 
 @jit
 def newest_chunk(state: State, block: int, most: int) -> int:
-    """Order of the largest chunk, below order 9, of at most `most` frames that are the newest of a block's chain, last one first.
+    """Order of the largest chunk of at most `most` frames that are the newest of a block's chain, the last one first.
 
-    0 where there is one frame only, or a CPU would keep what is freed.
+    It is below 9, and 0 where there is one frame only, or a CPU would keep what is freed.
     """
     if state.host[0].nr_cpus:
         return 0

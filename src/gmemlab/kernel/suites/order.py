@@ -5,13 +5,16 @@ first. Either every other page, so that no two free ones could merge; or all of 
 the CPU keep them apart. 2M folios likewise.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.observe.pages import frames
+from gmemlab.kernel.procfs import MEMINFO, parse_meminfo
 from gmemlab.kernel.quiet import on_one_cpu
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites.steps import PAGE, FileSeen, Step
@@ -19,7 +22,7 @@ from gmemlab.protocol import GuestMemory
 
 HUGE: Final = 2 << 20
 MOST_PAGES: Final = 4096
-MOST_HUGE: Final = 16
+MOST_HUGE: Final = 32
 UNITS: Final = {"pages": PAGE, "folios": HUGE, "page run": PAGE, "folio run": HUGE}  # what a step gives back, and how large
 CYCLES: Final = 20
 SETTING: Final = "sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -91,6 +94,21 @@ def give_and_take(memory: GuestMemory, step: Step, order: Sequence[int], taken: 
     return found
 
 
+def best_cycle(cycle: Callable[[], int], most: int) -> int:
+    """The most that one of some cycles shows; at `most`, no other is tried.
+
+    Args:
+        cycle: gives back and takes again, and tells how many frames came back in reverse.
+        most: frames.
+    """
+    best = 0
+    for _ in range(CYCLES):
+        best = max(best, cycle())
+        if best == most:
+            break
+    return best
+
+
 class LiveOrder:
     """Cycles on the running kernel, on one CPU. Satisfies `steps.World`."""
 
@@ -101,12 +119,8 @@ class LiveOrder:
     def apply(self, step: Step) -> tuple[int, int]:
         """The best of some cycles: whatever else runs on the CPU takes and gives pages meanwhile."""
         order = shuffled(step)
-        best = 0
         with on_one_cpu():
-            for _ in range(CYCLES):
-                best = max(best, self.cycle(step, order))
-                if best == len(order):
-                    break
+            best = best_cycle(lambda: self.cycle(step, order), len(order))
         self.counts = {"of": len(order), "reversed": best}
         return 0, len(order)
 
@@ -133,4 +147,5 @@ def live(settings: Settings) -> tuple[LiveOrder, dict[str, Any]]:
     """The running kernel's world."""
     settings.set(SETTING, "within_size")
     settings.set(LISTS, 0)
-    return LiveOrder(), {}
+    memory = parse_meminfo(Path(MEMINFO).read_text(encoding="utf-8"))
+    return LiveOrder(), {"bytes": memory.total, "cpus": os.cpu_count()}

@@ -68,7 +68,16 @@ SUITES: Final[Mapping[str, Suite]] = {
         Suite("anon", "anon", "L16, L17", "anonymous 2M folios: deferred splits, zeros", 1000, 64 * _MIB),
         Suite("hugetlb", "hugetlb", "L18, L19", "hugetlb files: reservations, pool sizes, surplus, pins", 3000, 64 * _MIB),
         Suite("hugetlb-1g", "hugetlb_1g", "L18 to L20", "1G pages: punches inside, demotion", 60, 2048 * _MIB),
-        Suite("order", "order", "L21", "freed pages are handed out again, the last one first", 200, 256 * _MIB, quiet=False),
+        Suite(
+            "order",
+            "order",
+            "L21",
+            "freed pages are handed out again, the last one first",
+            200,
+            256 * _MIB,
+            measured=True,
+            quiet=False,
+        ),
         Suite(
             "fragmentation",
             "fragmentation",
