@@ -38,6 +38,15 @@ def test_intervals_cover_costs_and_seeds() -> None:
     assert time.not_costed == ("split-by-conversion",)
 
 
+def test_daemons_work_is_priced() -> None:
+    """What khugepaged and compaction did; what reclaim dropped is named, as nobody measured it."""
+    time = host_time(
+        make_row("thp", collapsed=2.0, compact_moved=1000.0, pgsteal_kswapd=3.0), Costs((Profile.load(DEFAULT),), None)
+    )
+    assert {name: part.value for name, part in time.parts.items()} == {"collapsed": 14_000_000, "compact_moved": 7_500_000}
+    assert time.not_costed == ("reclaim",)
+
+
 def test_what_never_happened_costs_nothing() -> None:
     time = host_time(make_row("4k"), COSTS)
     assert (time.parts, time.total, time.not_costed) == ({}, Interval(0, 0, 0), ())
@@ -54,8 +63,12 @@ def test_figures_and_entries_exist() -> None:
         for entry in (operation.entry, operation.pool_entry)
         if entry in profile.costs
     }
-    assert {figure for figure, unit in units.items() if unit == "ns per 4K page"} == {"allocated_4k", "released_4k"}
-    assert {figure for figure, unit in units.items() if unit == "ns per 2M"} == {"allocated_2m", "released_2m"}
+    assert {figure for figure, unit in units.items() if unit == "ns per 4K page"} == {
+        "allocated_4k",
+        "released_4k",
+        "compact_moved",
+    }
+    assert {figure for figure, unit in units.items() if unit == "ns per 2M"} == {"allocated_2m", "released_2m", "collapsed"}
 
 
 def test_pages_from_a_pool_have_their_own_costs() -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from gmemlab.errors import UnsupportedError
@@ -24,7 +25,7 @@ from gmemlab.kernel.kvm import Vm
 from gmemlab.kernel.memory import LiveMemory
 from gmemlab.kernel.observe.vmstat import read_vmstat
 from gmemlab.kernel.settings import Settings
-from gmemlab.kernel.timing import PUNCH, fallocate_ns, ioctl_ns, madvise_ns, null_call_ns, register_ns, touch_ns
+from gmemlab.kernel.timing import PUNCH, fallocate_ns, ioctl_ns, madvise_ns, null_call_ns, register_ns, touch_ns, write_ns
 from gmemlab.units import HOUR, MILLISECOND
 
 PER_PAGE: Final = "ns per 4K page"
@@ -33,6 +34,8 @@ PER_CALL: Final = "ns per call"
 AT_ONCE: Final = 2  # a file and a hugetlb pool of the given size are there at the same time
 _COLLAPSED: Final = 16  # ranges of 2M: each takes milliseconds at times
 _CONVERTED: Final = 4096  # pages
+_MOVED: Final = 1000  # pages: with fewer, compaction was over before it began
+_COMPACT: Final = Path("/proc/sys/vm/compact_memory")
 
 _THP: Final = "sys/kernel/mm/transparent_hugepage"
 _SHMEM: Final = f"{_THP}/shmem_enabled"
@@ -210,6 +213,19 @@ def _collapse(this: Round) -> Results:
         return {"shmem-2m-collapse": madvise_ns(ranges, abi.PMD, abi.MADV_COLLAPSE, this.null_ns) / len(ranges)}
 
 
+def _compaction(this: Round) -> Results:
+    """Have the machine's memory compacted, where every other page of a file is a hole; what is scanned in vain is in it."""
+    with _shmem_folios(this.settings, "never"), ShmemMemory(this.size) as memory:
+        memory.allocate()
+        fallocate_ns(memory.fd, PUNCH, range(0, memory.size, 2 * abi.PAGE), abi.PAGE, this.null_ns)
+        before = read_vmstat()
+        elapsed = write_ns(_COMPACT, b"1")
+        moved = read_vmstat().difference(before)["pgmigrate_success"]
+    if moved < _MOVED:
+        raise UnsupportedError("compaction of shmem", f"only {moved} pages moved")
+    return {"compaction-move": elapsed / moved}
+
+
 def _hugetlb(this: Round) -> Results:
     wanted = this.size // abi.PMD
     pool = next((pool for pool in read_hugetlb_pools() if pool.page_bytes == abi.PMD), None)
@@ -329,6 +345,9 @@ GROUPS: Final = (
         _shmem_huge,
     ),
     Group({"shmem-2m-collapse": Operation(PER_HUGE, "shmem: MADV_COLLAPSE of 512 pages")}, _collapse),
+    Group(
+        {"compaction-move": Operation(PER_PAGE, "compact_memory: each page that moves, with all that is scanned")}, _compaction
+    ),
     Group(
         {
             **_file_operations("hugetlb-2m", "hugetlb, 2M pages", PER_HUGE, PER_CALL, "punch of one 4K page, which zeroes"),

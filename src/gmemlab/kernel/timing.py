@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from gmemlab.kernel import abi
@@ -114,6 +115,25 @@ def touch_ns(address: int, size: int, step: int) -> float:
     view = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
     first, second = (_touch(view, step) for _ in range(2))
     return float(max(0, first - second))
+
+
+def write_ns(path: Path, data: bytes) -> int:
+    """Return the nanoseconds of one write(2) to a file of /proc or /sys that does its work meanwhile.
+
+    Args:
+        path: of the file.
+        data: what is written.
+
+    Raises:
+        OSError: there is no such file, or the kernel refuses.
+    """
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        start = time.thread_time_ns()
+        os.write(fd, data)
+        return time.thread_time_ns() - start
+    finally:
+        os.close(fd)
 
 
 def _calls_ns(call: _Call, arguments: _Arguments, null_ns: float) -> float:

@@ -54,6 +54,10 @@ HOST_OPERATIONS: Final = (
     # costs.md, section 8: nobody published what these take.
     Operation("split by\nconv.", "split_by_conversion", "split-by-conversion"),
     Operation("\nmerged", "backing_healed", "merge"),
+    Operation("\ncollapsed", "collapsed", "shmem-2m-collapse"),
+    Operation("moved to\ncompact", "compact_moved", "compaction-move"),
+    Operation("dropped by\nkswapd", "pgsteal_kswapd", "reclaim"),
+    Operation("dropped\ndirectly", "pgsteal_direct", "reclaim"),
 )
 NOT_COUNTED: Final = (
     "zeroing, but for hugetlb pages, which are zeroed when they are given (page states have it for all guest_memfd, so that"
