@@ -119,6 +119,15 @@ def page_by_page(ref: float) -> None:
     show("4K file, uniform: populate and punch, per page", median(uniform) / pages * 1e9, "ns", None, ref)
 
 
+def compaction(ref: float) -> None:
+    """Compaction of all of a host of which half is free, a tenth of that in 2M: per page moved, however large the host is."""
+    for size in ("16G", "256G"):
+        host = Host(size, fragmentation=0.9, seed=1)
+        start = time.perf_counter()
+        moved = host.compact()
+        show(f"compaction of {size}, {moved:,} pages moved, each", (time.perf_counter() - start) / moved * 1e9, "ns", None, ref)
+
+
 def large_host() -> None:
     """Host("12T") filled to 90 % by 2M guests: time and resident memory, in a fresh process."""
     code = "import core_bench; core_bench.fill_large_host()"
@@ -164,6 +173,7 @@ def main() -> None:
     random_pairs(9, 8, ref)  # 8 GiB are 4,096 blocks: fewer than 65,536 can be ahead
     random_pairs(9, 512, ref)
     page_by_page(ref)
+    compaction(ref)
     small_guests()
     large_host()
 
