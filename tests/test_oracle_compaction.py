@@ -124,6 +124,16 @@ def test_huge_page_is_compacted_for(world: MakeWorld) -> None:
     assert layout(model, eager) == [(0, 512)]
 
 
+def test_the_first_try_for_unmovable_memory_leaves_movable_blocks(world: MakeWorld) -> None:
+    """`suitable_migration_source`: the asynchronous run takes sources of the wanted type only, huge page or not."""
+    for movable, runs in ((True, 1), (False, 2)):
+        model = world(8)
+        perforated(model, MOVABLE_4K, 7)
+        huge = Policy(sizes=(9,), movable=movable, effort=EFFORT_ONCE, split=SPLIT_BUDDY)
+        assert model.allocate(new(model, 512, huge), 0, 512) == (0, 512)
+        assert count(model, "compactions") == runs
+
+
 def test_failures_are_remembered(world: MakeWorld) -> None:
     """Two attempts for each huge page. After a failure of the second every other is passed over, then three of four.
 

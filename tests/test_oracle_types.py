@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     CMA,
     EFFORT_ATOMIC,
     EFFORT_LIGHT,
+    EFFORT_ONCE,
     EFFORT_RETRY,
     HIGHATOMIC,
     ISOLATE,
@@ -24,7 +25,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, Policy, World, frames, free_pages, new
+from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, Policy, World, count, frames, free_pages, new
 from world import world_fixture as world_fixture
 
 MOVABLE_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
@@ -66,6 +67,20 @@ def test_unmovable_memory_never_gets_cma(name: str) -> None:
     assert model.allocate(file, 0, FREE_OF_8) == (errno.ENOMEM, 4 * 512 - 10)
     assert blocks_of(model, file) == [6, 7, 2, 8]  # the largest is claimed first
     assert model.observe()["blocktypes"][3:6] == [CMA] * 3
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_compaction_for_unmovable_memory_empties_cma_blocks_too(name: str) -> None:
+    """`suitable_migration_source`: all but the first, asynchronous try, though what is won is not for it."""
+    model = typed(name, dict.fromkeys(range(2, 9), CMA))
+    file = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(file, 0, FREE_OF_8)
+    for page in range(0, FREE_OF_8, 2):
+        model.punch(file, page, 1)
+    guest = new(model, 512, Policy(sizes=(9,), effort=EFFORT_ONCE))
+    assert model.allocate(guest, 0, 512) == (errno.ENOMEM, 0)
+    assert count(model, "moved") >= 256
     model.check()
 
 

@@ -5,8 +5,8 @@ blocks they need not visit (`skip_hints`), so that what a run wins depends on th
 
 Not modelled: an allocation gets the first chunk of the list, not the one that it would capture; chunks of order 3 and below are
 not sought with the hints ignored (MIN_COMPACT_PRIORITY); and on a host of one node a huge page fault makes its first try once,
-not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. Older releases (as of 0003e2a41468) search no
-sources for whole blocks of unmovable memory.
+not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. 7.3 also scans movable
+blocks for whole blocks of unmovable memory at the first try, and never CMA blocks for that (`suitable_migration_source`).
 """
 
 from gmemlab.core import layout
