@@ -149,21 +149,12 @@ class PageAllocator(Buddy):
                 pfn = self.smallest(zone, order, HIGHATOMIC)
                 self.seen["reserve for a base page"] += pfn is not None
             return pfn
-        if self.keeps(order):
-            cpu = self.cpus[zone][self.cpu]
-            cpu.free_count //= 2
-            index = self.index(order, mt)
-            if cpu.lists[index]:
-                return cpu.lists[index].pop(0)
-            self.batch_size(zone, cpu, order)  # which changes the CPU's limits, though none is taken
-        pfn = self.smallest(zone, order, HIGHATOMIC)
-        self.seen["from the reserve"] += pfn is not None
+        pfn = self.from_cpu(zone, order, mt, 0)
         if pfn is None:
-            pfn = self.own(zone, order, mt)
+            pfn = self.smallest(zone, order, HIGHATOMIC)
+            self.seen["from the reserve"] += pfn is not None
         if pfn is None:
-            pfn = self.claim(zone, order, mt)
-        if pfn is None:
-            pfn = self.steal(zone, order, mt)
+            pfn = self.from_lists(zone, order, mt, 0)
         if pfn is not None:
             self.reserve_highatomic(zone, pfn // BLOCK_PAGES)
         return pfn
@@ -199,14 +190,22 @@ class PageAllocator(Buddy):
         return False
 
     def from_zone(self, zone: int, order: int, mt: int, least: int) -> int | None:
-        if self.keeps(order):
-            cpu = self.cpus[zone][self.cpu]
-            cpu.free_count //= 2
-            index = self.index(order, mt)
-            if not cpu.lists[index]:
-                cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
-            if cpu.lists[index]:
-                return cpu.lists[index].pop(0)
+        pfn = self.from_cpu(zone, order, mt, least)
+        return self.from_lists(zone, order, mt, least) if pfn is None else pfn
+
+    def from_cpu(self, zone: int, order: int, mt: int, least: int) -> int | None:
+        """Of the CPU's list, which is filled where it is empty."""
+        if not self.keeps(order):
+            return None
+        cpu = self.cpus[zone][self.cpu]
+        cpu.free_count //= 2
+        index = self.index(order, mt)
+        if not cpu.lists[index]:
+            cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
+        return cpu.lists[index].pop(0) if cpu.lists[index] else None
+
+    def from_lists(self, zone: int, order: int, mt: int, least: int) -> int | None:
+        """Of the free lists."""
         pfn = self.own(zone, order, mt)
         if pfn is None:
             pfn = self.claim(zone, order, mt, least)

@@ -331,15 +331,3 @@ def alloc_from_cpu(state: State, zone: int, order: int, migratetype: int, least:
     if state.free_lists[place].head == 0:
         refill(state, zone, row, index, migratetype, least)
     return unkeep(state, row, index, False) if state.free_lists[place].head else 0
-
-
-@jit
-def alloc_kept(state: State, zone: int, order: int, migratetype: int) -> int:
-    """The same without a refill, for who cannot wait; how many pages the next refill takes is worked out all the same."""
-    row = pcp_row(state, zone, int(state.host[0].cpu))
-    state.pcps[row].free_count >>= 1
-    index = pcp_index(migratetype, order)
-    if state.free_lists[pcp_list(state, row, index)].head:
-        return unkeep(state, row, index, False)
-    pages_to_take(state, zone, row, order)
-    return 0
