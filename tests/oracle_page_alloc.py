@@ -324,13 +324,15 @@ class PageAllocator(Buddy):
             self.drain_zone(zone)
 
     def decay(self) -> None:
-        """Each second: a limit that grew shrinks by an eighth, and what is above it goes."""
+        """Each second: a limit that grew shrinks by an eighth, and what is above it goes, in batches."""
         for number in range(len(self.cpus[0]) if self.cpus else 0):
             for zone in range(len(self.zones)):
                 cpu = self.cpus[zone][number]
                 if cpu.high > cpu.high_min:
                     cpu.high = max(cpu.count() - cpu.batch * 2**LARGEST_SHIFT, cpu.high - cpu.high // 8, cpu.high_min)
-                self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
+                excess = cpu.count() - cpu.high
+                for done in range(0, excess, cpu.batch):
+                    self.give_back(cpu, min(cpu.batch, excess - done), 0)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def suits_compaction(self, zone: int, order: int, above: int = 0) -> bool:

@@ -173,24 +173,36 @@ def drain_all(state: State) -> None:
         drain_zone(state, zone)
 
 
+@jit
+def decay_high(state: State, zone: int, cpu: int) -> bool:
+    """A limit that grew shrinks by an eighth, and what lies above goes (`decay_pcp_high`): batch by batch since 6.18.7.
+
+    So that of large chunks one goes for each batch. Returns whether the next second has work, too.
+    """
+    row = pcp_row(state, zone, cpu)
+    pcp = state.pcps[row]
+    high, batch = int(pcp.high), int(pcp.batch)
+    more = False
+    if high > pcp.high_min:
+        high = max(int(pcp.count) - (batch << PCP_BATCH_SCALE_MAX), high - (high >> 3), int(pcp.high_min))
+        pcp.high = high
+        more = high > pcp.high_min
+    excess = int(pcp.count) - high
+    while excess > 0:
+        free_bulk(state, row, min(excess, batch), 0)
+        more = True
+        excess -= batch
+    return more
+
+
 @part
 def decay_all(state: State) -> bool:
-    """The vmstat worker's second: limits that grew shrink by an eighth, and what lies above goes (`decay_pcp_high`).
-
-    Returns whether the next second has work, too.
-    """
+    """The vmstat worker's second on all CPUs (`refresh_cpu_vm_stats`). Returns whether the next second has work, too."""
     more = False
     for cpu in range(int(state.host[0].nr_cpus)):
         for zone in range(int(state.host[0].nr_zones)):
-            row = pcp_row(state, zone, cpu)
-            pcp = state.pcps[row]
-            high = int(pcp.high)
-            if high > pcp.high_min:
-                most = int(pcp.count) - (int(pcp.batch) << PCP_BATCH_SCALE_MAX)
-                pcp.high = max(most, high - (high >> 3), int(pcp.high_min))
-            if pcp.count > pcp.high:
-                free_bulk(state, row, int(pcp.count - pcp.high), 0)
-            more = more or pcp.high < high
+            if decay_high(state, zone, cpu):
+                more = True
     return more
 
 
