@@ -223,17 +223,18 @@ class Host(Readings):
         Args:
             page: 2M or 1G.
             count: pages; what is in use or promised beyond that becomes surplus, and goes when it is given back.
-            overcommit: how many surplus pages hugetlb memory may take beyond (nr_overcommit_hugepages).
+            overcommit: how many surplus pages of 2M hugetlb memory may take beyond (nr_overcommit_hugepages); of 1G, none.
             node: whose part of the pool gets this size (the node's own nr_hugepages); by default all of it, nodes in turn.
 
         Raises:
             UsageError: no such pool or node, or a negative number.
-            OperationError: ENOTSUP for a pool with HVO.
+            OperationError: ENOTSUP for a pool with HVO; InvalidArgument for surplus pages of 1G.
         """
         error = pools.resize(self.state, page, count, overcommit, node)
         self.check_capacity()
         if error:
-            raise operation_error(error, 0, f"set the pool of {page} pages to {count}")
+            beyond = f" and {overcommit} beyond" if overcommit else ""
+            raise operation_error(error, 0, f"set the pool of {page} pages to {count}{beyond}")
 
     def demote_pages(self, count: int, node: int | None = None) -> int:
         """Turn up to `count` idle 1G pages of their pool (or of a node's), promised to nobody, into 2M pages (L20).
