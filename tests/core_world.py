@@ -42,7 +42,16 @@ CHOICES = (
     *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
     *("zero_scan", "truncation"),
 )
-SCANNERS = ("compact_migrate", "compact_migrate_sync", "compact_free", "compact_init_free", "blockskip_flush")
+SCANNERS = (
+    "compact_migrate",
+    "compact_migrate_sync",
+    "compact_free",
+    "compact_init_free",
+    "compact_considered",
+    "compact_defer_shift",
+    "compact_order_failed",
+    "blockskip_flush",
+)
 
 
 @dataclass

@@ -166,6 +166,19 @@ def test_failures_are_remembered(world: MakeWorld) -> None:
     assert count(model, "compactions") == 8  # it was free already
 
 
+def test_an_allocation_ends_a_deferral_though_compaction_failed(world: MakeWorld) -> None:
+    """`__alloc_pages_direct_compact`: the lower of two blocks is emptied, where the scanners meet at its end.
+
+    What is free then is of a movable block, which compaction for unmovable memory does not take for a success; but it is had.
+    """
+    model = world(3)
+    perforated(model, MOVABLE_4K, 2)
+    guest = new(model, 4, Policy(sizes=(2,), effort=EFFORT_ONCE, split=SPLIT_BUDDY))
+    assert model.allocate(guest, 0, 4) == (0, 4)
+    assert (count(model, "compactions"), count(model, "moved")) == (2, 256)
+    assert model.observe()["scanners"][0][4:] == (0, 0, 3, 0)  # none passed over, shift 0, order 3; no hints to be cleared
+
+
 def test_kswapd_clears_hints_after_the_scanners_met(world: MakeWorld) -> None:
     """`compact_blockskip_flush`: once an allocation has woken it, which one of ordinary memory does not (GFP_TRANSHUGE).
 

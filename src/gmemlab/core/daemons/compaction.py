@@ -222,17 +222,27 @@ def is_restarting(state: State, zone: int, order: int) -> bool:
 
 @jit
 def note_result(state: State, zone: int, order: int, result: int) -> None:
-    """A failure doubles the number of attempts that are passed over, up to 64; a success forgets it (`defer_compaction`)."""
+    """A failure doubles the number of attempts that are passed over, up to 64 (`defer_compaction`).
+
+    After a success no more are for this order; what is remembered for larger ones stays (`compaction_defer_reset`).
+    """
     record = state.zones[zone]
     if result == SUCCESS:
-        record.compact_considered = 0
-        record.compact_defer_shift = 0
         record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
-        record.blockskip_flush = 0
     elif result == COMPLETE:
         record.compact_considered = 0
         record.compact_defer_shift = min(int(record.compact_defer_shift) + 1, MAX_DEFER_SHIFT)
         record.compact_order_failed = min(int(record.compact_order_failed), order)
+
+
+@jit
+def note_allocation(state: State, pfn: int, order: int) -> None:
+    """Once compaction was followed by an allocation, failures in the zone that had it are forgotten, and hints stay."""
+    record = state.zones[int(state.blocks[pfn >> BLOCK_ORDER].zone)]
+    record.compact_considered = 0
+    record.compact_defer_shift = 0
+    record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
+    record.blockskip_flush = 0
 
 
 @jit
