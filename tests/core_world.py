@@ -229,7 +229,7 @@ class CoreWorld:
         return self.run_on_host(layout.OP_DRAIN)
 
     def decay(self) -> Result:
-        return self.run_on_host(layout.OP_DECAY, 1)
+        return self.run_on_host(layout.OP_DECAY, 1000)
 
     def run_on_host(self, op: int, count: int = 0) -> Result:
         error, done = execute.execute(self.state, op, 0, 0, count, 0)

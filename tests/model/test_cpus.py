@@ -70,6 +70,11 @@ def test_seconds_bring_limits_down() -> None:
     assert host.kept_bytes == kept
     host.tick(5)
     assert host.kept_bytes < kept
+    other = host.copy()
+    other.tick(10)
+    for _ in range(20):
+        host.tick(0.5)
+    assert host.kept_bytes == other.kept_bytes
     host.tick(3600)
     assert host.kept_bytes == int(host.state.pcps[0].high_min) * 4096
     host.audit()

@@ -33,6 +33,8 @@ from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, rem
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
+SECOND = 1000  # milliseconds: vm.stat_interval
+
 
 @inline
 def has_lists(state: State, order: int) -> bool:
@@ -207,8 +209,12 @@ def decay_all(state: State) -> bool:
 
 
 @jit
-def let_decay(state: State, seconds: int) -> None:
-    """So many seconds of the vmstat worker, as far as there is work."""
+def let_decay(state: State, milliseconds: int) -> None:
+    """Let time pass for the vmstat worker, as far as there is work; what is left of a second counts the next time."""
+    host = state.host[0]
+    host.undecayed += milliseconds
+    seconds = int(host.undecayed) // SECOND
+    host.undecayed %= SECOND
     for _ in range(seconds):
         if not decay_all(state):
             return

@@ -276,6 +276,7 @@ HOST_RECORD: Final = np.dtype(
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
+        ("undecayed", "i8"),  # milliseconds that passed since, where time passes without events
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
         ("operation", "i8"),  # OP_* that is carried out, to say what led to a hazard

@@ -282,13 +282,14 @@ class Host(Readings):
     def tick(self, seconds: float) -> DaemonWork:
         """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
 
-        For each whole second CPUs that keep more pages than they need give some back, too (`decay_pcp_high`).
+        For each whole second since the host was made, CPUs that keep more pages than they need give some back, too
+        (`decay_pcp_high`).
 
         Raises:
             UsageError: not a time from 0 on.
         """
         work = let_pass(self.state, seconds)
-        execute.execute(self.state, layout.OP_DECAY, 0, 0, int(seconds), 0)
+        execute.execute(self.state, layout.OP_DECAY, 0, 0, round(seconds * 1000), 0)
         self.check_capacity()
         return work
 
