@@ -73,6 +73,8 @@ PCP_RECORD: Final = np.dtype(
         ("free_count", "i8"),  # pages freed in a row; an allocation halves it
         ("alloc_factor", "i4"),  # each refill of base pages doubles the next one; a free halves it
         ("freed_high", "i4"),  # PCPF_PREV_FREE_HIGH_ORDER: the last chunk freed was of order 1 to 3
+        ("touched", "i4"),  # the CPU changed counters of the zone since the vmstat worker last looked (`vm_stat_diff`)
+        ("expire", "i4"),  # seconds until a batch of another node's zone goes
     ],
     align=True,
 )
