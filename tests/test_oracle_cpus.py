@@ -114,8 +114,8 @@ def test_limits_that_grew_decay_each_second(world: MakeWorld) -> None:
 def test_huge_pages_on_a_list_go_one_for_each_batch(world: MakeWorld) -> None:
     """`decay_pcp_high` since 6.18.7: 200 pages too many are batches of 63, 63, 63 and 11, and each takes a whole chunk.
 
-    Of nine frees the first gives one back at the limit of 252 pages, which becomes 512 + 63; the third, at 1024 pages, one more,
-    the sixth, at 2048, three; the limit is 2048 + 63 then, as of 2016 pages on no more are counted. It falls to 2111 - 263.
+    Of nine frees the first gives one back at the limit of 252 pages, which becomes 512 + 63; the third, at 1024 pages, one
+    more, the sixth, at 2048, three; the limit is 2048 + 63 then, as no more than 2016 pages are counted up. It falls to 1848.
     """
     model = world(12)
     file = new(model, 9 * 512, SHMEM_THP)

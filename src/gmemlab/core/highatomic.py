@@ -1,8 +1,8 @@
 """Allocations that cannot wait (GFP_ATOMIC), and the blocks that are kept for those of high order (mm/page_alloc.c, 6.18).
 
 Nobody has been told to make room when they come, so that they may take of what others must leave: five eighths of the min
-watermark, and blocks of type HIGHATOMIC. One that had to, with an order above 0, has its block become of that type. 7.3 does not
-refill a CPU's list for them, and keeps no block for what came from there.
+watermark, and blocks of type HIGHATOMIC. One that had to, with an order above 0, has its block become of that type. 7.3 does
+not refill a CPU's list for them, and keeps no block for what came from there.
 """
 
 from gmemlab.core.buddy import (

@@ -34,7 +34,7 @@ GFP_POOL = GFP_KSWAPD | GFP_DIRECT | GFP_RETRY_MAYFAIL
 
 @jit
 def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
-    """A huge page for a pool: 2 MiB from the free lists, or what compaction and reclaim win (`alloc_buddy_frozen_folio`).
+    """A huge page for a pool: 2 MiB from the free lists, or what compaction and reclaim win (`alloc_buddy_hugetlb_folio`).
 
     1 GiB from a run that is emptied if need be. Returns its first block, or 0. That a node which had none is tried less hard
     until it has one again (`node_alloc_noretry`) is not modelled.

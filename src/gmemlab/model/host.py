@@ -283,7 +283,7 @@ class Host(Readings):
         """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
 
         For each whole second since the host was made, CPUs that keep more pages than they need give some back, too
-        (`decay_pcp_high`).
+        (`decay_pcp_high`), and batches of other nodes' pages where they were idle for three (`drain_zone_pages`).
 
         Raises:
             UsageError: not a time from 0 on.

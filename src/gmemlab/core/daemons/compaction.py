@@ -1,12 +1,12 @@
-"""Compaction: movable folios leave the low blocks of a zone for free frames in its high blocks (mm/compaction.c, 7.3).
+"""Compaction: movable folios leave the low blocks of a zone for free frames in its high blocks (mm/compaction.c, 6.18).
 
 Two scanners move towards each other (`migrate_scanner`, `free_scanner`). A zone remembers where they are to start, and which
 blocks they need not visit (`skip_hints`), so that what a run wins depends on those before it.
 
 Not modelled: an allocation gets the first chunk of the list, not the one that it would capture; chunks of order 3 and below are
 not sought with the hints ignored (MIN_COMPACT_PRIORITY); and on a host of one node a huge page fault makes its first try once,
-not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. 7.3 also scans movable
-blocks for whole blocks of unmovable memory at the first try, and never CMA blocks for that (`suitable_migration_source`).
+not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. 7.3 is alike but for sources: at the first try it
+scans movable blocks for whole blocks of unmovable memory, too, and for that memory never CMA (`suitable_migration_source`).
 """
 
 from gmemlab.core import layout
