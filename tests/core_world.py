@@ -42,7 +42,16 @@ CHOICES = (
     *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
     *("zero_scan", "truncation"),
 )
-SCANNERS = ("compact_migrate", "compact_migrate_sync", "compact_free", "compact_init_free", "blockskip_flush")
+SCANNERS = (
+    "compact_migrate",
+    "compact_migrate_sync",
+    "compact_free",
+    "compact_init_free",
+    "compact_considered",
+    "compact_defer_shift",
+    "compact_order_failed",
+    "blockskip_flush",
+)
 
 
 @dataclass
@@ -220,7 +229,7 @@ class CoreWorld:
         return self.run_on_host(layout.OP_DRAIN)
 
     def decay(self) -> Result:
-        return self.run_on_host(layout.OP_DECAY, 1)
+        return self.run_on_host(layout.OP_DECAY, 1000)
 
     def run_on_host(self, op: int, count: int = 0) -> Result:
         error, done = execute.execute(self.state, op, 0, 0, count, 0)

@@ -133,8 +133,8 @@ FAULTS: Final = (
     Fault(
         "a CPU hands out its oldest page",
         "pcp.py",
-        "return unkeep(state, row, index, False) if",
-        "return unkeep(state, row, index, True) if",
+        "    return unkeep(state, row, index, False)\n",
+        "    return unkeep(state, row, index, True)\n",
         (f"{CPUS}what_was_freed_last_comes_back_first_and_merges_with_nothing[core]",),
     ),
     Fault(

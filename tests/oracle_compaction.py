@@ -141,10 +141,8 @@ class Compaction:
 
     def helps(self, mt: int) -> bool:
         """Whether blocks of a type are sources."""
-        if not self.direct or (mt == CMA and self.mt != MOVABLE):
-            return not self.direct
-        wanted = (MOVABLE, CMA) if self.mt == MOVABLE or self.order >= BLOCK_ORDER else (self.mt,)
-        return self.mode != ASYNC or mt in wanted
+        wanted = (MOVABLE, CMA) if self.mt == MOVABLE else (self.mt,)
+        return not self.direct or self.mode != ASYNC or mt in wanted
 
     def restart_behind(self, border: int) -> None:
         """`border` is where the block after the scanned one starts: the next run starts at the one after it."""
@@ -157,7 +155,7 @@ class Compaction:
         pfn = self.migrate
         if self.finish or pfn % BLOCK_PAGES or self.order <= 3:
             return pfn, False
-        if self.direct and self.mt != MOVABLE and self.order < BLOCK_ORDER:
+        if self.direct and self.mt != MOVABLE:
             return pfn, False
         share = 2 if pfn == self.start else 8
         below = (pfn + (self.free - pfn) // share) // BLOCK_PAGES * BLOCK_PAGES

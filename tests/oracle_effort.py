@@ -95,7 +95,13 @@ class Effort:
     def compacting(self, mode: int) -> tuple[int | None, str]:
         """A chunk after compaction, and what came of that."""
         outcome = compact_for(self.memory, self.order, self.mt, self.node, self.allowed, mode)
-        return (None if outcome in ("skipped", "deferred") else self.hard()), outcome
+        pfn = None if outcome in ("skipped", "deferred") else self.hard()
+        if pfn is not None:
+            scanners = scanners_of(self.memory, self.memory.buddy.zone_of(pfn))
+            scanners.considered = scanners.shift = 0
+            scanners.failed = max(scanners.failed, self.order + 1)
+            scanners.flush = False
+        return pfn, outcome
 
     def unreserve(self, force: bool) -> bool:
         return self.memory.buddy.unreserve_highatomic(self.mt, force, self.node, self.allowed)
@@ -171,8 +177,6 @@ def compact_for(memory: Memory, order: int, mt: int, node: int, allowed: set[int
         if outcomes[-1] == "met" and mode != ASYNC:
             scanners.note_failure(order)
         if outcomes[-1] == "found":
-            scanners.considered = scanners.shift = 0
             scanners.failed = max(scanners.failed, order + 1)
-            scanners.flush = False
             break
     return max(outcomes, key=["skipped", "deferred", "met", "short", "found"].index)

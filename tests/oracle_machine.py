@@ -2,6 +2,7 @@
 
 import errno
 
+from gmemlab.core.layout import BLOCK_ORDER
 from oracle_compaction import WHOLE_ZONE, Compaction
 from oracle_daemons import Daemons, Kcompactd
 from oracle_files import File
@@ -29,7 +30,7 @@ class OracleMachine:
 
     def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
         """Give a pool its size, and how many surplus pages it may have (L19)."""
-        if count < 0 or overcommit < 0:
+        if count < 0 or overcommit < 0 or (overcommit and order > BLOCK_ORDER):
             return errno.EINVAL
         if self.memory.pools[order].hvo:
             return errno.EOPNOTSUPP

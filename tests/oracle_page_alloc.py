@@ -33,6 +33,8 @@ class Cpu:
     free_count: int = 0
     alloc_factor: int = 0
     freed_high: bool = False
+    touched: bool = False  # since the last second, by chunks of less than 2 MiB
+    expire: int = 0
     lists: list[list[int]] = field(default_factory=lambda: [[] for _ in LISTS])
 
     def count(self) -> int:
@@ -149,21 +151,12 @@ class PageAllocator(Buddy):
                 pfn = self.smallest(zone, order, HIGHATOMIC)
                 self.seen["reserve for a base page"] += pfn is not None
             return pfn
-        if self.keeps(order):
-            cpu = self.cpus[zone][self.cpu]
-            cpu.free_count //= 2
-            index = self.index(order, mt)
-            if cpu.lists[index]:
-                return cpu.lists[index].pop(0)
-            self.batch_size(zone, cpu, order)  # which changes the CPU's limits, though none is taken
-        pfn = self.smallest(zone, order, HIGHATOMIC)
-        self.seen["from the reserve"] += pfn is not None
+        pfn = self.from_cpu(zone, order, mt, 0)
         if pfn is None:
-            pfn = self.own(zone, order, mt)
+            pfn = self.smallest(zone, order, HIGHATOMIC)
+            self.seen["from the reserve"] += pfn is not None
         if pfn is None:
-            pfn = self.claim(zone, order, mt)
-        if pfn is None:
-            pfn = self.steal(zone, order, mt)
+            pfn = self.from_lists(zone, order, mt, 0)
         if pfn is not None:
             self.reserve_highatomic(zone, pfn // BLOCK_PAGES)
         return pfn
@@ -199,14 +192,23 @@ class PageAllocator(Buddy):
         return False
 
     def from_zone(self, zone: int, order: int, mt: int, least: int) -> int | None:
-        if self.keeps(order):
-            cpu = self.cpus[zone][self.cpu]
-            cpu.free_count //= 2
-            index = self.index(order, mt)
-            if not cpu.lists[index]:
-                cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
-            if cpu.lists[index]:
-                return cpu.lists[index].pop(0)
+        pfn = self.from_cpu(zone, order, mt, least)
+        return self.from_lists(zone, order, mt, least) if pfn is None else pfn
+
+    def from_cpu(self, zone: int, order: int, mt: int, least: int) -> int | None:
+        """Of the CPU's list, which is filled where it is empty."""
+        if not self.keeps(order):
+            return None
+        cpu = self.cpus[zone][self.cpu]
+        cpu.free_count //= 2
+        index = self.index(order, mt)
+        if not cpu.lists[index]:
+            cpu.lists[index] += self.batch(zone, cpu, order, mt, least)
+        cpu.touched = cpu.touched or (bool(cpu.lists[index]) and order < BLOCK_ORDER)
+        return cpu.lists[index].pop(0) if cpu.lists[index] else None
+
+    def from_lists(self, zone: int, order: int, mt: int, least: int) -> int | None:
+        """Of the free lists."""
         pfn = self.own(zone, order, mt)
         if pfn is None:
             pfn = self.claim(zone, order, mt, least)
@@ -263,6 +265,7 @@ class PageAllocator(Buddy):
         cpu.alloc_factor //= 2
         index = self.index(order, mt if mt in FALLBACKS else MOVABLE)
         cpu.lists[index].insert(0, pfn)
+        cpu.touched = cpu.touched or order < BLOCK_ORDER
         in_between = 0 < order < BLOCK_ORDER
         many = in_between and cpu.freed_high and cpu.free_count >= cpu.batch + cpu.high_min // 2 and cpu.count() >= cpu.batch
         cpu.freed_high = in_between
@@ -306,6 +309,7 @@ class PageAllocator(Buddy):
         while pages > 0:
             if cpu.lists[index]:
                 order = LISTS[index][0]
+                cpu.touched = cpu.touched or order < BLOCK_ORDER
                 self.free_now(cpu.lists[index].pop(), order)
                 pages -= 2**order
             else:
@@ -325,13 +329,22 @@ class PageAllocator(Buddy):
             self.drain_zone(zone)
 
     def decay(self) -> None:
-        """Each second: a limit that grew shrinks by an eighth, and what is above it goes."""
+        """Each second: a limit that grew shrinks by an eighth, and what is above it goes, in batches.
+
+        Of other nodes' zones one more batch goes where nothing was touched for three seconds.
+        """
         for number in range(len(self.cpus[0]) if self.cpus else 0):
             for zone in range(len(self.zones)):
                 cpu = self.cpus[zone][number]
+                cpu.expire, cpu.touched = 3 if cpu.touched else cpu.expire, False
                 if cpu.high > cpu.high_min:
                     cpu.high = max(cpu.count() - cpu.batch * 2**LARGEST_SHIFT, cpu.high - cpu.high // 8, cpu.high_min)
-                self.give_back(cpu, max(0, cpu.count() - cpu.high), 0)
+                excess = cpu.count() - cpu.high
+                for done in range(0, excess, cpu.batch):
+                    self.give_back(cpu, min(cpu.batch, excess - done), 0)
+                if self.nodes.of_zone[zone] != self.nodes.of_cpu(number) and cpu.expire and cpu.count():
+                    cpu.expire -= 1
+                    self.give_back(cpu, 0 if cpu.expire else cpu.batch, 0)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
     def suits_compaction(self, zone: int, order: int, above: int = 0) -> bool:

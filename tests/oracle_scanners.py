@@ -21,7 +21,8 @@ class Scanners:
 
     def seen(self) -> tuple[int, ...]:
         """What can be compared."""
-        return self.migrate[False], self.migrate[True], self.free, self.init_free, int(self.flush)
+        failures = self.considered, self.shift, self.failed
+        return self.migrate[False], self.migrate[True], self.free, self.init_free, *failures, int(self.flush)
 
     def passes_over(self, order: int) -> bool:
         """Whether an attempt is not made, as one for this order failed lately; it is counted."""

@@ -124,6 +124,16 @@ def test_huge_page_is_compacted_for(world: MakeWorld) -> None:
     assert layout(model, eager) == [(0, 512)]
 
 
+def test_the_first_try_for_unmovable_memory_leaves_movable_blocks(world: MakeWorld) -> None:
+    """`suitable_migration_source`: the asynchronous run takes sources of the wanted type only, huge page or not."""
+    for movable, runs in ((True, 1), (False, 2)):
+        model = world(8)
+        perforated(model, MOVABLE_4K, 7)
+        huge = Policy(sizes=(9,), movable=movable, effort=EFFORT_ONCE, split=SPLIT_BUDDY)
+        assert model.allocate(new(model, 512, huge), 0, 512) == (0, 512)
+        assert count(model, "compactions") == runs
+
+
 def test_failures_are_remembered(world: MakeWorld) -> None:
     """Two attempts for each huge page. After a failure of the second every other is passed over, then three of four.
 
@@ -154,6 +164,19 @@ def test_failures_are_remembered(world: MakeWorld) -> None:
     model.destroy(once)
     assert model.allocate(retry, 0, 512) == (0, 512)
     assert count(model, "compactions") == 8  # it was free already
+
+
+def test_an_allocation_ends_a_deferral_though_compaction_failed(world: MakeWorld) -> None:
+    """`__alloc_pages_direct_compact`: the lower of two blocks is emptied, where the scanners meet at its end.
+
+    What is free then is of a movable block, which compaction for unmovable memory does not take for a success; but it is had.
+    """
+    model = world(3)
+    perforated(model, MOVABLE_4K, 2)
+    guest = new(model, 4, Policy(sizes=(2,), effort=EFFORT_ONCE, split=SPLIT_BUDDY))
+    assert model.allocate(guest, 0, 4) == (0, 4)
+    assert (count(model, "compactions"), count(model, "moved")) == (2, 256)
+    assert model.observe()["scanners"][0][4:] == (0, 0, 3, 0)  # none passed over, shift 0, order 3; no hints to be cleared
 
 
 def test_kswapd_clears_hints_after_the_scanners_met(world: MakeWorld) -> None:

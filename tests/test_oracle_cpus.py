@@ -111,6 +111,25 @@ def test_limits_that_grew_decay_each_second(world: MakeWorld) -> None:
     assert lengths[-1] == 60
 
 
+def test_huge_pages_on_a_list_go_one_for_each_batch(world: MakeWorld) -> None:
+    """`decay_pcp_high` since 6.18.7: 200 pages too many are batches of 63, 63, 63 and 11, and each takes a whole chunk.
+
+    Of nine frees the first gives one back at the limit of 252 pages, which becomes 512 + 63; the third, at 1024 pages, one
+    more, the sixth, at 2048, three; the limit is 2048 + 63 then, as no more than 2016 pages are counted up. It falls to 1848.
+    """
+    model = world(12)
+    file = new(model, 9 * 512, SHMEM_THP)
+    model.allocate(file, 0, 9 * 512)
+    model.set_cpus(1, 63, 252, 4000)
+    lengths = []
+    for block in range(9):
+        model.punch(file, block * 512, 512)
+        lengths.append(len(kept(model, 0, 13)))
+    assert lengths == [0, 1, 1, 2, 3, 1, 2, 3, 4]
+    model.decay()
+    assert kept(model, 0, 13) == []
+
+
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_another_zone_comes_before_the_min_watermark(name: str) -> None:
     """`__alloc_pages_slowpath`: the preferred zone is taken down to its low watermark, then the other, then both to min."""

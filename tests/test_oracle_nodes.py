@@ -59,6 +59,59 @@ def test_local_memory_overflows_to_the_other_node(pair: World) -> None:
     pair.check()
 
 
+def test_lists_of_another_nodes_zone_empty_when_idle(pair: World) -> None:
+    """`refresh_cpu_vm_stats`: three seconds after the last change a batch of 15 goes, and three after that the next.
+
+    A CPU keeps what is of its own node, and chunks of 2 MiB put nothing off: one goes with a batch, and then none.
+    """
+    pair.set_cpus(2, 15, 60, 60)
+    for node in (0, 1):
+        file = new(pair, 90, SMALL_IN_PLACE)
+        pair.bind(file, NODES_BIND, 1 << node, 0)
+        pair.allocate(file, 0, 90)
+        for page in range(59):
+            pair.punch(file, page, 1)
+
+    def kept(node: int) -> int:
+        lists = pair.observe()["kept"]
+        return sum(len(pfns) << (9 if index > 11 else 0) for (zone, _, index), pfns in lists.items() if zone == node)
+
+    assert (kept(0), kept(1)) == (59, 59)
+    lengths = []
+    for _ in range(13):
+        pair.decay()
+        lengths.append(kept(1))
+    assert lengths == [59, 59, 44, 44, 44, 29, 29, 29, 14, 14, 14, 0, 0]
+    assert kept(0) == 59
+    pair.check()
+
+
+def test_huge_pages_of_another_nodes_zone_stay_on_a_list(pair: World) -> None:
+    """A counter that changes by 512 at once is no news for the vmstat worker (`mod_zone_state`).
+
+    After one base page the other 62 of its batch go, and a huge one, as 63 are to; then one more, and that is no news again.
+    """
+    pair.set_cpus(2, 63, 4000, 4000)
+    file = new(pair, 3 * BLOCK, SHMEM_THP)
+    pair.bind(file, NODES_BIND, 0b10, 0)
+    pair.allocate(file, 0, 3 * BLOCK)
+    pair.punch(file, 0, 3 * BLOCK)
+    listed = pair.observe()["kept"]
+    assert [len(pfns) for pfns in listed.values()] == [4]
+    for _ in range(9):
+        pair.decay()
+    assert pair.observe()["kept"] == listed
+    small = new(pair, 1, SMALL_IN_PLACE)
+    pair.bind(small, NODES_BIND, 0b10, 0)
+    pair.allocate(small, 0, 1)
+    lengths = []
+    for _ in range(9):
+        pair.decay()
+        lengths.append([len(pfns) for pfns in pair.observe()["kept"].values()])
+    assert lengths == [[62, 4]] * 2 + [[3]] * 3 + [[2]] * 4
+    pair.check()
+
+
 def test_bound_memory_goes_nowhere_else(pair: World) -> None:
     """G53: bind gives ENOMEM, and what its nodes have counts as a hit, wherever the task runs."""
     file = new(pair, 10 * BLOCK, SMALL_IN_PLACE)

@@ -92,6 +92,21 @@ def test_pool_that_shrinks_below_what_is_in_use(world: MakeWorld) -> None:
     assert model.set_pool(9, -1, 0) == errno.EINVAL
 
 
+def test_giga_pages_have_no_surplus_beyond_their_pool(world: MakeWorld) -> None:
+    """`nr_overcommit_hugepages_store`, `alloc_surplus_hugetlb_folio` of 6.18. What is in use and too many is surplus."""
+    model = world(1100)
+    assert model.set_pool(18, 0, 1) == errno.EINVAL
+    file = new(model, GIGA, replace(HUGETLBFS, sizes=(18,)))
+    assert model.allocate(file, 0, 1) == (errno.ENOSPC, 0)
+    assert model.reserve(file, 0, 1) == (errno.ENOMEM, 0)
+    assert model.set_pool(18, 1, 0) == 0
+    assert model.allocate(file, 0, 1) == (0, 1)
+    assert model.set_pool(18, 0, 0) == 0
+    assert pool(model, 18) == (1, 0, 0)
+    model.punch(file, 0, GIGA)
+    assert pool(model, 18) == (0, 0, 0)
+
+
 def test_pool_with_hvo_is_not_resized(world: MakeWorld) -> None:
     model = world(8)
     model.grow_pool(9, 1, True)

@@ -12,6 +12,7 @@ from gmemlab.core.layout import (
     CMA,
     EFFORT_ATOMIC,
     EFFORT_LIGHT,
+    EFFORT_ONCE,
     EFFORT_RETRY,
     HIGHATOMIC,
     ISOLATE,
@@ -24,7 +25,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, Policy, World, frames, free_pages, new
+from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, Policy, World, count, frames, free_pages, new
 from world import world_fixture as world_fixture
 
 MOVABLE_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
@@ -66,6 +67,20 @@ def test_unmovable_memory_never_gets_cma(name: str) -> None:
     assert model.allocate(file, 0, FREE_OF_8) == (errno.ENOMEM, 4 * 512 - 10)
     assert blocks_of(model, file) == [6, 7, 2, 8]  # the largest is claimed first
     assert model.observe()["blocktypes"][3:6] == [CMA] * 3
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_compaction_for_unmovable_memory_empties_cma_blocks_too(name: str) -> None:
+    """`suitable_migration_source`: all but the first, asynchronous try, though what is won is not for it."""
+    model = typed(name, dict.fromkeys(range(2, 9), CMA))
+    file = new(model, FREE_OF_8, MOVABLE_4K)
+    model.allocate(file, 0, FREE_OF_8)
+    for page in range(0, FREE_OF_8, 2):
+        model.punch(file, page, 1)
+    guest = new(model, 512, Policy(sizes=(9,), effort=EFFORT_ONCE))
+    assert model.allocate(guest, 0, 512) == (errno.ENOMEM, 0)
+    assert count(model, "moved") >= 256
     model.check()
 
 
@@ -147,24 +162,43 @@ def test_a_kept_block_goes_for_a_huge_page(name: str, cache: bool) -> None:
 
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_who_cannot_wait_takes_of_the_cpus_list_first(name: str) -> None:
-    """`rmqueue_pcplist` has ALLOC_HIGHATOMIC not refill; of zone Movable it has nothing. No block is kept for that."""
-    zones = [(WIDE + 1, WIDE + 2, ZONE_MOVABLE, 0), (1, WIDE + 1, ZONE_NORMAL, 16)]
-    model = WORLDS[name](zones, set(range(1, TAKEN + 1)), WIDE + 1, {})
+    """`rmqueue`, `get_page_from_freelist`: the block of what the list had is kept all the same, and an empty list is filled.
+
+    Two chunks of order 3 are the least that a refill takes, and the second lies in the same block.
+    """
+    model = typed(name, {}, WIDE, 16, TAKEN)
     model.set_min(16)
     model.set_cpus(1, 15, 60, 60)
     atomic = new(model, 1024, ATOMIC_32K)
     model.allocate(atomic, 0, 8)
-    kept = sum(map(len, model.observe()["kept"].values()))
+    listed = model.observe()["kept"]
+    assert {key: len(pfns) for key, pfns in listed.items()} == {(0, 0, 9): 1}
+    assert HIGHATOMIC not in model.observe()["blocktypes"]
     model.set_watermarks(2 * 512, 2 * 512, False)
-    while kept:
-        model.allocate(atomic, 8 * kept, 8)
-        kept -= 1
-        assert sum(map(len, model.observe()["kept"].values())) == kept
-        assert HIGHATOMIC not in model.observe()["blocktypes"]
-    assert model.allocate(atomic, 512, 8) == (0, 8)
-    assert HIGHATOMIC in model.observe()["blocktypes"]
+    model.allocate(atomic, 8, 8)
+    assert frames(model, atomic)[8] == listed[0, 0, 9][0]
+    assert model.observe()["blocktypes"].count(HIGHATOMIC) == 1
+    (first,) = blocks_of(model, atomic)
+    # now the list is filled from the other block, though 496 pages of the first are kept for this class
+    model.allocate(atomic, 16, 8)
+    assert blocks_of(model, atomic) == [first, frames(model, atomic)[16] // 512]
+    assert model.observe()["blocktypes"].count(HIGHATOMIC) == 2
+    assert {key: len(pfns) for key, pfns in model.observe()["kept"].items()} == {(0, 0, 9): 1}
+    model.check()
+
+
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_who_cannot_wait_has_nothing_of_zone_movable(name: str) -> None:
+    """With or without lists of CPUs; all that zone Normal has is for it in the end, but three eighths of the watermark."""
+    zones = [(WIDE + 1, WIDE + 2, ZONE_MOVABLE, 0), (1, WIDE + 1, ZONE_NORMAL, 16)]
+    model = WORLDS[name](zones, set(range(1, TAKEN + 1)), WIDE + 1, {})
+    model.set_min(16)
+    model.set_cpus(1, 15, 60, 60)
+    model.set_watermarks(2 * 512, 2 * 512, False)
+    atomic = new(model, 1024, ATOMIC_32K)
     assert model.allocate(new(model, 8, ATOMIC_4K), 0, 1) == (0, 1)
     assert model.allocate(atomic, 0, 1024)[0] == errno.ENOMEM
+    assert max(blocks_of(model, atomic)) <= WIDE
     model.check()
 
 

@@ -70,8 +70,29 @@ def test_seconds_bring_limits_down() -> None:
     assert host.kept_bytes == kept
     host.tick(5)
     assert host.kept_bytes < kept
+    other = host.copy()
+    other.tick(10)
+    for _ in range(20):
+        host.tick(0.5)
+    assert host.kept_bytes == other.kept_bytes
     host.tick(3600)
     assert host.kept_bytes == int(host.state.pcps[0].high_min) * 4096
+    host.audit()
+
+
+def test_lists_of_another_nodes_zone_empty() -> None:
+    """A batch of 63 pages every three seconds, once the limit is down; a CPU keeps what is of its own node."""
+    host = Host("2G", nodes=2, cpus=2)
+    for node in (0, 1):
+        with host.guest_memfd("64M", "4k", nodes=f"bind:{node}") as memory:
+            memory.allocate()
+    host.tick(60)
+    remote = host.state.pcps[layout.MAX_CPUS]
+    kept = int(remote.count)
+    host.tick(30)
+    assert remote.count == kept - 10 * 63
+    host.tick(600)
+    assert (remote.count, host.state.pcps[0].count) == (0, host.state.pcps[0].high_min)
     host.audit()
 
 

@@ -1,6 +1,9 @@
 """Pools as users have them: growth, demotion of 1G pages, and how far memory for page structs reaches (K5, L20)."""
 
+import pytest
+
 from gmemlab.core.layout import BLOCK_PAGES
+from gmemlab.errors import InvalidArgument
 from gmemlab.model.host import Host
 
 STRUCTS = 511  # frames more that 512 pages of 2M keep than one of 1G
@@ -16,6 +19,13 @@ def test_demoted_pages_are_512_of_2m() -> None:
     memory.allocate()
     assert host.free_bytes == free
     host.audit()
+
+
+def test_giga_pages_beyond_a_pool_are_refused() -> None:
+    host = Host("1G")
+    with pytest.raises(InvalidArgument, match="set the pool of 1G pages to 0 and 1 beyond"):
+        host.set_pool("1G", 0, overcommit=1)
+    host.set_pool("2M", 0, overcommit=1)
 
 
 def test_demotion_with_hvo_keeps_page_structs() -> None:

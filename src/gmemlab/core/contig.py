@@ -82,7 +82,11 @@ def is_idle(state: State, base: int) -> bool:
 
 @jit
 def run_is_emptiable(state: State, first: int) -> bool:
-    """Whether all blocks of a run are free, or can be emptied."""
+    """Whether all blocks of a run are free, or can be emptied.
+
+    Linux knows before only of what is unmovable. It isolates the run and moves folios until it meets one that is held, which
+    stays; here nothing moves then.
+    """
     for block in range(first, first + GIGA_BLOCKS):
         if not is_emptiable(state, block):
             return False

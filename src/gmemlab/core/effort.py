@@ -1,7 +1,7 @@
 """What an allocation does before it gives up, or goes without (K14): the effort of a policy."""
 
 from gmemlab.core import decisions
-from gmemlab.core.daemons.compaction import DEFERRED, SKIPPED, SUCCESS, compact_for
+from gmemlab.core.daemons.compaction import DEFERRED, SKIPPED, SUCCESS, compact_for, note_allocation
 from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, wake_all_kswapds
 from gmemlab.core.daemons.skip_hints import ASYNC, SYNC_LIGHT
 from gmemlab.core.frames import own_folio
@@ -32,7 +32,10 @@ def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, nod
     result = compact_for(state, order, migratetype, node, allowed, mode)
     if result <= DEFERRED:
         return 0, result
-    return alloc_hard(state, order, migratetype, node, allowed), result
+    pfn = alloc_hard(state, order, migratetype, node, allowed)
+    if pfn:
+        note_allocation(state, pfn, order)
+    return pfn, result
 
 
 @jit

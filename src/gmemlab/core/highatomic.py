@@ -1,7 +1,8 @@
 """Allocations that cannot wait (GFP_ATOMIC), and the blocks that are kept for those of high order (mm/page_alloc.c, 6.18).
 
 Nobody has been told to make room when they come, so that they may take of what others must leave: five eighths of the min
-watermark, and blocks of type HIGHATOMIC. One that had to, with an order above 0, has its block become of that type.
+watermark, and blocks of type HIGHATOMIC. One that had to, with an order above 0, has its block become of that type. 7.3 does
+not refill a CPU's list for them, and keeps no block for what came from there.
 """
 
 from gmemlab.core.buddy import (
@@ -17,7 +18,7 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, HIGHATOMIC, MOVABLE, N
 from gmemlab.core.lists import count_free, list_index, push_block, remove_block
 from gmemlab.core.nodes import count_near, may_serve, zone_at
 from gmemlab.core.parts import part
-from gmemlab.core.pcp import alloc_from_cpu, alloc_kept, has_lists
+from gmemlab.core.pcp import alloc_from_cpu, has_lists
 from gmemlab.core.state import State
 
 # -- blocks -----------------------------------------------------------------------------------------------------------------
@@ -105,31 +106,20 @@ def is_above_min(state: State, zone: int, order: int, migratetype: int) -> bool:
 
 @jit
 def alloc_from_reserves(state: State, zone: int, order: int, migratetype: int) -> int:
-    """A chunk of a zone, HIGHATOMIC blocks first for orders above 0 and last for base pages (`rmqueue_buddy`).
+    """A chunk of a zone (`rmqueue`): of the CPU's list, HIGHATOMIC blocks, others; for base pages HIGHATOMIC blocks last.
 
-    A CPU's list is not filled for orders above 0. The block of what did not come from there is kept.
+    The block of one of order above 0 is kept, wherever it came from (`get_page_from_freelist`).
     """
-    pfn = 0
-    if order == 0:
-        if has_lists(state, order):
-            pfn = alloc_from_cpu(state, zone, order, migratetype, 0)
-        if pfn == 0:
-            pfn = alloc_from_zone(state, zone, order, migratetype, 0)
-        if pfn == 0:
-            pfn = take_smallest(state, zone, HIGHATOMIC, order)
-            if pfn:
-                note_taken(state, zone, pfn, order)
-        return pfn
-    if has_lists(state, order):
-        pfn = alloc_kept(state, zone, order, migratetype)
-        if pfn:
-            return pfn
-    pfn = take_smallest(state, zone, HIGHATOMIC, order)
-    if pfn:
-        note_taken(state, zone, pfn, order)
-    else:
+    pfn = alloc_from_cpu(state, zone, order, migratetype, 0) if has_lists(state, order) else 0
+    if pfn == 0 and order == 0:
         pfn = alloc_from_zone(state, zone, order, migratetype, 0)
-    if pfn:
+    if pfn == 0:
+        pfn = take_smallest(state, zone, HIGHATOMIC, order)
+        if pfn:
+            note_taken(state, zone, pfn, order)
+    if pfn == 0 and order:
+        pfn = alloc_from_zone(state, zone, order, migratetype, 0)
+    if pfn and order:
         reserve_block(state, zone, pfn >> BLOCK_ORDER)
     return pfn
 

@@ -21,16 +21,8 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.nodes import alloc_base_block_near, next_node_in
 from gmemlab.core.parts import part
+from gmemlab.core.pcp import node_of_cpu
 from gmemlab.core.state import State
-
-
-@jit
-def node_of_cpu(state: State, cpu: int) -> int:
-    """The node of a CPU."""
-    for node in range(int(state.host[0].nr_nodes)):
-        if cpu < state.nodes[node].first_cpu + state.nodes[node].nr_cpus:
-            return node
-    return 0
 
 
 @jit

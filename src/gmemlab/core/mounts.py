@@ -1,4 +1,4 @@
-"""Mounts of hugetlbfs, each with a subpool, and promises to their files (fs/hugetlbfs/inode.c, mm/hugetlb.c, 7.3)."""
+"""Mounts of hugetlbfs, each with a subpool, and promises to their files (fs/hugetlbfs/inode.c, mm/hugetlb.c, 6.18)."""
 
 import errno
 
@@ -13,7 +13,11 @@ from gmemlab.core.subpools import get_pages, put_pages
 
 @jit
 def promise_to(state: State, subpool: int, order: int, pages: int, node: int) -> bool:
-    """Have a file of this subpool promised so many pages; all, or none and everything as before (`hugetlb_reserve_pages`)."""
+    """Have a file of this subpool promised so many pages; all, or none and everything as before (`hugetlb_reserve_pages`).
+
+    As in 7.3, where what the pool lacked is taken off first. 6.18 to .15 left it counted as used. 6.18.16 to .36 at least take
+    it off last: the pool forgets promises that the subpool goes on to keep, and its count of them falls below 0 at unmount.
+    """
     wanted = get_pages(state, subpool, pages)
     if wanted < 0:
         return False

@@ -1,7 +1,7 @@
 """NUMA nodes: whose zones are asked first, and allocations that want one of them (mm/page_alloc.c, 6.18).
 
 A wanted node and the nodes that are allowed, as bits (0: all), go together: Linux's preferred node and nodemask. Nodes are
-numbered from 0, and each has memory. That 7.3 passes over a node whose kswapd is awake is not modelled.
+numbered from 0, and each has memory. That Linux passes over a node whose kswapd is awake is not modelled.
 """
 
 from gmemlab.core import layout

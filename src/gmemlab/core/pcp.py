@@ -33,11 +33,23 @@ from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, rem
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
+SECOND = 1000  # milliseconds: vm.stat_interval
+EXPIRE = 3  # seconds: "3 seconds idle till flush"
+
 
 @inline
 def has_lists(state: State, order: int) -> bool:
     """Whether chunks of this order go through a CPU's lists (`pcp_allowed_order`)."""
     return bool(state.host[0].nr_cpus and (order <= COSTLY_ORDER or order == BLOCK_ORDER))
+
+
+@jit
+def node_of_cpu(state: State, cpu: int) -> int:
+    """The node of a CPU."""
+    for node in range(int(state.host[0].nr_nodes)):
+        if cpu < state.nodes[node].first_cpu + state.nodes[node].nr_cpus:
+            return node
+    return 0
 
 
 @jit
@@ -145,6 +157,8 @@ def free_bulk(state: State, row: int, pages: int, index: int) -> None:
         while state.free_lists[pcp_list(state, row, index)].head == 0:
             index = (index + 1) % NR_PCP_LISTS
         order = pcp_order(index)
+        if order < BLOCK_ORDER:
+            state.pcps[row].touched = 1
         while pages > 0 and state.free_lists[pcp_list(state, row, index)].head:
             free_at_once(state, unkeep(state, row, index, True), order)
             pages -= 1 << order
@@ -173,30 +187,74 @@ def drain_all(state: State) -> None:
         drain_zone(state, zone)
 
 
-@part
-def decay_all(state: State) -> bool:
-    """The vmstat worker's second: limits that grew shrink by an eighth, and what lies above goes (`decay_pcp_high`).
+@jit
+def decay_high(state: State, row: int) -> bool:
+    """A limit that grew shrinks by an eighth, and what lies above goes (`decay_pcp_high`): batch by batch since 6.18.7.
 
-    Returns whether the next second has work, too.
+    So that of large chunks one goes for each batch. Returns whether the next second has work, too.
     """
+    pcp = state.pcps[row]
+    high, batch = int(pcp.high), int(pcp.batch)
     more = False
-    for cpu in range(int(state.host[0].nr_cpus)):
-        for zone in range(int(state.host[0].nr_zones)):
-            row = pcp_row(state, zone, cpu)
-            pcp = state.pcps[row]
-            high = int(pcp.high)
-            if high > pcp.high_min:
-                most = int(pcp.count) - (int(pcp.batch) << PCP_BATCH_SCALE_MAX)
-                pcp.high = max(most, high - (high >> 3), int(pcp.high_min))
-            if pcp.count > pcp.high:
-                free_bulk(state, row, int(pcp.count - pcp.high), 0)
-            more = more or pcp.high < high
+    if high > pcp.high_min:
+        high = max(int(pcp.count) - (batch << PCP_BATCH_SCALE_MAX), high - (high >> 3), int(pcp.high_min))
+        pcp.high = high
+        more = high > pcp.high_min
+    excess = int(pcp.count) - high
+    while excess > 0:
+        free_bulk(state, row, min(excess, batch), 0)
+        more = True
+        excess -= batch
     return more
 
 
 @jit
-def let_decay(state: State, seconds: int) -> None:
-    """So many seconds of the vmstat worker, as far as there is work."""
+def expire_remote(state: State, row: int) -> bool:
+    """Have a batch of another node's zone go three seconds after the CPU last changed anything there (`drain_zone_pages`).
+
+    That it goes is such a change, unless all of it is chunks of order 9: counters that change by so much at once are not
+    left to the vmstat worker. Returns whether the next second has work, too.
+    """
+    pcp = state.pcps[row]
+    if pcp.expire == 0 or pcp.count == 0:
+        return False
+    pcp.expire -= 1
+    if pcp.expire == 0:
+        free_bulk(state, row, int(pcp.batch), 0)
+    return True
+
+
+@part
+def decay_all(state: State) -> bool:
+    """The vmstat worker's second on all CPUs (`refresh_cpu_vm_stats`). Returns whether the next second has work, too.
+
+    What a CPU allocates and frees past its lists (orders 4 to 8) does not put off that it gives back what it keeps there.
+    """
+    more = False
+    for cpu in range(int(state.host[0].nr_cpus)):
+        node = node_of_cpu(state, cpu)
+        for zone in range(int(state.host[0].nr_zones)):
+            row = pcp_row(state, zone, cpu)
+            pcp = state.pcps[row]
+            if pcp.touched:
+                pcp.touched = 0
+                pcp.expire = EXPIRE
+            if decay_high(state, row):
+                more = True
+            if state.zones[zone].node == node:
+                pcp.expire = 0
+            elif expire_remote(state, row):
+                more = True
+    return more
+
+
+@jit
+def let_decay(state: State, milliseconds: int) -> None:
+    """Let time pass for the vmstat worker, as far as there is work; what is left of a second counts the next time."""
+    host = state.host[0]
+    host.undecayed += milliseconds
+    seconds = int(host.undecayed) // SECOND
+    host.undecayed %= SECOND
     for _ in range(seconds):
         if not decay_all(state):
             return
@@ -259,6 +317,8 @@ def free_to_cpu(state: State, pfn: int, order: int) -> None:
     pcp.alloc_factor >>= 1
     index = pcp_index(migratetype, order)
     keep(state, row, index, pfn, False)
+    if order < BLOCK_ORDER:
+        pcp.touched = 1
     free_high = False
     if order and order <= COSTLY_ORDER:
         # PCPF_FREE_HIGH_BATCH is taken to be set: the CPU's slice of the cache is larger than three batches.
@@ -330,16 +390,8 @@ def alloc_from_cpu(state: State, zone: int, order: int, migratetype: int, least:
     place = pcp_list(state, row, index)
     if state.free_lists[place].head == 0:
         refill(state, zone, row, index, migratetype, least)
-    return unkeep(state, row, index, False) if state.free_lists[place].head else 0
-
-
-@jit
-def alloc_kept(state: State, zone: int, order: int, migratetype: int) -> int:
-    """The same without a refill, for who cannot wait; how many pages the next refill takes is worked out all the same."""
-    row = pcp_row(state, zone, int(state.host[0].cpu))
-    state.pcps[row].free_count >>= 1
-    index = pcp_index(migratetype, order)
-    if state.free_lists[pcp_list(state, row, index)].head:
-        return unkeep(state, row, index, False)
-    pages_to_take(state, zone, row, order)
-    return 0
+    if state.free_lists[place].head == 0:
+        return 0
+    if order < BLOCK_ORDER:
+        state.pcps[row].touched = 1
+    return unkeep(state, row, index, False)

@@ -34,7 +34,7 @@ GFP_POOL = GFP_KSWAPD | GFP_DIRECT | GFP_RETRY_MAYFAIL
 
 @jit
 def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
-    """A huge page for a pool: 2 MiB from the free lists, or what compaction and reclaim win (`alloc_buddy_frozen_folio`).
+    """A huge page for a pool: 2 MiB from the free lists, or what compaction and reclaim win (`alloc_buddy_hugetlb_folio`).
 
     1 GiB from a run that is emptied if need be. Returns its first block, or 0. That a node which had none is tried less hard
     until it has one again (`node_alloc_noretry`) is not modelled.
@@ -46,7 +46,10 @@ def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
 
 @part
 def alloc_surplus(state: State, order: int, node: int, allowed: int) -> int:
-    """A huge page beyond the pool's size, if it may have one more (`alloc_surplus_hugetlb_folio`). Its first block, or 0."""
+    """A huge page beyond the pool's size, if it may have one more (`alloc_surplus_hugetlb_folio`). Its first block, or 0.
+
+    A pool of 1 GiB pages never may (`resize_pool`); what it has too many once it shrank in use is surplus all the same.
+    """
     pool = state.pools[pool_of(order)]
     if pool.surplus >= pool.overcommit:
         return 0
@@ -131,10 +134,11 @@ def resize_pool(state: State, order: int, count: int, overcommit: int, node: int
 
     And say how many surplus pages the pool may have beyond. It first counts surplus pages as its own, then grows as far as
     memory goes. Idle pages leave a pool that is too large; what is in use or promised beyond its size becomes surplus.
-    EOPNOTSUPP for a pool with HVO, whose page structs would have to be restored first.
+    EOPNOTSUPP for a pool with HVO, whose page structs would have to be restored first; EINVAL for 1 GiB pages beyond
+    (`nr_overcommit_hugepages_store`: 7.3 allows them).
     """
     pool = state.pools[pool_of(order)]
-    if count < 0 or overcommit < 0:
+    if count < 0 or overcommit < 0 or (overcommit and order == GIGA_ORDER):
         return errno.EINVAL
     if pool.hvo:
         return errno.EOPNOTSUPP

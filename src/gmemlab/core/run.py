@@ -148,7 +148,7 @@ def choose_cpu(state: State, time: int, vm: int) -> None:
             host.cpu = int(node.first_cpu) + turn % int(node.nr_cpus) if node.nr_cpus else vm % host.nr_cpus
         seconds = (time - int(host.decayed)) // SECOND
         if seconds > 0:
-            let_decay(state, seconds)
+            let_decay(state, 1000 * seconds)
             host.decayed += seconds * SECOND
 
 

@@ -1,4 +1,4 @@
-"""What mounts of hugetlbfs may use of a pool, and what they keep of it (struct hugepage_subpool, mm/hugetlb.c, 7.3).
+"""What mounts of hugetlbfs may use of a pool, and what they keep of it (struct hugepage_subpool, mm/hugetlb.c, 6.18).
 
 Subpool 0 is that of files without a limit. What a subpool keeps is promised by the pool as long as it is there; its files take
 their promises out of that first.

@@ -73,6 +73,8 @@ PCP_RECORD: Final = np.dtype(
         ("free_count", "i8"),  # pages freed in a row; an allocation halves it
         ("alloc_factor", "i4"),  # each refill of base pages doubles the next one; a free halves it
         ("freed_high", "i4"),  # PCPF_PREV_FREE_HIGH_ORDER: the last chunk freed was of order 1 to 3
+        ("touched", "i4"),  # the CPU changed counters of the zone since the vmstat worker last looked (`vm_stat_diff`)
+        ("expire", "i4"),  # seconds until a batch of another node's zone goes
     ],
     align=True,
 )
@@ -276,6 +278,7 @@ HOST_RECORD: Final = np.dtype(
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
+        ("undecayed", "i8"),  # milliseconds that passed since, where time passes without events
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)
         ("kept_entries", "i8"),  # frames of orphans that the RMP gives to a guest
         ("operation", "i8"),  # OP_* that is carried out, to say what led to a hazard

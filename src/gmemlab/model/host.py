@@ -223,17 +223,18 @@ class Host(Readings):
         Args:
             page: 2M or 1G.
             count: pages; what is in use or promised beyond that becomes surplus, and goes when it is given back.
-            overcommit: how many surplus pages hugetlb memory may take beyond (nr_overcommit_hugepages).
+            overcommit: how many surplus pages of 2M hugetlb memory may take beyond (nr_overcommit_hugepages); of 1G, none.
             node: whose part of the pool gets this size (the node's own nr_hugepages); by default all of it, nodes in turn.
 
         Raises:
             UsageError: no such pool or node, or a negative number.
-            OperationError: ENOTSUP for a pool with HVO.
+            OperationError: ENOTSUP for a pool with HVO; InvalidArgument for surplus pages of 1G.
         """
         error = pools.resize(self.state, page, count, overcommit, node)
         self.check_capacity()
         if error:
-            raise operation_error(error, 0, f"set the pool of {page} pages to {count}")
+            beyond = f" and {overcommit} beyond" if overcommit else ""
+            raise operation_error(error, 0, f"set the pool of {page} pages to {count}{beyond}")
 
     def demote_pages(self, count: int, node: int | None = None) -> int:
         """Turn up to `count` idle 1G pages of their pool (or of a node's), promised to nobody, into 2M pages (L20).
@@ -281,13 +282,14 @@ class Host(Readings):
     def tick(self, seconds: float) -> DaemonWork:
         """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
 
-        For each whole second CPUs that keep more pages than they need give some back, too (`decay_pcp_high`).
+        For each whole second since the host was made, CPUs that keep more pages than they need give some back, too
+        (`decay_pcp_high`), and batches of other nodes' pages where they were idle for three (`drain_zone_pages`).
 
         Raises:
             UsageError: not a time from 0 on.
         """
         work = let_pass(self.state, seconds)
-        execute.execute(self.state, layout.OP_DECAY, 0, 0, int(seconds), 0)
+        execute.execute(self.state, layout.OP_DECAY, 0, 0, round(seconds * 1000), 0)
         self.check_capacity()
         return work
 

@@ -93,7 +93,7 @@ class HugetlbMount:
         """A file of the mount; `nodes` and `home` as for `Host.memory`.
 
         What it takes or has promised counts against the limits: OutOfMemory from `reserve` and `allocate`, PoolExhausted
-        (SIGBUS) from an access beyond them. A grant that the pool cannot back stays counted until the mount goes, as in 7.3.
+        (SIGBUS) from an access beyond them. A grant that the pool cannot back stays counted until the mount goes, as in 6.18.
         """
         self._record()
         memory = self._host.memory(size, _policy_for(self.page), nodes, home)

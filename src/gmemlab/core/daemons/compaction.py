@@ -1,12 +1,12 @@
-"""Compaction: movable folios leave the low blocks of a zone for free frames in its high blocks (mm/compaction.c, 7.3).
+"""Compaction: movable folios leave the low blocks of a zone for free frames in its high blocks (mm/compaction.c, 6.18).
 
 Two scanners move towards each other (`migrate_scanner`, `free_scanner`). A zone remembers where they are to start, and which
 blocks they need not visit (`skip_hints`), so that what a run wins depends on those before it.
 
 Not modelled: an allocation gets the first chunk of the list, not the one that it would capture; chunks of order 3 and below are
 not sought with the hints ignored (MIN_COMPACT_PRIORITY); and on a host of one node a huge page fault makes its first try once,
-not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. Older releases (as of 0003e2a41468) search no
-sources for whole blocks of unmovable memory.
+not before for its own node alone (`alloc_pages_mpol`). `defrag_mode` is off. 7.3 is alike but for sources: at the first try it
+scans movable blocks for whole blocks of unmovable memory, too, and for that memory never CMA (`suitable_migration_source`).
 """
 
 from gmemlab.core import layout
@@ -222,17 +222,27 @@ def is_restarting(state: State, zone: int, order: int) -> bool:
 
 @jit
 def note_result(state: State, zone: int, order: int, result: int) -> None:
-    """A failure doubles the number of attempts that are passed over, up to 64; a success forgets it (`defer_compaction`)."""
+    """A failure doubles the number of attempts that are passed over, up to 64 (`defer_compaction`).
+
+    After a success no more are for this order; what is remembered for larger ones stays (`compaction_defer_reset`).
+    """
     record = state.zones[zone]
     if result == SUCCESS:
-        record.compact_considered = 0
-        record.compact_defer_shift = 0
         record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
-        record.blockskip_flush = 0
     elif result == COMPLETE:
         record.compact_considered = 0
         record.compact_defer_shift = min(int(record.compact_defer_shift) + 1, MAX_DEFER_SHIFT)
         record.compact_order_failed = min(int(record.compact_order_failed), order)
+
+
+@jit
+def note_allocation(state: State, pfn: int, order: int) -> None:
+    """Once compaction was followed by an allocation, failures in the zone that had it are forgotten, and hints stay."""
+    record = state.zones[int(state.blocks[pfn >> BLOCK_ORDER].zone)]
+    record.compact_considered = 0
+    record.compact_defer_shift = 0
+    record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
+    record.blockskip_flush = 0
 
 
 @jit

@@ -1,7 +1,6 @@
-"""How fragmented zones are, and whether that is worth compaction (mm/compaction.c, mm/vmstat.c).
+"""How fragmented zones are, and whether that is worth compaction (mm/compaction.c, mm/vmstat.c, 6.18).
 
-The watermarks of the score are those of 7.3; in 6.12 `wmark_low` was 5 at least, and the leeway always 10. By default both give
-80 and 90.
+In 6.12 `wmark_low` was 5 at least, and the leeway always 10; by default both releases give 80 and 90.
 """
 
 from gmemlab.core.buddy import free_blocks_of_types, has_chunk_of, spare

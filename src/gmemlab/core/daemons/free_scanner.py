@@ -1,4 +1,4 @@
-"""Compaction's scanner for targets: free chunks that are isolated in blocks high up in the zone (mm/compaction.c, 7.3).
+"""Compaction's scanner for targets: free chunks that are isolated in blocks high up in the zone (mm/compaction.c, 6.18).
 
 What is isolated is on no free list. A run for an order searches the free lists first, from their ends, for a chunk in the upper
 quarter of what lies between the scanners (`fast_isolate_freepages`); only where that finds nothing it scans block by block.

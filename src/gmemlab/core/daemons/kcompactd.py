@@ -10,7 +10,6 @@ from gmemlab.core.daemons.compaction import (
     COMPLETE,
     MAX_DEFER_SHIFT,
     PROACTIVE,
-    SUCCESS,
     compact_zone,
     is_deferred,
     note_result,
@@ -27,10 +26,7 @@ from gmemlab.core.state import State
 
 @jit
 def do_work(state: State, node: int) -> None:
-    """Compact a node for the largest order that was asked for (`kcompactd_do_work`): zones upwards, those that lack it.
-
-    A success does not end a deferral, which only an allocation does (`compaction_defer_reset`).
-    """
+    """Compact a node for the largest order that was asked for (`kcompactd_do_work`): zones upwards, those that lack it."""
     asked = state.nodes[node]
     order = int(asked.max_order)
     for zone in range(int(state.host[0].nr_zones) - 1, -1, -1):
@@ -41,11 +37,9 @@ def do_work(state: State, node: int) -> None:
             continue
         state.tally[layout.TALLY_KCOMPACTD_RUNS] += 1
         result = compact_zone(state, zone, order, UNMOVABLE, SYNC_LIGHT, False)  # GFP_KERNEL
-        if result == SUCCESS:
-            record.compact_order_failed = max(int(record.compact_order_failed), order + 1)
-        elif result == COMPLETE:
+        if result == COMPLETE:
             drain_zone(state, zone)  # before it is said to have failed
-            note_result(state, zone, order, COMPLETE)
+        note_result(state, zone, order, result)
     asked.max_order = 0
     asked.highest_zone = ZONE_MOVABLE
 

@@ -1,4 +1,4 @@
-"""Compaction's scanner for sources: movable folios that are isolated in blocks low down in the zone (mm/compaction.c, 7.3).
+"""Compaction's scanner for sources: movable folios that are isolated in blocks low down in the zone (mm/compaction.c, 6.18).
 
 Folios are isolated in clusters of 32 pages, at a block's second cluster all that is left of it. An asynchronous run for an
 allocation gives up the aligned place where a page cannot move, and puts back what it isolated there. Pinned anonymous memory is
@@ -104,7 +104,7 @@ def fast_find_migrateblock(state: State, zone: int) -> int:
     pfn = int(control.migrate)
     if control.ignore_skip_hint or control.finish_pageblock or pfn & (BLOCK_PAGES - 1) or control.order <= COSTLY_ORDER:
         return pfn
-    if control.direct and control.migratetype != MOVABLE and control.order < BLOCK_ORDER:
+    if control.direct and control.migratetype != MOVABLE:
         return pfn
     distance = int(control.free - pfn) >> 1
     if pfn != state.zones[zone].start << BLOCK_ORDER:
@@ -122,21 +122,17 @@ def fast_find_migrateblock(state: State, zone: int) -> int:
 
 @jit
 def is_suitable_source(state: State, block: int) -> bool:
-    """Whether a block may be scanned (`suitable_migration_source`): no huge page, and no CMA for who may not have that.
+    """Whether a block may be scanned (`suitable_migration_source`): no huge page; for an allocation's first try, of its type.
 
-    For an asynchronous run of an allocation, of a type that helps it.
+    For movable memory that is CMA, too.
     """
     control = state.control[0]
     if skip_persistent(state, block):
         return False
-    if control.direct == 0:
+    if control.mode != ASYNC or control.direct == 0:
         return True
     migratetype = int(state.blocks[block].migratetype)
-    if migratetype == CMA and control.migratetype != MOVABLE:
-        return False
-    if control.mode != ASYNC:
-        return True
-    if control.migratetype == MOVABLE or control.order >= BLOCK_ORDER:
+    if control.migratetype == MOVABLE:
         return migratetype == MOVABLE or migratetype == CMA
     return bool(migratetype == control.migratetype)
 

@@ -1,4 +1,4 @@
-"""What compaction remembers of a zone between runs: where its scanners stood, and blocks that are not worth a look (7.3).
+"""What compaction remembers of a zone between runs: where its scanners stood, and blocks that are not worth a look (6.18).
 
 A block with the hint (PB_compact_skip) was scanned lately. When the scanners of a direct compaction met, kswapd clears the
 hints as soon as it sleeps (`compact_blockskip_flush`). Those of a zone whose compaction was passed over 63 times are cleared,

@@ -1,7 +1,7 @@
 """The RMP: which frames are assigned to an SNP guest, each by an entry of its own or 512 by one (G81, G82).
 
 A frame of a private page is assigned and validated, or not; what is kept here is kept by page of the file. Frames that left it
-while somebody held them are remembered in their blocks and frames. (arch/x86/virt/svm/sev.c and arch/x86/kvm/svm/sev.c, 7.3.)
+while somebody held them are remembered in their blocks and frames. (arch/x86/virt/svm/sev.c and arch/x86/kvm/svm/sev.c, 6.18.)
 """
 
 from gmemlab.core import layout

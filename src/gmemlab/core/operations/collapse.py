@@ -67,9 +67,9 @@ def count_on_node(state: State, file: int, base: int, node: int) -> int:
 
 @jit
 def find_target_nodes(state: State, file: int, base: int) -> tuple[int, int]:
-    """The node with the most of 2 MiB that shall become one folio, and all that have as much (`collapse_find_target_node`).
+    """The node with the most of 2 MiB that shall become one folio, and all that have as much.
 
-    The first is wanted, no other but these are allowed, whatever the file's policy says.
+    The first is wanted, no other but these are allowed, whatever the file's policy says (`hpage_collapse_find_target_node`).
     """
     if state.host[0].nr_nodes == 1:
         return 0, 0

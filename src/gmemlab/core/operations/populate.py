@@ -97,8 +97,8 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
     """Take a huge page from the file's pool for an empty range: one that is promised to it, or (hugetlb memory) to nobody.
 
     Or one that its mount keeps; what the mount grants beyond that, and the pool has not, stays counted as the mount's (so
-    `alloc_hugetlb_folio` in 7.3). The page is of the nodes that the file's policy allows, which no promise is about; where they
-    have none, hugetlb memory takes a surplus page of them (`hugetlb_alloc_folio`).
+    `alloc_hugetlb_folio` in 6.18). The page is of the nodes that the file's policy allows, which no promise is about; where
+    they have none, hugetlb memory takes a surplus page of them (`alloc_buddy_hugetlb_folio_with_mpol`).
 
     Returns 0, ENOMEM or (hugetlb memory) ENOSPC. That is what fallocate says; an access says so too, where a process feels
     SIGBUS (L19).
