@@ -238,7 +238,7 @@ FAULTS: Final = (
     Fault(
         "movable frames are not counted",
         "frames.py",
-        "record.nr_movable += 1\n",
+        "record.nr_movable += pages\n",
         "record.nr_movable += 0\n",
         (f"{GAME}[4k-1]", f"{GAME}[ladder-2]"),
     ),
