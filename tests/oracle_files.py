@@ -26,7 +26,6 @@ from gmemlab.core.layout import (
     PHASE_BOOT,
     PUNCH_DEFER,
     PUNCH_SPLIT,
-    REPAIR_COLLAPSE,
     SOURCE_BUDDY,
     SOURCE_POOL,
     SPLIT_UNIFORM,
@@ -91,7 +90,7 @@ class OraclePolicy:
     def beside(self) -> "OraclePolicy":
         """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""
         sizes = self.shared_sizes or (0,)
-        repair = self.repair & REPAIR_COLLAPSE if BLOCK_ORDER in sizes else 0
+        repair = self.repair if BLOCK_ORDER in sizes else 0
         return OraclePolicy(KIND_ANON, sizes, movable=True, punch=PUNCH_DEFER, repair=repair)
 
     @property
