@@ -120,6 +120,13 @@ def test_what_mends_a_policys_memory() -> None:
     assert find("shmem-thp").with_choices({"zero_scan": "on"}).zero_scan == "on"
 
 
+def test_how_hard_the_shared_side_tries() -> None:
+    """For 2M as `effort` says, but __GFP_RETRY_MAYFAIL is none of `vma_thp_gfp_mask`'s flags; 4K pages need no effort."""
+    two = find("hugetlb-2m").with_choices({"conversion": "two-sources", "merge": "lazy", "vmm_punch": "both", "shared": "thp"})
+    found = [shared_side(find("thp").with_choices({"shared": "thp", "effort": effort})).effort for effort in ("none", "light")]
+    assert [*found, shared_side(two).effort, shared_side(find("thp")).effort] == ["none", "light", "direct-once", "none"]
+
+
 def test_what_a_policy_is_for() -> None:
     for policy in PRESETS.values():
         right, wrong = for_guest, for_ordinary_memory

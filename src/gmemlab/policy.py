@@ -58,7 +58,9 @@ class Policy:
             free it when its last page goes (anonymous memory, L16).
         conversion: private and shared from two sources of memory, or in place.
         split: a split leaves the largest aligned pieces (L13), 4K pages, or 2M pages first (Q6).
-        shared: backing of the shared side of a two-source guest (K13).
+        shared: backing of the shared side of a two-source guest (K13). With `thp` its faults try for 2M as hard as `effort`
+            says: `none` is `defrag=never`, `light` `defer`, `direct-once` `always` (`vma_thp_gfp_mask`, 6.18). There is no
+            __GFP_RETRY_MAYFAIL there: `retry` is `direct-once`.
         merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
             pieces of buddy pages merge in the buddy allocator, if at all.
         repair: what mends memory that was split, any of three with a comma (or `+`) between: khugepaged scans it (`collapse`),

@@ -117,7 +117,11 @@ def atomic(size: int) -> Policy:
 
 
 def shared_side(policy: Policy) -> Policy:
-    """The ordinary, anonymous memory beside a two-source guest (K13), which compaction moves; khugepaged may scan 2M pages."""
+    """The ordinary, anonymous memory beside a two-source guest (K13), which compaction moves.
+
+    Where it has 2M pages (`shared=thp`), khugepaged and `effort` are for it, too; `retry` is `direct-once`, as no fault there
+    has __GFP_RETRY_MAYFAIL (`vma_thp_gfp_mask`, 6.18).
+    """
     sizes = (PAGE << ORDER_2M, PAGE) if policy.shared == "thp" else (PAGE,)
     return Policy(
         name=f"{policy.name}:shared",
@@ -127,5 +131,6 @@ def shared_side(policy: Policy) -> Policy:
         punch="defer",
         conversion="none",
         vmm_punch="none",
+        effort={"4k": "none", "thp": "direct-once" if policy.effort == "retry" else policy.effort}[policy.shared],
         repair="collapse,compaction" if policy.shared == "thp" and policy.is_repaired_by("collapse") else "compaction",
     )
