@@ -208,7 +208,7 @@ class Host(Readings):
 
     def set_watermarks(self) -> None:
         """Give an empty or fragmented machine the watermarks of Linux 6.18; others have those of their snapshot."""
-        if not self.state.host[0].watermarks and all(zone.kind == layout.ZONE_NORMAL for zone in self.state.zones):
+        if not self.has_watermarks and self.is_normal:
             give_watermarks(self.state)
 
     def grow_pool(self, page: int | str, count: int, hvo: bool = True, node: int | None = None) -> int:
