@@ -292,6 +292,13 @@ FAULTS: Final = (
         (f"{DAEMONS}proactive_compaction_that_wins_nothing_waits[core]",),
     ),
     Fault(
+        "kcompactd is told nothing by failed allocations",
+        "daemons/register.py",
+        "    if order == 0:\n",
+        "    if order >= 0:\n",
+        (f"{DAEMONS}failed_allocations_wake_kcompactd[core]",),
+    ),
+    Fault(
         "kswapd leaves the hints of compaction",
         "daemons/reclaim.py",
         "            reset_isolation_suitable(state, zone)\n",

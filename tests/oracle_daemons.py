@@ -9,7 +9,6 @@ from gmemlab.core.layout import (
     KIND_ANON,
     MOVABLE,
     REPAIR_COLLAPSE,
-    REPAIR_COMPACTION,
     UNMOVABLE,
     ZONE_MOVABLE,
     ZONE_NORMAL,
@@ -198,21 +197,20 @@ class Kcompactd:
 
 @dataclass
 class Daemons:
-    """Both, and which files they work for."""
+    """Both."""
 
     khugepaged: Khugepaged = field(default_factory=Khugepaged)
     kcompactds: list[Kcompactd] = field(default_factory=lambda: [Kcompactd(0)])
-    compacted: list[File] = field(default_factory=list)  # whom kcompactd works for
 
     def wake(self, node: int, order: int, highest: int) -> None:
         """A chunk of this order is wanted on a node, in a zone up to a kind."""
-        if order and self.compacted:
+        if order:
             self.kcompactds[node].wake(order, highest)
 
     def kcompactd(self, memory: Memory, milliseconds: int, proactiveness: int) -> int:
         """Time passes for kcompactd of every node; pages moved."""
         before = memory.counters["moved"]
-        for daemon in self.kcompactds if self.compacted else ():
+        for daemon in self.kcompactds:
             daemon.proactiveness = proactiveness
             daemon.tick(memory, milliseconds)
         return memory.counters["moved"] - before
@@ -220,11 +218,7 @@ class Daemons:
     def enter(self, file: File) -> None:
         if file.policy.repair & REPAIR_COLLAPSE:
             self.khugepaged.enter(file)
-        if file.policy.repair & REPAIR_COMPACTION:
-            self.compacted.append(file)
 
     def leave(self, file: File) -> None:
         if file.policy.repair & REPAIR_COLLAPSE:
             self.khugepaged.leave(file)
-        if file.policy.repair & REPAIR_COMPACTION:
-            self.compacted.remove(file)

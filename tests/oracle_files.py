@@ -16,6 +16,8 @@ from gmemlab.core.layout import (
     CONVERT_NONE,
     CONVERT_TWO_SOURCES,
     EFFORT_NONE,
+    EFFORT_ONCE,
+    EFFORT_RETRY,
     FRESH,
     GIGA_ORDER,
     GUEST_GENERIC,
@@ -26,7 +28,6 @@ from gmemlab.core.layout import (
     PHASE_BOOT,
     PUNCH_DEFER,
     PUNCH_SPLIT,
-    REPAIR_COLLAPSE,
     SOURCE_BUDDY,
     SOURCE_POOL,
     SPLIT_UNIFORM,
@@ -89,10 +90,12 @@ class OraclePolicy:
     accept_mark: int = 0
 
     def beside(self) -> "OraclePolicy":
-        """The policy of the ordinary memory beside a two-source guest, which khugepaged may scan where it has huge pages."""
+        """The policy of the ordinary memory beside a two-source guest, where it has huge pages with khugepaged and effort."""
         sizes = self.shared_sizes or (0,)
-        repair = self.repair & REPAIR_COLLAPSE if BLOCK_ORDER in sizes else 0
-        return OraclePolicy(KIND_ANON, sizes, movable=True, punch=PUNCH_DEFER, repair=repair)
+        if BLOCK_ORDER not in sizes:
+            return OraclePolicy(KIND_ANON, sizes, movable=True, punch=PUNCH_DEFER)
+        effort = EFFORT_ONCE if self.effort == EFFORT_RETRY else self.effort
+        return OraclePolicy(KIND_ANON, sizes, effort=effort, movable=True, punch=PUNCH_DEFER, repair=self.repair)
 
     @property
     def is_possible(self) -> bool:

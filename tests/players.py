@@ -58,8 +58,8 @@ POLICIES: Final[dict[str, Policy]] = dict(
         _variant("thp", vmm_punch="private"),
         _variant("thp", truncation="zeroes"),
         _variant("thp-inplace", accept_mark="none"),
-        _variant("thp", repair="compaction"),
-        _variant("thp", shared="thp", zone="movable", repair="collapse"),
+        _variant("thp", zone="movable"),
+        _variant("thp", shared="thp", zone="movable", repair="collapse,compaction"),
         _variant("thp-migratable", punch="zero"),
         _variant("thp-migratable", punch="no-op"),
         _variant("shmem-thp", zero_scan="on"),
@@ -97,7 +97,7 @@ OPERATIONS: Final = (
     "background",
     "release",
 )
-# Outcomes that a policy cannot have, and why.
+# Outcomes that a policy cannot have, or need not be waited for, and why.
 IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("to_shared", "ok"): lambda policy: policy.conversion == "none",  # EOPNOTSUPP
     ("to_private", "ok"): lambda policy: policy.conversion == "none",
@@ -108,7 +108,7 @@ IMPOSSIBLE: Final[dict[tuple[str, str], Callable[[Policy], bool]]] = {
     ("split_deferred", "ok"): lambda policy: policy.memory != "anon" and policy.zero_scan == "off",
     ("khugepaged", "ok"): lambda policy: not policy.is_repaired_by("collapse"),
     ("khugepaged", "fail"): lambda policy: not policy.is_repaired_by("collapse"),
-    ("kcompactd", "ok"): lambda policy: not policy.is_repaired_by("compaction"),  # nothing moves
+    ("kcompactd", "ok"): lambda policy: not policy.is_repaired_by("compaction"),  # only the background moves, as everywhere
 }
 
 

@@ -163,6 +163,8 @@ def test_shipped_scenarios_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "128M"], ["the scenario is larger than the host", "allowed: up to"]),
         (["--host", "1G", "--fragmentation", "2"], ["fragmentation", "0 to 0.95"]),
         (["--cpus", "513"], ["--cpus", "512"]),
+        (["--cma", "3M"], ["cma", "'3M'", "multiples of 2M up to half of a node"]),
+        (["--cma", "much"], ["'much'"]),
         (["--fragmentation", "0.4"], ["--fragmentation", "only a host that is given by its size"]),
         (["--host", "128M"], ["small.toml:7: guests: "]),
         (["--policies", "4k,anon-thp"], ["ordinary memory", "'anon-thp'", "allowed: 4k, 4k-inplace"]),
@@ -234,6 +236,33 @@ def test_nodes_of_a_host_that_has_its_own(scenario: str, tmp_path: Path, capsys:
     capture(TWO_NODES).save(path)
     assert cli.main(["compare", scenario, "--host", str(path), "--nodes", "2"]) == 2
     assert "--nodes: only a host that is given by its size can be given nodes" in capsys.readouterr().err
+
+
+def test_watermarks_and_cma(scenario: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A size has watermarks unless it is told not to, and no CMA unless told; what it has is said. Others have their own."""
+    cache = "\n[background]\nunmovable = 0\nmovable = 0\nchurn_per_hour = 0\nchunk = '64K'\nhold = '1s'\ncache = 0.1\n"
+    cached = tmp_path / "cached.toml"
+    cached.write_text(Path(scenario).read_text() + cache)
+    lacking, normal = "the host has no watermarks: no kswapd", "Normal zones only: no DMA32, no ALLOC_NOFRAGMENT"
+    for file, words, watermarks, cma, line in (
+        (scenario, [], True, 0, normal),
+        (scenario, ["--watermarks", "--cma", "128M"], True, 128 << 20, normal),
+        (scenario, ["--no-watermarks"], False, 0, lacking),
+        (str(cached), ["--no-watermarks"], True, 0, normal),
+    ):
+        assert cli.main(["compare", file, "--host", "1G", "--policies", "4k", "--json", *words]) == 0
+        data = json.loads(capsys.readouterr().out)
+        assert (data["host"]["watermarks"], data["host"]["cma_bytes"]) == (watermarks, cma)
+        assert [either for either in (lacking, normal) if any(either in one for one in data["assumptions"])] == [line]
+    path = tmp_path / "host.json"
+    capture(TWO_NODES).save(path)
+    for words in (["--no-watermarks"], ["--watermarks"], ["--cma", "1G"]):
+        assert cli.main(["compare", scenario, "--host", str(path), *words]) == 2
+        assert "only a host that is given by its size can be told its" in capsys.readouterr().err
+    assert cli.main(["compare", scenario, "--host", str(path), "--policies", "4k", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["host"]["watermarks"] is True
+    assert not any(either in one for either in (lacking, normal) for one in data["assumptions"])
 
 
 def test_policies_are_named_once() -> None:

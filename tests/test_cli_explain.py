@@ -41,7 +41,9 @@ def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["term"] == "none" or data["cause"]["term"] == data["term"]
     steps = len(data["first"]) + len(data["last"]) + sum(repeat["count"] for repeat in data["repeats"])
     assert steps == data["changes"] > 0
-    assert data["assumptions"]
+    assert data["assumptions"][-1].startswith("assumption: the host has Linux's watermarks")
+    assert cli.main(words(scenario, "--gfn", "16", "--no-watermarks", "--cma", "2M", "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["assumptions"][-1].startswith("assumption: the host has no watermarks")
 
 
 def test_guests_of_other_hardware(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:

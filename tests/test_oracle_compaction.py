@@ -22,7 +22,6 @@ from gmemlab.core.layout import (
     MOVABLE,
     PUNCH_DEFER,
     PUNCH_SPLIT,
-    REPAIR_COMPACTION,
     SPLIT_BUDDY,
     UNMOVABLE,
 )
@@ -224,7 +223,7 @@ def fill(random: Random, model: World) -> list[int]:
         punch = PUNCH_DEFER if kind == KIND_ANON else PUNCH_SPLIT
         order = order if movable else 0
         policy = Policy(kind=kind, sizes=(order, 0)[: 2 if order else 1], movable=movable, punch=punch)
-        files.append(new(model, 512 * random.randint(1, 4), replace(policy, repair=random.choice((0, REPAIR_COMPACTION)))))
+        files.append(new(model, 512 * random.randint(1, 4), policy))
         if model.allocate(files[-1], 0, 2048)[1] == 0:
             break  # the watermarks keep the rest
     for file in files:

@@ -20,7 +20,6 @@ from gmemlab.core.layout import (
     KIND_HOST,
     MOVABLE,
     RECLAIMABLE,
-    REPAIR_COMPACTION,
     UNMOVABLE,
     ZONE_MOVABLE,
     ZONE_NORMAL,
@@ -276,7 +275,7 @@ def test_without_watermarks_there_is_no_boost(world: MakeWorld) -> None:
 def test_kcompactd_makes_chunks_for_unmovable_memory(name: str) -> None:
     """`kcompactd_do_work` has GFP_KERNEL: that a CMA block is free is not enough. Of five others every other 16K are free."""
     model = typed(name, {8: CMA}, 8)
-    file = new(model, 5 * 512, replace(MOVABLE_4K, repair=REPAIR_COMPACTION))
+    file = new(model, 5 * 512, MOVABLE_4K)
     model.allocate(file, 0, 5 * 512)
     model.allocate(new(model, 512, SMALL), 0, 512)
     for page in range(0, 5 * 512, 8):

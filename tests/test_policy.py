@@ -23,16 +23,19 @@ def test_presets_are_those_of_the_design() -> None:
     [
         ("thp", {"repair": "collapse"}, "only zone=movable allows it, as an upper bound"),
         ("thp", {"repair": "merge"}, "nothing merges"),
+        ("thp", {"repair": "compaction"}, "is unmovable: set zone=movable"),
+        ("thp", {"repair": "none", "zone": "movable"}, "goes with zone=movable"),
+        ("thp-strict-zero", {"repair": "merge,compaction"}, "works without `repair`"),
         ("thp", {"repair": "always"}, "not one of the choices"),
         ("hugetlb-2m", {"repair": "none"}, "repair=merge goes with it"),
         ("hugetlb-2m", {"repair": "merge,collapse"}, "makes no hugetlb pages"),
-        ("hugetlb-2m", {"repair": "merge,compaction"}, "when it grows"),
-        ("thp-migratable", {"sizes": "64K,4K", "repair": "collapse"}, "none in sizes"),
-        ("thp-strict-zero", {"repair": "merge,collapse", "zone": "movable"}, "no holes"),
+        ("hugetlb-2m", {"repair": "merge,compaction"}, "when the pool grows"),
+        ("thp-migratable", {"sizes": "64K,4K", "repair": "collapse,compaction"}, "none in sizes"),
+        ("thp-strict-zero", {"repair": "merge,collapse,compaction", "zone": "movable"}, "no holes"),
         ("anon-thp", {"zero_scan": "on"}, "as it is"),
         ("thp", {"zero_scan": "on"}, "cannot read private memory"),
         ("hugetlbfs", {"zero_scan": "on"}, "never freed"),
-        ("shmem-thp", {"zero_scan": "on", "sizes": "4K", "repair": "none"}, "both must be in sizes"),
+        ("shmem-thp", {"zero_scan": "on", "sizes": "4K", "repair": "compaction"}, "both must be in sizes"),
         ("thp", {"punch": "defer"}, "anonymous memory"),
         ("thp", {"sizes": "1G"}, "from a pool only"),
         ("thp", {"sizes": "1G,2M"}, "at most 4M"),
@@ -108,13 +111,20 @@ def test_what_mends_a_policys_memory() -> None:
     assert (merged.repair, merged.status) == ("merge,collapse,compaction", "upper bound")
     assert merged.with_choices({"merge": "never"}).repair == "collapse,compaction"
     assert find("thp-inplace").with_choices({"merge": "eager"}).repair == "merge"
-    assert find("thp-migratable").with_choices({"zone": "unmovable"}).repair == "compaction"
+    assert find("thp-migratable").with_choices({"zone": "unmovable"}).repair == "none"
+    assert find("thp").with_choices({"zone": "movable"}).repair == "compaction"
     assert find("anon-thp").with_choices({"sizes": "4K"}).repair == "compaction"
     movable = find("thp").with_choices({"zone": "movable", "repair": "compaction+collapse", "shared": "thp"})
     assert (movable.repair, movable.status) == ("collapse,compaction", "upper bound")
-    assert [shared_side(find("thp")).repair, shared_side(movable).repair] == ["none", "collapse"]
-    assert find("thp").with_choices({"repair": "compaction"}).status == "custom"
+    assert [shared_side(find("thp")).repair, shared_side(movable).repair] == ["compaction", "collapse,compaction"]
     assert find("shmem-thp").with_choices({"zero_scan": "on"}).zero_scan == "on"
+
+
+def test_how_hard_the_shared_side_tries() -> None:
+    """For 2M as `effort` says, but __GFP_RETRY_MAYFAIL is none of `vma_thp_gfp_mask`'s flags; 4K pages need no effort."""
+    two = find("hugetlb-2m").with_choices({"conversion": "two-sources", "merge": "lazy", "vmm_punch": "both", "shared": "thp"})
+    found = [shared_side(find("thp").with_choices({"shared": "thp", "effort": effort})).effort for effort in ("none", "light")]
+    assert [*found, shared_side(two).effort, shared_side(find("thp")).effort] == ["none", "light", "direct-once", "none"]
 
 
 def test_what_a_policy_is_for() -> None:

@@ -52,17 +52,19 @@ class Policy:
         effort: how hard a huge allocation tries (K14): the free lists (`none`; `light` also wakes kswapd and kcompactd),
             one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
             cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC).
-        zone: unmovable (G54) or movable memory (K15).
+        zone: unmovable (G54) or movable memory (K15), which compaction moves: the host's kcompactd, which works whatever the
+            policies are (`DaemonSettings`), and allocations.
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
             free it when its last page goes (anonymous memory, L16).
         conversion: private and shared from two sources of memory, or in place.
         split: a split leaves the largest aligned pieces (L13), 4K pages, or 2M pages first (Q6).
-        shared: backing of the shared side of a two-source guest (K13).
+        shared: backing of the shared side of a two-source guest (K13). With `thp` its faults try for 2M as hard as `effort`
+            says: `none` is `defrag=never`, `light` `defer`, `direct-once` `always` (`vma_thp_gfp_mask`, 6.18). There is no
+            __GFP_RETRY_MAYFAIL there: `retry` is `direct-once`.
         merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
             pieces of buddy pages merge in the buddy allocator, if at all.
         repair: what mends memory that was split, any of three with a comma (or `+`) between: khugepaged scans it (`collapse`),
-            kcompactd works as long as there is memory of the policy (`compaction`; Linux always has it, also beside `none`),
-            its own `merge` (`merge`, as `merge` says).
+            compaction moves it (`compaction`, with `zone=movable` and only there), its own `merge` (`merge`, as `merge` says).
         zero_scan: the shrinker looks for zeros in huge pages of shmem, too, and frees them (T4): no kernel does.
         truncation: what the kernel does to the part that a punch covers before it splits the folio: nothing to memory that is
             marked inaccessible (6.11 on), or it zeroes it, private or not (K1; the code that T9 speaks of).
@@ -160,13 +162,13 @@ class Policy:
         return changed_policy
 
     def _repair_after(self, changed: dict[str, Any]) -> str:
-        """What `repair` says when others are changed: it follows `merge`, and khugepaged goes with its 2M pages or zone."""
+        """What `repair` says when others are changed: it follows `merge` and `zone`; khugepaged goes with its 2M pages."""
         sizes, zone = changed.get("sizes", self.sizes), changed.get("zone", self.zone)
         scanned = PAGE << ORDER_2M in sizes and (zone == "movable" or self.memory != "guest_memfd")
         kept = {
             "merge": changed.get("merge", self.merge) != "never",
             "collapse": self.is_repaired_by("collapse") and scanned,
-            "compaction": self.is_repaired_by("compaction"),
+            "compaction": zone == "movable",
         }
         return ",".join(means for means, keep in kept.items() if keep) or "none"
 
@@ -306,7 +308,15 @@ def _with_repairs(policy: Policy) -> Rules:
         (collapse and policy.memory in ("host", "cache"), "the host's own memory is no process's that khugepaged could scan"),
         (
             compaction and pooled,
-            "a pool takes its huge pages when it grows: nothing that kcompactd wins reaches its guests",
+            "compaction leaves a pool's pages where they are; what the host's kcompactd wins is had when the pool grows",
+        ),
+        (
+            compaction and policy.zone != "movable",
+            "this memory is unmovable: set zone=movable (an upper bound, K16); the host's kcompactd works without `repair`",
+        ),
+        (
+            not compaction and policy.zone == "movable",
+            "compaction moves what is movable: repair=compaction goes with zone=movable",
         ),
         (scan and policy.memory == "anon", "the shrinker looks for zeros in anonymous memory as it is (L17)"),
         (

@@ -102,13 +102,13 @@ def _of_kind(policy: Policy, confidential: bool, refusal: str) -> Policy:
 
 def background(movable: bool) -> Policy:
     """How the host's own memory behaves: single pages, freed as they are given back."""
-    zone = "movable" if movable else "unmovable"
-    return Policy(name=f"host-{zone}", memory="host", zone=zone, conversion="none", vmm_punch="none")
+    zone, repair = ("movable", "compaction") if movable else ("unmovable", "none")
+    return Policy(name=f"host-{zone}", memory="host", zone=zone, repair=repair, conversion="none", vmm_punch="none")
 
 
 def page_cache() -> Policy:
     """Clean page cache of the host's: what was read from files, in 4K pages, which reclaim may drop."""
-    return Policy(name="host-cache", memory="cache", zone="movable", conversion="none", vmm_punch="none")
+    return Policy(name="host-cache", memory="cache", zone="movable", repair="compaction", conversion="none", vmm_punch="none")
 
 
 def atomic(size: int) -> Policy:
@@ -117,7 +117,11 @@ def atomic(size: int) -> Policy:
 
 
 def shared_side(policy: Policy) -> Policy:
-    """The ordinary, anonymous memory beside a two-source guest (K13). Where it has 2M pages, `repair` is for it, too."""
+    """The ordinary, anonymous memory beside a two-source guest (K13), which compaction moves.
+
+    Where it has 2M pages (`shared=thp`), khugepaged and `effort` are for it, too; `retry` is `direct-once`, as no fault there
+    has __GFP_RETRY_MAYFAIL (`vma_thp_gfp_mask`, 6.18).
+    """
     sizes = (PAGE << ORDER_2M, PAGE) if policy.shared == "thp" else (PAGE,)
     return Policy(
         name=f"{policy.name}:shared",
@@ -127,5 +131,6 @@ def shared_side(policy: Policy) -> Policy:
         punch="defer",
         conversion="none",
         vmm_punch="none",
-        repair="collapse" if policy.shared == "thp" and policy.is_repaired_by("collapse") else "none",
+        effort={"4k": "none", "thp": "direct-once" if policy.effort == "retry" else policy.effort}[policy.shared],
+        repair="collapse,compaction" if policy.shared == "thp" and policy.is_repaired_by("collapse") else "compaction",
     )

@@ -14,10 +14,11 @@ from gmemlab.core.layout import (
     KIND_ANON,
     KIND_CACHE,
     KIND_SHMEM,
+    NR_ORDERS,
     PRIVATE,
     PUNCH_DEFER,
     REPAIR_COLLAPSE,
-    REPAIR_COMPACTION,
+    ZONE_DMA32,
 )
 from gmemlab.core.state import MAX_FILES
 from oracle_files import OraclePolicy
@@ -58,7 +59,7 @@ def built_fixture() -> CoreWorld:
     world.reserve(6, 0, 1024)
     world.allocate(6, 0, 1)
     for pages in (512, 512, 512):  # files 7 to 9, for the daemons
-        world.create(pages, replace(SHMEM_THP, repair=REPAIR_COLLAPSE | REPAIR_COMPACTION))
+        world.create(pages, replace(SHMEM_THP, repair=REPAIR_COLLAPSE))
     world.check()
     return world
 
@@ -173,7 +174,9 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (22, _set("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
     (23, _set("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
     (24, _tally),
-    (28, _set("daemons", lambda w: 0, "nr_compacted", lambda n: n + 1)),
+    (28, _set("nodes", lambda w: 0, "max_order", lambda n: NR_ORDERS)),
+    (28, _set("nodes", lambda w: 0, "highest_zone", lambda n: ZONE_DMA32)),
+    (28, _set("nodes", lambda w: 0, "kcompactd_sleep", lambda n: 0)),
     (28, _set("daemons", lambda w: 0, "tail", lambda n: 0)),
     (28, _set("daemons", lambda w: 0, "head", lambda n: 0)),
     (28, _set("daemons", lambda w: 0, "file", lambda n: MAX_FILES - 1)),

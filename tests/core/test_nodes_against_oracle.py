@@ -37,7 +37,7 @@ def play(nodes: int, name: str, random: Random, steps: int, with_cpus: bool) -> 
 @pytest.mark.skipif(not COMPILED, reason="the interpreted pass takes the search below")
 @pytest.mark.parametrize("nodes", [2, 3])
 @pytest.mark.parametrize(
-    "names", [("4k", "thp", "thp[shared=thp,zone=movable,repair=collapse]"), ("shmem-thp", "anon-thp"), POOLS]
+    "names", [("4k", "thp", "thp[shared=thp,zone=movable,repair=collapse,compaction]"), ("shmem-thp", "anon-thp"), POOLS]
 )
 def test_nodes_agree_with_the_oracle(nodes: int, names: tuple[str, ...]) -> None:
     seen: Counter[str] = Counter()

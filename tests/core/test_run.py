@@ -31,7 +31,6 @@ from gmemlab.core.layout import (
     OP_TO_SHARED,
     PRIVATE,
     REPAIR_COLLAPSE,
-    REPAIR_COMPACTION,
     SHARED,
     TALLY_COLLAPSED,
     TALLY_HOST_FAILED,
@@ -186,7 +185,7 @@ def test_chunks_of_a_failed_event_stay() -> None:
 
 def test_daemons_act_between_events() -> None:
     """Time that passes for khugepaged and kcompactd is an event of no guest."""
-    policy = replace(THP_IN_PLACE, movable=True, merge=0, split=0, repair=REPAIR_COLLAPSE | REPAIR_COMPACTION)
+    policy = replace(THP_IN_PLACE, movable=True, merge=0, split=0, repair=REPAIR_COLLAPSE)
     runner = Runner(policy, (1024,), 15)
     start = [(0, OP_CREATE, 0, 0), (0, OP_ACCESS, 0, 1024), (0, OP_PUNCH, 5, 1), (0, OP_PUNCH, 600, 1)]
     runner.play([*start, (NO_VM, OP_KHUGEPAGED, 0, 9_999), (NO_VM, OP_KCOMPACTD, 0, 500)])

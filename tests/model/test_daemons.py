@@ -2,6 +2,7 @@
 
 import pytest
 
+from gmemlab.core import layout
 from gmemlab.errors import UsageError
 from gmemlab.model.daemons import LONGEST_TICK, DaemonSettings
 from gmemlab.model.guest import GuestMemory
@@ -47,16 +48,45 @@ def test_settings_are_those_of_the_kernel() -> None:
             DaemonSettings(**wrong)
 
 
-def test_kcompactd_works_while_there_is_memory_that_asks_for_it() -> None:
-    """A fragmented host; none of the rest is movable but what the host itself holds."""
-    host = Host("256M", fragmentation=0.95, seed=1)
-    assert host.tick(60).compacted == 0
-    guest = host.guest_memfd("2M", find("thp").with_choices({"repair": "compaction"}))
-    work = host.tick(1)
+def test_kcompactd_works_for_the_host() -> None:
+    """Whatever the guests' policy: a fragmented host is compacted down to its low watermark, and no further."""
+    host = Host("512M", fragmentation=0.95, seed=1)
+    assert host.free_2m == 6
+    guest = host.guest_memfd("4M", "4k")
+    work = host.tick(120)
     assert (work.scanned, work.compacted > 0, work.moved > 0) == (0, True, True)
+    free, huge = host.free_bytes, host.free_2m * 2 * MIB
+    assert (free - huge) * 100 // free <= 80 < (free - huge + 2 * MIB) * 100 // free
     guest.close()
-    assert host.tick(60).compacted == 0
     host.audit()
+
+
+def test_kcompactd_that_is_told_not_to_work_by_itself() -> None:
+    """With a proactiveness of 0 it does what failed allocations ask for: a 2M page for guest_memfd, once."""
+    host = Host("512M", fragmentation=0.95, seed=1)
+    host.set_daemons(DaemonSettings(compaction_proactiveness=0))
+    assert host.tick(3600).compacted == 0
+    guest = host.guest_memfd("64M", "ladder")
+    guest.allocate()
+    assert host.free_2m == 0
+    assert host.tick(1).compacted == 1
+    assert host.free_2m == 1
+    assert host.tick(3600).compacted == 0
+    host.audit()
+
+
+def test_kcompactd_moves_no_private_memory() -> None:
+    """Of guests' only what `zone=movable` lets be moved (G54), which firmware copies (K16)."""
+    for zone, moves in (("unmovable", False), ("movable", True)):
+        host = Host("64M")
+        guest = host.guest_memfd("60M", find("4k").with_choices({"zone": zone}))
+        guest.allocate()
+        for page in range(0, 60 * 256, 2):
+            guest.punch_hole(page * 4096, "4K")
+        work = host.tick(60)
+        assert (work.compacted > 0, work.moved > 0) == (True, moves)
+        assert host.state.tally[layout.TALLY_FIRMWARE_COPIES] == work.moved
+        host.audit()
 
 
 def test_private_memory_is_an_upper_bound() -> None:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from gmemlab.cli.options import (
+    CMA_HELP,
     CPUS_HELP,
     FRAGMENTATION_HELP,
     GUESTS_HELP,
@@ -15,6 +16,7 @@ from gmemlab.cli.options import (
     LIVE,
     NODES_HELP,
     SET_HELP,
+    WATERMARKS_HELP,
     Ticker,
     chosen_policies,
     host_factory,
@@ -41,6 +43,8 @@ def run(
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
     nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
+    watermarks: Annotated[bool | None, typer.Option("--watermarks/--no-watermarks", help=WATERMARKS_HELP)] = None,
+    cma: Annotated[str | None, typer.Option(help=CMA_HELP)] = None,
     guests: Annotated[str | None, typer.Option(help=GUESTS_HELP)] = None,
     policies: Annotated[str | None, typer.Option(help="Policies with commas between; by default the scenario's.")] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
@@ -57,6 +61,8 @@ def run(
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
         nodes: NUMA nodes of a host that is given by its size.
+        watermarks: whether that has them.
+        cma: size of its CMA.
         guests: their hardware.
         policies: names with commas between.
         set: choices to set, for all of the policies.
@@ -77,7 +83,7 @@ def run(
         wanted = with_hardware(load(scenario), guests)
         profiles = Costs.load(_profiles(costs or ()), wanted.guests.hardware)
         chosen = _policies(scenario, wanted.policies, policies, set or ())
-        make_host = host_factory(host, fragmentation, cpus, nodes)
+        make_host = host_factory(host, fragmentation, cpus, nodes, watermarks, cma)
         screen = console()
         add, begin = (None, None) if json else _printers(ticker, screen, chosen)
         comparison = compare(make_host, wanted, chosen, range(seed, seed + seeds), add, ticker.show, begin)

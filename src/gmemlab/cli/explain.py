@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gmemlab.cli.options import (
+    CMA_HELP,
     CPUS_HELP,
     FRAGMENTATION_HELP,
     GUESTS_HELP,
@@ -16,6 +17,7 @@ from gmemlab.cli.options import (
     LIVE,
     NODES_HELP,
     SET_HELP,
+    WATERMARKS_HELP,
     Ticker,
     chosen_policies,
     host_factory,
@@ -39,6 +41,8 @@ def run(
     fragmentation: Annotated[float | None, typer.Option(help=FRAGMENTATION_HELP)] = None,
     cpus: Annotated[int, typer.Option(min=0, max=512, help=CPUS_HELP)] = 0,
     nodes: Annotated[int, typer.Option(min=1, max=32, help=NODES_HELP)] = 1,
+    watermarks: Annotated[bool | None, typer.Option("--watermarks/--no-watermarks", help=WATERMARKS_HELP)] = None,
+    cma: Annotated[str | None, typer.Option(help=CMA_HELP)] = None,
     guests: Annotated[str | None, typer.Option(help=GUESTS_HELP)] = None,
     set: Annotated[list[str] | None, typer.Option(help=SET_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the host and of the events.")] = 0,
@@ -55,6 +59,8 @@ def run(
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
         nodes: NUMA nodes of a host that is given by its size.
+        watermarks: whether that has them.
+        cma: size of its CMA.
         guests: their hardware.
         set: choices to set.
         seed: of host and events.
@@ -66,6 +72,7 @@ def run(
     """
     frame = _frame(gfn)
     with Ticker() as ticker:
+        from gmemlab.lab.compare import host_assumptions
         from gmemlab.lab.explain import explain
         from gmemlab.report.table import print_notes
         from gmemlab.workload.scenario import load, with_hardware
@@ -74,18 +81,19 @@ def run(
         wanted = with_hardware(load(scenario), guests)
         (chosen,) = chosen_policies([policy], set or ())
         ticker.show("preparing the host", 0.0)
-        machine = host_factory(host, fragmentation, cpus, nodes)(seed)
+        machine = host_factory(host, fragmentation, cpus, nodes, watermarks, cma)(seed)
         trace = generate(wanted, machine.usable_bytes, seed)
+        assumptions = (*trace.assumptions, *host_assumptions(machine, wanted))
         found = explain(machine, trace, chosen, vm, frame, lambda share: ticker.show(chosen.name, share))
     if json:
         head = {"scenario": wanted.title, "host": machine.description, "policy": chosen.name, "vm": vm}
-        print_json({**head, **_as_json(found), "assumptions": list(trace.assumptions), "notes": list(machine.notes)})
+        print_json({**head, **_as_json(found), "assumptions": list(assumptions), "notes": list(machine.notes)})
         return 0
     screen = console()
     _print_head(screen, found, frame, f"{chosen.name}\n{wanted.title}, on {machine.description}")
     _print_answer(screen, found)
     _print_history(screen, found)
-    print_notes(screen, machine.notes, trace.assumptions)
+    print_notes(screen, machine.notes, assumptions)
     return 0
 
 

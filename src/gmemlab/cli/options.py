@@ -27,12 +27,16 @@ FRAGMENTATION_HELP: Final = "Fragment a host that is given by its size: share of
 GUESTS_HELP: Final = "What hardware the guests have: generic, plain, sw-protected, pkvm, snp or tdx; by default the scenario's."
 CPUS_HELP: Final = "CPUs that keep lists of free pages of their own; 0: none does, which is faster."
 NODES_HELP: Final = "NUMA nodes of a host that is given by its size. Guests are at home on one after the other."
+WATERMARKS_HELP: Final = "Whether a host that is given by its size has watermarks: a reserve, kswapd and boosts. On by default."
+CMA_HELP: Final = "CMA of a host that is given by its size: 1G at its end, for movable memory only."
 SET_HELP: Final = "Set one choice of the policies: choice=value (see `gmemlab policies thp`). May be repeated."
 QUIET_SECONDS: Final = 2.0
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
-def host_factory(host: str, fragmentation: float | None, cpus: int, nodes: int) -> "Callable[[int], Host]":
+def host_factory(
+    host: str, fragmentation: float | None, cpus: int, nodes: int, watermarks: bool | None, cma: str | None
+) -> "Callable[[int], Host]":
     """Return what makes fresh hosts from seeds. This machine, or a file, is looked at once.
 
     Args:
@@ -40,9 +44,11 @@ def host_factory(host: str, fragmentation: float | None, cpus: int, nodes: int) 
         fragmentation: of a host that is given by its size.
         cpus: that keep lists of their own.
         nodes: NUMA nodes of a host that is given by its size.
+        watermarks: whether that has watermarks; it has by default.
+        cma: size of its CMA; none by default.
 
     Raises:
-        UsageError: no such host, a damaged file, or fragmentation or nodes for a host that has its own.
+        UsageError: no such host, a damaged file, or fragmentation, nodes, watermarks or CMA for a host that has its own.
         UnsupportedError: this machine's free memory cannot be read.
     """
     from gmemlab.capture import capture
@@ -50,7 +56,10 @@ def host_factory(host: str, fragmentation: float | None, cpus: int, nodes: int) 
     from gmemlab.snapshot import Snapshot
 
     if host != LIVE and _is_size(host):
-        return lambda seed: Host(host, fragmentation, seed, cpus, nodes)
+        return lambda seed: Host(host, fragmentation, seed, cpus, nodes, cma=cma or 0, watermarks=watermarks is not False)
+    for key, value in (("watermarks", watermarks), ("cma", cma)):
+        if value is not None:
+            raise UsageError(f"only a host that is given by its size can be told its {key}", key=f"--{key}", value=value)
     if nodes != 1:
         raise UsageError("only a host that is given by its size can be given nodes", key="--nodes", value=nodes)
     if fragmentation is not None:

@@ -32,7 +32,7 @@ MEANINGS: Final = {
     "split": "what a split leaves (L13)",
     "shared": "pages of a two-source guest's shared side (K13)",
     "merge": "a range that is private again: merged at once (G72), as its pool takes it back (G65), or never",
-    "repair": "khugepaged (T1), kcompactd, or its own merge mends what was split",
+    "repair": "khugepaged (T1), compaction (with zone=movable), or its own merge mends what was split",
     "zero_scan": "the shrinker frees zeros in huge pages of shmem (T4)",
     "truncation": "whether truncation zeroes a part before it splits its folio (K1)",
     "accept_mark": "whether a 4K accept forbids 2M there for good (G79)",

@@ -68,7 +68,7 @@ RULES: Final = {
     25: "a file block beyond its file's end is in use",
     26: "a file's folio reaches into another folio's place",
     27: "what files were given, less what left them, differs from what they hold",
-    28: "khugepaged's list, or the number of files that kcompactd works for, differs from the files",
+    28: "khugepaged's list differs from the files, or a kcompactd is asked for an order that is none, or sleeps too long",
     29: "a zone is of no node, a node's list of zones is none, or does not start with its own",
     30: "allocations that missed their node are not as many as were wanted elsewhere, or as the counters say",
     31: "a file's policy names no node, or one that the host has not",

@@ -85,12 +85,6 @@ def has_khugepaged(policy: Records) -> bool:
 
 
 @jit
-def has_kcompactd(policy: Records) -> bool:
-    """Whether kcompactd works while there is memory of the policy."""
-    return bool(policy.repair & layout.REPAIR_COMPACTION)
-
-
-@jit
 def may_fill(holes: int, max_ptes_none: int) -> bool:
     """Whether khugepaged may fill so many holes of 2 MiB with zeros, which are charged then (L15)."""
     return holes <= max_ptes_none

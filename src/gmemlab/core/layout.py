@@ -129,7 +129,6 @@ MERGE_LAZY: Final = 2
 VMM_PUNCHES_SHARED: Final = 1  # bit: discards the shared side of a range that becomes private
 VMM_PUNCHES_PRIVATE: Final = 2  # bit: discards the private side of a range that becomes shared
 REPAIR_COLLAPSE: Final = 1  # bit: khugepaged scans the policy's memory
-REPAIR_COMPACTION: Final = 2  # bit: kcompactd works while there is memory of the policy
 KIND_GUEST_MEMFD: Final = 0
 KIND_SHMEM: Final = 1
 KIND_ANON: Final = 2

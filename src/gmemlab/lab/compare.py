@@ -87,6 +87,8 @@ class Setting:
         assumptions: figures and assumptions that the events rest on, one line each.
         notes: what else the reader must know.
         hardware: what the guests have (`model.guests.GUESTS`).
+        watermarks: whether the host has them.
+        cma_bytes: of its memory, for movable memory only.
     """
 
     title: str
@@ -98,6 +100,8 @@ class Setting:
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
     hardware: str = "generic"
+    watermarks: bool = False
+    cma_bytes: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,10 +274,31 @@ def _setting(scenario: Scenario, host: Host, trace: Trace, seeds: Sequence[int])
         host=host.description,
         total_bytes=host.total_bytes,
         free_bytes=host.free_bytes,
-        assumptions=trace.assumptions,
+        assumptions=(*trace.assumptions, *host_assumptions(host, scenario)),
         notes=tuple(notes),
         hardware=trace.hardware,
+        watermarks=_gets_watermarks(host, scenario),
+        cma_bytes=host.cma_bytes,
     )
+
+
+def host_assumptions(host: Host, scenario: Scenario) -> tuple[str, ...]:
+    """Return what a host lacks that a machine has, a line each.
+
+    Args:
+        host: as it is before the first event.
+        scenario: what is run on it.
+    """
+    if not _gets_watermarks(host, scenario):
+        return ("assumption: the host has no watermarks: no kswapd, no reserve, no boost (--watermarks)",)
+    if not host.is_normal:
+        return ()
+    return ("assumption: the host has Linux's watermarks, but Normal zones only: no DMA32, no ALLOC_NOFRAGMENT",)
+
+
+def _gets_watermarks(host: Host, scenario: Scenario) -> bool:
+    """Return whether a host has watermarks, or is given them for the sake of its page cache (`Simulation`)."""
+    return host.has_watermarks or bool(scenario.background and scenario.background.cache)
 
 
 def _tell(progress: Progress | None, what: str, share: float) -> None:

@@ -118,7 +118,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "compactions": Figure("count", "direct compactions of a zone, for huge pages that were not free (K14)"),
     "compact_scanned": Figure("count", "4K pages that their scanners looked at"),
     "compact_moved": Figure("count", "4K pages that they moved"),
-    "kcompactd_runs": Figure("count", "zones that kcompactd compacted by itself (repair=compaction)"),
+    "kcompactd_runs": Figure("count", "zones that kcompactd compacted by itself"),
     "khugepaged_scanned": Figure("count", "2M of guest memory that khugepaged looked at (repair=collapse)"),
     "collapsed": Figure("count", "of these, made one folio, holes filled (L15; K6: that heals no mapping)"),
     "collapse_failed": Figure("count", "of these, left as they were, for one of the next four reasons"),

@@ -106,7 +106,7 @@ class Simulation:
         """Have the host read its page cache, before the first guest; it has watermarks then."""
         if not size:
             return
-        if not self.host.state.host[0].watermarks:
+        if not self.host.has_watermarks:
             self.host.set_watermarks()
             self.host.notes += ("watermarks as Linux would set them, for the sake of the page cache",)
         before = int(self.host.state.tally[layout.TALLY_ALLOCATED])

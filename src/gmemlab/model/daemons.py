@@ -31,7 +31,7 @@ class DaemonSettings:
         scan_sleep_millisecs: how long it sleeps then; Linux also takes 0.
         alloc_sleep_millisecs: how long it sleeps, once in a scan, where it finds no free 2M page.
         max_ptes_none: how many holes of a 2M it fills.
-        compaction_proactiveness: of kcompactd, 0 to 100; 0 leaves it to what failed allocations ask for.
+        compaction_proactiveness: of kcompactd, 0 to 100; 0 leaves it to what failed allocations and kswapd ask for.
     """
 
     pages_to_scan: int = DEFAULTS["pages_to_scan"]

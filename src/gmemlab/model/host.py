@@ -208,7 +208,7 @@ class Host(Readings):
 
     def set_watermarks(self) -> None:
         """Give an empty or fragmented machine the watermarks of Linux 6.18; others have those of their snapshot."""
-        if not self.state.host[0].watermarks and all(zone.kind == layout.ZONE_NORMAL for zone in self.state.zones):
+        if not self.has_watermarks and self.is_normal:
             give_watermarks(self.state)
 
     def grow_pool(self, page: int | str, count: int, hvo: bool = True, node: int | None = None) -> int:
@@ -280,7 +280,7 @@ class Host(Readings):
         execute.execute(self.state, layout.OP_DRAIN, 0, 0, 0, 0)
 
     def tick(self, seconds: float) -> DaemonWork:
-        """Let time pass for khugepaged and kcompactd, which work for memory whose policy says so (`repair`).
+        """Let time pass for khugepaged, which scans memory whose policy says so (`repair`), and kcompactd, which always works.
 
         For each whole second since the host was made, CPUs that keep more pages than they need give some back, too
         (`decay_pcp_high`), and batches of other nodes' pages where they were idle for three (`drain_zone_pages`).

@@ -39,10 +39,7 @@ CODES: Final[dict[str, dict[str, int]]] = {
     },
     "split": {"4k": layout.SPLIT_UNIFORM, "pieces": layout.SPLIT_BUDDY, "2m-first": layout.SPLIT_2M_FIRST},
     "merge": {"never": layout.MERGE_NEVER, "eager": layout.MERGE_EAGER, "lazy": layout.MERGE_LAZY},
-    "repair": {
-        means: layout.REPAIR_COLLAPSE * ("collapse" in means) + layout.REPAIR_COMPACTION * ("compaction" in means)
-        for means in ALLOWED["repair"]
-    },
+    "repair": {means: layout.REPAIR_COLLAPSE * ("collapse" in means) for means in ALLOWED["repair"]},
     "zero_scan": {"off": 0, "on": 1},
     "truncation": {"inaccessible": layout.TRUNCATION_INACCESSIBLE, "zeroes": layout.TRUNCATION_ZEROES},
     "accept_mark": {"one-way": layout.ACCEPT_MARK_ONE_WAY, "none": layout.ACCEPT_MARK_NONE},

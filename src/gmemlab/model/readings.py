@@ -6,7 +6,7 @@ import numpy as np
 
 from gmemlab.core import measure
 from gmemlab.core.audit import audit, describe
-from gmemlab.core.layout import BLOCK_PAGES, PAGE_SIZE
+from gmemlab.core.layout import BLOCK_PAGES, CMA, PAGE_SIZE, ZONE_NORMAL
 from gmemlab.core.sample import MEASURE
 from gmemlab.core.state import State, written_bytes
 from gmemlab.model import machine
@@ -62,6 +62,21 @@ class Readings:
     def total_bytes(self) -> int:
         """Memory of the zones."""
         return sum(int(zone.end - zone.start) for zone in self.state.zones) * BLOCK_SIZE
+
+    @property
+    def has_watermarks(self) -> bool:
+        """Whether a reserve stays free, and kswapd works."""
+        return bool(self.state.host[0].watermarks)
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether all of its zones are Normal, as those of hosts that are given by their size."""
+        return all(zone.kind == ZONE_NORMAL for zone in self.state.zones)
+
+    @property
+    def cma_bytes(self) -> int:
+        """Memory that only movable memory may use."""
+        return int((self.state.blocks.migratetype[: int(self.state.host[0].nr_blocks) + 1] == CMA).sum()) * BLOCK_SIZE
 
     @property
     def model_bytes(self) -> int:

@@ -331,14 +331,14 @@ class Background(Table):
 
 
 class Daemons(Table):
-    """How khugepaged and kcompactd of the host work, for policies with `repair`; the defaults are those of Linux 6.18.
+    """How khugepaged (for policies with `repair=collapse`) and kcompactd of the host work; the defaults are Linux 6.18's.
 
     Attributes:
         pages_to_scan: 4K pages that khugepaged looks at each time that it wakes.
         scan_sleep: how long it sleeps then, ns.
         alloc_sleep: how long it sleeps, once in a scan, where it finds no free 2M page, ns.
         max_ptes_none: holes of a 2M that it fills at most.
-        compaction_proactiveness: of kcompactd.
+        compaction_proactiveness: of kcompactd; with 0 it only does what failed allocations and kswapd ask for.
     """
 
     pages_to_scan: Annotated[int, Field(ge=1, lt=1 << 32)] = 4096

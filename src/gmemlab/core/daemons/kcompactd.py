@@ -1,7 +1,7 @@
 """kcompactd: compacts zones by itself, for allocations that failed and against fragmentation (mm/compaction.c, 6.18).
 
-Each node has its own, for its zones. It works while there is a file whose policy has it. What a failed allocation asks for is
-done when time passes next.
+Each node has its own, for its zones, whatever lies there: the host's own memory, page cache, files of any policy that is
+movable. What a failed allocation asks for is done when time passes next.
 """
 
 from gmemlab.core import layout
@@ -85,8 +85,6 @@ def let_pass(state: State, node: int, milliseconds: int) -> None:
 def kcompactd(state: State, milliseconds: int) -> int:
     """Let time pass for the kcompactd of every node; what one does changes nothing for others. Returns how many pages moved."""
     before = int(state.tally[layout.TALLY_COMPACT_MOVED])
-    if state.daemons[0].nr_compacted == 0:
-        return 0
     for node in range(int(state.host[0].nr_nodes)):
         let_pass(state, node, milliseconds)
     return int(state.tally[layout.TALLY_COMPACT_MOVED]) - before

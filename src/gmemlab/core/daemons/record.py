@@ -28,7 +28,6 @@ DAEMONS: Final = np.dtype(
         ("passed", "i4"),  # times that this scan stood before the head
         ("waited", "i4"),  # this scan has slept for a huge page already
         ("khugepaged_sleep", "i8"),  # ms until it wakes
-        ("nr_compacted", "i8"),  # files that kcompactd works for
         ("lru_head", "i4"),  # files of page cache (`scan_next`, `scan_prev`), by time of creation
         ("lru_tail", "i4"),
     ],

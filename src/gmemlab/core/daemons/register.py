@@ -1,4 +1,4 @@
-"""Which files the daemons work for: khugepaged's list, how many kcompactd serves, and what of the page cache is reclaimed."""
+"""What the daemons work for: khugepaged's list of files, what kcompactd is asked for, and which page cache is reclaimed."""
 
 from gmemlab.core import decisions
 from gmemlab.core.jit import inline, jit
@@ -9,7 +9,7 @@ from gmemlab.core.state import State
 @jit
 def wake_kcompactd(state: State, node: int, order: int, highest: int) -> None:
     """A chunk of this order is wanted in a zone of a node up to a kind (`wakeup_kcompactd`)."""
-    if state.daemons[0].nr_compacted == 0 or order == 0:
+    if order == 0:
         return
     record = state.nodes[node]
     record.max_order = max(int(record.max_order), order)
@@ -80,7 +80,6 @@ def enter(state: State, file: int) -> None:
     daemons = state.daemons[0]
     record = state.files[file]
     policy = state.policies[record.policy]
-    daemons.nr_compacted += 1 if decisions.has_kcompactd(policy) else 0
     if record.kind == KIND_CACHE:
         list_cache(state, file)
     if not decisions.has_khugepaged(policy):
@@ -104,7 +103,6 @@ def leave(state: State, file: int) -> None:
     daemons = state.daemons[0]
     record = state.files[file]
     policy = state.policies[record.policy]
-    daemons.nr_compacted -= 1 if decisions.has_kcompactd(policy) else 0
     if record.kind == KIND_CACHE:
         unlist_cache(state, file)
     if not decisions.has_khugepaged(policy):

@@ -26,7 +26,7 @@ class ModelMachine:
 
     def open(self, step: Step) -> GuestMemory:
         """A file in 4K pages, filled. Anonymous memory comes to them by splits, as a policy has one kind of faults."""
-        repair = "compaction" if step.op == "kcompactd" else "collapse"
+        repair = "compaction" if step.op == "kcompactd" else "collapse,compaction"
         self.host.set_daemons(DaemonSettings(compaction_proactiveness=0))
         if step.op != "anonymous":
             memory = self.host.memory(step.size, find("shmem-thp").with_choices({"fallocate_sizes": "4K", "repair": repair}))
