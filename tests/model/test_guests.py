@@ -6,6 +6,7 @@ from gmemlab.core.hardware import counts
 from gmemlab.errors import UsageError
 from gmemlab.model.guests import GUESTS, OPERATIONS
 from gmemlab.model.host import Host
+from gmemlab.presets import find
 
 
 def test_every_operation_has_a_name() -> None:
@@ -88,3 +89,21 @@ def test_every_kind_boots_and_leaves_nothing(guest: str) -> None:
 def test_unknown_guest() -> None:
     with pytest.raises(UsageError, match=r"no such guests.*generic, plain, sw-protected, pkvm, snp, tdx"):
         Host("64M").guest_memfd("2M", guest="sev")
+
+
+@pytest.mark.parametrize(("effort", "pages"), [("none", 1), ("light", 1), ("direct-once", 512)])
+def test_effort_of_the_shared_side(effort: str, pages: int) -> None:
+    """`vma_thp_gfp_mask`: every other page of the host is movable, none of 2M is free, and direct compaction makes one."""
+    host = Host("64M")
+    movable = host.background("58M", movable=True)
+    movable.allocate()
+    for page in range(0, 58 * 256, 2):
+        movable.punch_hole(page * 4096, "4K")
+    rest = host.background("4M", movable=False)
+    rest.allocate()
+    assert host.free_2m == 0
+    guest = host.guest_memfd("2M", find("thp").with_choices({"shared": "thp", "effort": effort}))
+    guest.convert(0, "2M", to="shared")
+    guest.access(0, "4K", by="host")
+    assert guest.usage().shared_side == pages * 4096
+    host.audit()
