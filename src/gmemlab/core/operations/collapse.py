@@ -28,6 +28,7 @@ from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages
 from gmemlab.core.page_details import frame_at, put_frame
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import enqueue_whole, enqueue_zeros
 from gmemlab.core.state import State
 
 
@@ -100,6 +101,7 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
     block.block = pfn >> BLOCK_ORDER
     block.marks = (block.marks & ~PAGE_TABLE) | UNSEEN
     settle(state, file, base)
+    enqueue_whole(state, pfn >> BLOCK_ORDER)
 
 
 @jit
@@ -152,6 +154,8 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER
     settle(state, file, base)
+    if block.nr_stranded:
+        enqueue_zeros(state, file, row)
 
 
 @part
