@@ -1,6 +1,7 @@
 """Known answers, worked out by hand: collapse (L15), and anonymous folios that are mapped in part (L16)."""
 
 import errno
+from dataclasses import replace
 
 from oracle_files import OraclePolicy
 from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, World, count, free_pages, layout, new
@@ -98,6 +99,22 @@ def test_pinned_folio_stays(world: MakeWorld) -> None:
     model.unpin(file, 300, 1)
     model.split_deferred(file)
     assert free_pages(model) == FREE_OF_8 - 412
+
+
+def test_what_lies_in_the_hole_of_a_pinned_folio_is_split(world: MakeWorld) -> None:
+    """A folio of 64K came where the huge page was given back, and lost a part itself."""
+    model = world(8)
+    file = new(model, 512, replace(ANON_THP, sizes=(9, 4, 0)))
+    model.access(file, 0, 512, 1)
+    model.pin(file, 500, 1)
+    model.punch(file, 100, 100)
+    model.access(file, 112, 16, 1)
+    model.punch(file, 113, 3)
+    assert free_pages(model) == FREE_OF_8 - 512 - 16
+    assert model.split_deferred(file) == (0, 512)
+    assert (free_pages(model), count(model, "split_failed")) == (FREE_OF_8 - 512 - 13, 1)
+    assert model.free_lazily(file, 0, 511) == (0, 511)
+    assert count(model, "split_failed") == 2
 
 
 def test_lazy_free_splits_what_it_covers_in_part(world: MakeWorld) -> None:

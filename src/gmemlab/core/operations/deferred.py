@@ -45,15 +45,16 @@ def split_parts(state: State, file: int, begin: int, end: int, by_range: bool, m
     while index < end:
         pfn = frame_of(state, row, index)
         order = folio_order(state, pfn) if pfn else 0
-        if order == 0:
+        head = folio_head(pfn, order)
+        if order == 0 or mapped_pages(state, row, head, order, begin, index):
             index += 1
             continue
-        head = folio_head(pfn, order)
         after = folio_head(index, order) + (1 << order)
         seen = mapped_pages(state, row, head, order, begin if by_range else base, end if by_range else stop)
         underused = not by_range and order == BLOCK_ORDER and seen == BLOCK_PAGES and is_underused(state, row, pfn, max_none)
         if seen < 1 << order or underused:
             split_unless_held(state, file, index, pfn, underused)
+            after = index + 1  # other folios may lie in its holes
         index = after
     settle(state, file, begin)
 
