@@ -4,7 +4,7 @@ import errno
 from collections import Counter
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
-from oracle_effort import alloc_with, flags_of
+from oracle_effort import alloc_with
 from oracle_files import File, Folio
 from oracle_guests import tell_moves
 from oracle_memory import Memory
@@ -34,7 +34,7 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
     mt = MOVABLE if file.policy.movable else UNMOVABLE
-    pfn = alloc_with(memory, BLOCK_ORDER, mt, flags_of(file.policy, BLOCK_ORDER), *most_on(memory, file, base))
+    pfn = alloc_with(memory, BLOCK_ORDER, mt, frozenset({"direct"}), *most_on(memory, file, base))
     if pfn is None:
         return errno.ENOMEM
     exchange(memory, file, base, pfn)

@@ -3,8 +3,11 @@
 import errno
 from dataclasses import replace
 
+import pytest
+
+from gmemlab.core.layout import EFFORT_LIGHT, EFFORT_NONE, EFFORT_ONCE, EFFORT_RETRY
 from oracle_files import OraclePolicy
-from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, World, count, free_pages, layout, new
+from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, Policy, World, count, free_pages, layout, new
 from world import world_fixture as world_fixture
 
 
@@ -56,6 +59,21 @@ def test_collapse_needs_a_huge_page(world: MakeWorld) -> None:
     assert model.allocate(rest, 0, free) == (0, free)
     assert model.collapse(file, 0, 512) == (errno.ENOMEM, 0)
     assert len(layout(model, file)) == 400
+
+
+@pytest.mark.parametrize("effort", [EFFORT_NONE, EFFORT_LIGHT, EFFORT_ONCE, EFFORT_RETRY])
+def test_collapse_compacts_whatever_faults_do(world: MakeWorld, effort: int) -> None:
+    """`alloc_charge_folio` takes GFP_TRANSHUGE for MADV_COLLAPSE, which `defrag` does not change."""
+    model = world(8)
+    file = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=(0,)))
+    model.allocate(file, 0, 512)
+    rest = new(model, 3072, Policy(kind=SHMEM_THP.kind, movable=True))
+    model.allocate(rest, 0, 3072)
+    for page in range(0, 3072, 2):
+        model.punch(rest, page, 1)
+    assert free_pages(model, 9) == 0
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512)]
 
 
 def test_shrinker_frees_what_is_not_mapped(world: MakeWorld) -> None:
