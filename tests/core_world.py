@@ -420,5 +420,9 @@ class CoreWorld:
             "slabs_scanned": tally[layout.TALLY_SLABS_SCANNED],
             "deferred_split": tally[layout.TALLY_DEFERRED_SPLIT],
             "deferred_freed": tally[layout.TALLY_DEFERRED_FREED],
+            "compact_failed": tally[layout.TALLY_COMPACT_FAILED],
+            "compact_stall": tally[layout.TALLY_COMPACTSTALL],
+            "compact_fail": tally[layout.TALLY_COMPACTFAIL],
+            "compact_success": tally[layout.TALLY_COMPACTSUCCESS],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

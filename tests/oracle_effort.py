@@ -96,6 +96,10 @@ class Effort:
         """A chunk after compaction, and what came of that."""
         outcome = compact_for(self.memory, self.order, self.mt, self.node, self.allowed, mode)
         pfn = None if outcome in ("skipped", "deferred") else self.hard()
+        counters = self.memory.counters
+        counters["compact_stall"] += outcome != "skipped"
+        counters["compact_success"] += pfn is not None
+        counters["compact_fail"] += outcome != "skipped" and pfn is None
         if pfn is not None:
             scanners = scanners_of(self.memory, self.memory.buddy.zone_of(pfn))
             scanners.considered = scanners.shift = 0

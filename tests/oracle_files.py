@@ -66,6 +66,10 @@ COUNTERS = (
     "slabs_scanned",
     "deferred_split",
     "deferred_freed",
+    "compact_failed",
+    "compact_stall",
+    "compact_fail",
+    "compact_success",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 

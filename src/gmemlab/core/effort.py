@@ -1,6 +1,6 @@
 """What an allocation does before it gives up, or goes without (K14): the effort of a policy."""
 
-from gmemlab.core import decisions
+from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.compaction import DEFERRED, SKIPPED, SUCCESS, compact_for, note_allocation
 from gmemlab.core.daemons.reclaim import (
     MAX_RECLAIM_RETRIES,
@@ -36,9 +36,11 @@ MAX_COMPACT_RETRIES = 4  # 16, and a quarter of that for orders above 3 (`should
 def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, node: int, allowed: int) -> tuple[int, int]:
     """Compaction, then the free lists (`__alloc_pages_direct_compact`). Returns (first frame or 0, what came of compaction)."""
     result = compact_for(state, order, migratetype, node, allowed, mode)
-    if result <= DEFERRED:
+    if result == SKIPPED:
         return 0, result
-    pfn = alloc_hard(state, order, migratetype, node, allowed)
+    state.tally[layout.TALLY_COMPACTSTALL] += 1
+    pfn = alloc_hard(state, order, migratetype, node, allowed) if result > DEFERRED else 0
+    state.tally[layout.TALLY_COMPACTSUCCESS if pfn else layout.TALLY_COMPACTFAIL] += 1
     if pfn:
         note_allocation(state, pfn, order)
     return pfn, result
