@@ -32,6 +32,7 @@ from gmemlab.core.layout import (
     TOUCH,
     WHOLE,
 )
+from gmemlab.core.split_queue import ENDS, SHIFT
 from gmemlab.core.state import State, copy_state, reserve_state
 from gmemlab.model.nodes import LOCAL, set_nodes
 from gmemlab.model.observe import free_list, kept_list
@@ -269,6 +270,7 @@ class CoreWorld:
             "promised": {name: self.observe_promised(file) for name, file in self.files.items()},
             "orphans": self.observe_orphans(),
             "deferred": deferred,
+            "queues": [self.observe_queue(node) for node in range(len(self.distances))],
             "scanners": [tuple(int(record[name]) for name in SCANNERS) for record in self.state.zones],
             "skipped": [block for block in range(self.nr_blocks + 1) if self.state.skip[block]],
             "counters": self.observe_counters(),
@@ -361,6 +363,18 @@ class CoreWorld:
         large = [block * BLOCK_PAGES + offset for block in whole for offset in range(BLOCK_PAGES)]
         return sorted(large + self.frames_of_kind(FRAME_ORPHAN))
 
+    def observe_queue(self, node: int) -> tuple[int, list[int]]:
+        record = self.state.nodes[node]
+        found = []
+        entry = int(record.split_head) or ENDS
+        while entry != ENDS:
+            pfn = entry << SHIFT
+            found.append(pfn)
+            block = self.state.blocks[pfn >> BLOCK_ORDER]
+            links = block if block.kind == WHOLE else self.state.frames[int(block.detail) * BLOCK_PAGES + pfn % BLOCK_PAGES + 1]
+            entry = int(links.next)
+        return int(record.nr_deferred), found
+
     def observe_deferred(self) -> list[int]:
         partly = [
             b for b in range(1, self.nr_blocks + 1) if self.state.blocks[b].kind == WHOLE and self.state.blocks[b].deferred
@@ -403,5 +417,12 @@ class CoreWorld:
             "pgscan_direct": tally[layout.TALLY_PGSCAN_DIRECT],
             "pgsteal_direct": tally[layout.TALLY_PGSTEAL_DIRECT],
             "missed_pages": tally[layout.TALLY_NUMA_MISS_PAGES],
+            "slabs_scanned": tally[layout.TALLY_SLABS_SCANNED],
+            "deferred_split": tally[layout.TALLY_DEFERRED_SPLIT],
+            "deferred_freed": tally[layout.TALLY_DEFERRED_FREED],
+            "compact_failed": tally[layout.TALLY_COMPACT_FAILED],
+            "compact_stall": tally[layout.TALLY_COMPACTSTALL],
+            "compact_fail": tally[layout.TALLY_COMPACTFAIL],
+            "compact_success": tally[layout.TALLY_COMPACTSUCCESS],
             **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
         }

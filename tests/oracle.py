@@ -366,6 +366,11 @@ class OracleHost(OracleMachine):
                     return error, index - first
             elif index not in backing.pages:
                 return errno.ENOENT, index - first
+        while pin and any(index not in backing.pages for index in range(first, first + count)):  # the shrinker took it
+            for index in range(first, first + count):
+                error = self.touch(target, index, SHARED, TOUCH, pin=True)
+                if error:
+                    return error, index - first
         folios = [backing.pages[index].folio for index in range(first, first + count)]
         for folio in folios:
             if pin:

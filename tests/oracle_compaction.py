@@ -250,6 +250,7 @@ class Compaction:
             if folio.busy():
                 stayed += 1
                 self.left -= 1 << folio.order
+                self.memory.counters["compact_failed"] += 1 << folio.order
                 continue
             target = self.take(folio.order)
             if target is None:
@@ -261,6 +262,7 @@ class Compaction:
                 move(self.memory, folio, target)
                 self.buddy.free(old, folio.order)
             elif folio.order == 0:
+                self.memory.counters["compact_failed"] += 1
                 return None
             else:
                 frames = list(folio.frames())

@@ -77,6 +77,7 @@ def empty_block(memory: Memory, block: int) -> bool:
         if target is not None:
             old = folio.pfn
             move(memory, folio, target)
+            memory.shrinker.requeue(folio)
             memory.buddy.free(old, folio.order)
         elif folio.order == 0:
             return False

@@ -96,6 +96,10 @@ class Effort:
         """A chunk after compaction, and what came of that."""
         outcome = compact_for(self.memory, self.order, self.mt, self.node, self.allowed, mode)
         pfn = None if outcome in ("skipped", "deferred") else self.hard()
+        counters = self.memory.counters
+        counters["compact_stall"] += outcome != "skipped"
+        counters["compact_success"] += pfn is not None
+        counters["compact_fail"] += outcome != "skipped" and pfn is None
         if pfn is not None:
             scanners = scanners_of(self.memory, self.memory.buddy.zone_of(pfn))
             scanners.considered = scanners.shift = 0
@@ -122,6 +126,8 @@ class Effort:
         while True:
             pfn, progress = self.reclaiming()
             if pfn is None and not progress:
+                pfn = self.hard()  # what the shrinker freed
+            if pfn is None and not progress:
                 if not self.unreserve(True):
                     return None
                 pfn = self.hard()
@@ -134,13 +140,13 @@ class Effort:
             pfn, _ = self.compacting(ASYNC)
             if pfn is not None or "this node" in self.flags:
                 return pfn
-        pfn = self.in_turns() if self.memory.reclaim.files else self.again()
+        pfn = self.in_turns() if self.memory.reclaim.files or self.memory.shrinker.some() else self.again()
         if pfn is None and "retry" in self.flags and self.unreserve(True):
             return self.hard()
         return pfn
 
     def again(self) -> int | None:
-        """Without page cache: where compaction wins what cannot be had, four times more."""
+        """With nothing to reclaim: where compaction wins what cannot be had, four times more."""
         for _ in range(5 if "retry" in self.flags else 1):
             pfn, outcome = self.compacting(SYNC_LIGHT)
             if pfn is not None or outcome != "found":
@@ -148,12 +154,14 @@ class Effort:
         return None
 
     def in_turns(self) -> int | None:
-        """With page cache: reclaim and compaction; again as long as reclaim makes progress, and that is what lacks."""
+        """With something: reclaim and compaction; again as long as reclaim makes progress, and that is what lacks."""
         for _ in range(16 if "retry" in self.flags else 1):
             pfn, progress = self.reclaiming()
             outcome = "skipped"
             if pfn is None:
                 pfn, outcome = self.compacting(SYNC_LIGHT)
+            if pfn is None and "retry" in self.flags:
+                pfn = self.hard()
             if pfn is not None:
                 return pfn
             if not progress or (self.order > 3 and outcome not in ("skipped", "found")):

@@ -63,6 +63,13 @@ COUNTERS = (
     "pgscan_direct",
     "pgsteal_direct",
     "missed_pages",
+    "slabs_scanned",
+    "deferred_split",
+    "deferred_freed",
+    "compact_failed",
+    "compact_stall",
+    "compact_fail",
+    "compact_success",
     *(f"scan_{result}" for result in SCAN_RESULTS),
 )
 
@@ -127,6 +134,7 @@ class Observation(TypedDict):
     promised: dict[int, list[int]]
     orphans: list[int]
     deferred: list[int]
+    queues: list[tuple[int, list[int]]]  # of the deferred-split shrinker, by node: what it left undone, and first frames
     scanners: list[tuple[int, ...]]  # of compaction, by zone: where they start, and whether hints are to be cleared
     skipped: list[int]
     counters: dict[str, int]

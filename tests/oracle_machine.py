@@ -95,6 +95,7 @@ class OracleMachine:
     def khugepaged(self, milliseconds: int, pages_to_scan: int = 4096, max_ptes_none: int = 511) -> tuple[int, int]:
         """Time passes for khugepaged; pages collapsed."""
         daemon = self.daemons.khugepaged
+        self.memory.shrinker.max_none = max_ptes_none
         daemon.pages_to_scan, daemon.max_ptes_none = pages_to_scan, max_ptes_none
         return 0, daemon.tick(self.memory, milliseconds)
 

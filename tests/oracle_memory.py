@@ -11,6 +11,7 @@ from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
 from oracle_nodes import wanted
 from oracle_page_alloc import PageAllocator
 from oracle_reclaim import Reclaim
+from oracle_shrinker import Shrinker
 from oracle_snp import give_up, make_shared
 
 
@@ -35,6 +36,7 @@ class Memory:
         self.hazards: Counter[tuple[int, int]] = Counter()  # by kind and operation
         self.scanners: dict[int, Any] = {}  # of compaction, by zone
         self.wake_kcompactd: Callable[[int, int, int], None] = lambda node, order, highest: None
+        self.shrinker = Shrinker(self)
         self.reclaim = Reclaim(self)
 
     def harm(self) -> list[int]:
@@ -47,6 +49,9 @@ class Memory:
     def count_movable(self, block: int) -> int:
         users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
         return sum(1 for folio in users if folio is not None and folio.members and folio.file.policy.movable)
+
+    def count_users(self) -> int:
+        return len(self.users)
 
     # -- folios -------------------------------------------------------------------------------------------------------
     def insert(self, file: File, index: int, pfn: int, order: int, huge: HugePage | None = None) -> Folio:

@@ -64,6 +64,10 @@ def observe(memory: Memory, files: dict[int, File], mounts: list[Mount | None]) 
         "promised": {file.id: sorted(file.promised) for file in files.values()},
         "orphans": sorted(pfn for folio in memory.orphans for pfn in folio.frames()),
         "deferred": sorted(deferred),
+        "queues": [
+            (memory.shrinker.undone[node], [folio.pfn for folio in memory.shrinker.queue(node)])
+            for node in sorted(memory.all_nodes())
+        ],
         "scanners": [scanners_of(memory, zone).seen() for zone in range(len(memory.buddy.zones))],
         "skipped": sorted(block for scanners in memory.scanners.values() for block in scanners.skip),
         "counters": {**memory.counters, "missed_pages": memory.buddy.nodes.missed_pages},

@@ -58,6 +58,8 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
             elif order == BLOCK_ORDER and file.policy.kind == KIND_ANON:
                 file.unseen.add(index // BLOCK_PAGES)
             folio = memory.insert(file, base, pfn, order)
+            if order == BLOCK_ORDER and file.policy.kind == KIND_ANON:
+                memory.shrinker.add(folio)
             if mixed:
                 memory.cut(folio, [(page, 0) for page in pages])
             return 0
@@ -263,6 +265,7 @@ def defer_pages(memory: Memory, file: File, a: int, b: int) -> None:
             else:
                 del file.pages[index]
                 folio.members.remove(index)
+                memory.shrinker.add(folio)
 
 
 def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None:
@@ -275,6 +278,7 @@ def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None
     if file.policy.punch == PUNCH_ZERO:
         for index in inside:
             file.pages[index].content = ZEROED
+        memory.shrinker.add_zeros(folio)
     elif folio.busy():
         punch_failed_split(memory, file, folio, inside)
     else:
@@ -291,6 +295,7 @@ def punch_failed_split(memory: Memory, file: File, folio: Folio, inside: list[in
     if not file.confidential() or file.policy.truncation:
         for index in inside:
             file.pages[index].content = ZEROED
+        memory.shrinker.add_zeros(folio)
     elif folio.dirty():
         memory.counters["stale_pages"] += len(inside)
         for index in inside:

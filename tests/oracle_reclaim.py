@@ -26,6 +26,7 @@ class Kswapd:
     woken: bool = False
     order: int = 0
     highest: int = 0
+    failures: int = 0  # turns since something was dropped
 
 
 class Reclaim:
@@ -113,15 +114,22 @@ class Reclaim:
         buddy.seen["kswapd"] += 1
         boosted = left = self.boost(node, highest)
         buddy.reclaiming = set(self.zones(node, highest))
-        total = 0
-        while True:
+        total, priority, cached = 0, 12, True
+        while priority:
             balanced = self.is_balanced(node, order, highest)
             left = left if balanced else 0
             if balanced and left == 0:
                 break
-            dropped = self.shrink(node, CLUSTER, highest, "kswapd")
-            if dropped == 0:
+            dropped = self.shrink(node, CLUSTER, highest, "kswapd") if cached else 0
+            if asked.failures < 16:
+                self.memory.shrinker.shrink(node, priority)
+            cached = dropped == CLUSTER
+            asked.failures = 0 if dropped else asked.failures
+            if dropped == 0 and (left or not self.memory.shrinker.queue(node) or asked.failures >= 16):
+                asked.failures += total == 0 and (priority == 1 or left > 0 or not self.is_balanced(node, order, highest))
                 break
+            priority -= not cached
+            asked.failures += priority == 0 and total == 0
             buddy.seen["reclaimed for a boost"] += left > 0
             total += dropped
             left -= min(left, dropped)
@@ -138,22 +146,37 @@ class Reclaim:
 
     # -- direct reclaim -----------------------------------------------------------------------------------------------
     def direct(self, order: int, mt: int, zones: list[int]) -> bool:
-        """32 pages of each node; for orders above 3 until compaction has enough, and none where it has. Whether that helped."""
-        buddy, highest = self.memory.buddy, highest_zone(mt)
+        """Pages of each node, with the shrinker looking at more and more where they are too few. Whether that helped."""
+        total = 0
+        for priority in range(12, -1, -1):
+            ready, dropped = self.shrink_zones(order, highest_zone(mt), zones, priority)
+            total += dropped
+            if ready:
+                return True
+            if total >= CLUSTER or not self.memory.shrinker.some():
+                break
+        return total > 0
+
+    def shrink_zones(self, order: int, highest: int, zones: list[int], priority: int) -> tuple[bool, int]:
+        """32 pages of each node; for orders above 3 until compaction has enough, and none where it has. That, and how many."""
+        buddy, shrinker = self.memory.buddy, self.memory.shrinker
         shrunk: list[int] = []
-        helped = False
+        ready, total = False, 0
         for zone in zones:
             node = buddy.nodes.of_zone[zone]
             if order > 3 and (self.has(zone, order, 0) or buddy.suits_compaction(zone, order, buddy.high[zone])):
                 buddy.seen["nothing to reclaim"] += 1
-                helped = True
+                ready = True
             elif node not in shrunk:
                 shrunk.append(node)
-                dropped = self.shrink(node, CLUSTER, highest, "direct")
-                helped = helped or dropped > 0
+                dropped = self.shrink(node, CLUSTER, highest, "direct") if priority == 12 else 0
+                shrinker.shrink(node, priority)
+                total += dropped
+                self.kswapds[node].failures *= dropped == 0
                 while dropped and order > 3 and not self.suffices(node, order, highest):
                     dropped = self.shrink(node, CLUSTER, highest, "direct")
-        return helped
+                    shrinker.shrink(node, priority)
+        return ready, total
 
     def suffices(self, node: int, order: int, highest: int) -> bool:
         """A zone of the node has a chunk, or enough for compaction."""

@@ -4,8 +4,8 @@ import errno
 from collections import Counter
 
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRESH, KIND_ANON, KIND_SHMEM, MOVABLE, UNMOVABLE, USED, ZEROED
-from oracle_effort import alloc_with, flags_of
-from oracle_files import File
+from oracle_effort import alloc_with
+from oracle_files import File, Folio
 from oracle_guests import tell_moves
 from oracle_memory import Memory
 from oracle_snp import move_entry
@@ -34,7 +34,7 @@ def collapse_block(memory: Memory, file: File, base: int) -> int:
     if any(page.folio.busy() for page in pages):
         return errno.EAGAIN
     mt = MOVABLE if file.policy.movable else UNMOVABLE
-    pfn = alloc_with(memory, BLOCK_ORDER, mt, flags_of(file.policy, BLOCK_ORDER), *most_on(memory, file, base))
+    pfn = alloc_with(memory, BLOCK_ORDER, mt, frozenset({"direct"}), *most_on(memory, file, base))
     if pfn is None:
         return errno.ENOMEM
     exchange(memory, file, base, pfn)
@@ -69,6 +69,7 @@ def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
     if file.policy.kind == KIND_ANON:
         file.unseen.add(base // BLOCK_PAGES)
         file.tables.discard(base // BLOCK_PAGES)
+        memory.shrinker.add(folio)
     for index in sorted(folio.members):
         content = before.get(index, FRESH)
         if file.policy.kind == KIND_SHMEM:
@@ -76,6 +77,8 @@ def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
         file.pages[index].content = content
         memory.counters["firmware_copies"] += file.confidential() and index in before and index not in file.shared
     folio.cleared = all(file.pages[index].content != FRESH for index in folio.members)
+    if any(file.pages[index].content == ZEROED for index in folio.members):
+        memory.shrinker.add_zeros(folio)
 
 
 def free_lazily(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]:
@@ -97,7 +100,10 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
     if not 0 <= max_none < BLOCK_PAGES:
         return errno.EINVAL, 0
     if file.policy.zero_scan:
-        split_zeros(memory, file, max_none)
+        for folio in file.folios(0, file.size):
+            zeros = sum(file.pages[index].content == ZEROED for index in folio.members)
+            if folio.order == BLOCK_ORDER and zeros > max_none and max_none != BLOCK_PAGES - 1:
+                split_zeros(memory, folio)
         return 0, file.size
     if file.policy.kind != KIND_ANON:
         return errno.EOPNOTSUPP, 0
@@ -112,19 +118,18 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
     return 0, file.size
 
 
-def split_zeros(memory: Memory, file: File, max_none: int) -> None:
-    """The scan for zeros in shmem (T4): huge pages with more of them than `max_none` become base pages without them."""
-    for folio in file.folios(0, file.size):
-        zeros = [index for index in sorted(folio.members) if file.pages[index].content == ZEROED]
-        if folio.order == BLOCK_ORDER and len(zeros) > max_none and max_none != BLOCK_PAGES - 1:
-            if folio.busy():
-                memory.counters["split_failed"] += 1
-                continue
-            memory.counters["split_punch"] += 1
-            memory.counters["underused"] += 1
-            memory.cut(folio, [(index, 0) for index in sorted(folio.members)])
-            for index in zeros:
-                memory.leave(file.pages[index].folio)
+def split_zeros(memory: Memory, folio: Folio) -> bool:
+    """A huge page of shmem with too many zeros becomes base pages without them, unless it is held (T4)."""
+    if folio.busy():
+        memory.counters["split_failed"] += 1
+        return False
+    zeros = [index for index in sorted(folio.members) if folio.file.pages[index].content == ZEROED]
+    memory.counters["split_punch"] += 1
+    memory.counters["underused"] += 1
+    memory.cut(folio, [(index, 0) for index in sorted(folio.members)])
+    for index in zeros:
+        memory.leave(folio.file.pages[index].folio)
+    return True
 
 
 def most_on(memory: Memory, file: File, base: int) -> tuple[int, set[int]]:

@@ -133,6 +133,23 @@ def test_the_first_try_for_unmovable_memory_leaves_movable_blocks(world: MakeWor
         assert count(model, "compactions") == runs
 
 
+def test_what_compaction_does_is_counted(world: MakeWorld) -> None:
+    """Two of the pages that it isolates are held, and stay; then an allocation compacts once, and has its huge page."""
+    model = world(8)
+    file = perforated(model, MOVABLE_4K, 7)
+    for page in (1, 701):
+        assert model.reference(file, page, 1) == (0, 1)
+    moved = model.compact()[1]
+    assert (count(model, "compact_failed"), count(model, "moved")) == (2, moved)
+    assert [count(model, f"compact_{name}") for name in ("stall", "fail", "success")] == [0, 0, 0]
+    model = world(8)
+    perforated(model, MOVABLE_4K, 7)
+    huge = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
+    assert model.allocate(huge, 0, 512) == (0, 512)
+    assert layout(model, huge) == [(0, 512)]
+    assert [count(model, f"compact_{name}") for name in ("stall", "fail", "success", "failed")] == [1, 0, 1, 0]
+
+
 def test_failures_are_remembered(world: MakeWorld) -> None:
     """Two attempts for each huge page. After a failure of the second every other is passed over, then three of four.
 
@@ -151,6 +168,7 @@ def test_failures_are_remembered(world: MakeWorld) -> None:
         assert model.allocate(once, 0, 512) == (errno.ENOMEM, 0)
         runs.append(count(model, "compactions"))
     assert runs == [2, 3, 3, 4, 4, 4, 4]
+    assert [count(model, f"compact_{name}") for name in ("stall", "fail", "success")] == [14, 14, 0]  # passed over or not
     retry = new(model, 512, replace(huge_only, effort=EFFORT_RETRY))
     assert model.allocate(retry, 0, 512) == (errno.ENOMEM, 0)
     assert count(model, "compactions") == 5  # the second try, behind which another promises nothing

@@ -23,6 +23,7 @@ from gmemlab.core.layout import (
     KIND_SHMEM,
     PHASE_RUNNING,
     PRIVATE,
+    SHARED,
 )
 from world import (
     ANON_THP,
@@ -132,6 +133,28 @@ def test_a_huge_folio_moves_in_pieces_where_no_block_is_free(giga_world: MakeWor
     assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
     assert present(model, huge) == left
     assert {size for _, size in layout(model, huge)} == ({1} if left else set())
+
+
+def test_a_huge_folio_that_moves_comes_last_on_the_queue(giga_world: MakeWorld) -> None:
+    """`migrate_folio_move` puts it there again."""
+    model = giga_world(BLOCKS)
+    filler, place = filled(model)
+    home, far = (GIGA_BLOCKS + 3) * BLOCK_PAGES, 2 * GIGA
+    model.punch(filler, place[home], BLOCK_PAGES)
+    moved = new(model, BLOCK_PAGES, ANON_THP)
+    model.access(moved, 0, BLOCK_PAGES, SHARED)
+    model.punch(filler, place[far], BLOCK_PAGES)
+    stays = new(model, BLOCK_PAGES, ANON_THP)
+    model.access(stays, 0, BLOCK_PAGES, SHARED)
+    assert model.observe()["queues"] == [(0, [home, far])]
+    for frame in range(GIGA, 2 * GIGA, BLOCK_PAGES):
+        if frame != home:
+            model.punch(filler, place[frame], BLOCK_PAGES)
+    target = far + BLOCK_PAGES
+    model.punch(filler, place[target], BLOCK_PAGES)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (0, 1)
+    assert frames(model, moved)[0] == target
+    assert model.observe()["queues"] == [(0, [far, target])]
 
 
 def test_what_could_not_be_moved_stays_and_the_rest_is_free_again(giga_world: MakeWorld) -> None:

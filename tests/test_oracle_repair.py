@@ -1,9 +1,13 @@
 """Known answers, worked out by hand: collapse (L15), and anonymous folios that are mapped in part (L16)."""
 
 import errno
+from dataclasses import replace
 
+import pytest
+
+from gmemlab.core.layout import EFFORT_LIGHT, EFFORT_NONE, EFFORT_ONCE, EFFORT_RETRY
 from oracle_files import OraclePolicy
-from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, World, count, free_pages, layout, new
+from world import ANON_THP, FREE_OF_8, SHMEM_THP, SMALL, MakeWorld, Policy, World, count, free_pages, layout, new
 from world import world_fixture as world_fixture
 
 
@@ -57,6 +61,21 @@ def test_collapse_needs_a_huge_page(world: MakeWorld) -> None:
     assert len(layout(model, file)) == 400
 
 
+@pytest.mark.parametrize("effort", [EFFORT_NONE, EFFORT_LIGHT, EFFORT_ONCE, EFFORT_RETRY])
+def test_collapse_compacts_whatever_faults_do(world: MakeWorld, effort: int) -> None:
+    """`alloc_charge_folio` takes GFP_TRANSHUGE for MADV_COLLAPSE, which `defrag` does not change."""
+    model = world(8)
+    file = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=(0,)))
+    model.allocate(file, 0, 512)
+    rest = new(model, 3072, Policy(kind=SHMEM_THP.kind, movable=True))
+    model.allocate(rest, 0, 3072)
+    for page in range(0, 3072, 2):
+        model.punch(rest, page, 1)
+    assert free_pages(model, 9) == 0
+    assert model.collapse(file, 0, 512) == (0, 512)
+    assert layout(model, file) == [(0, 512)]
+
+
 def test_shrinker_frees_what_is_not_mapped(world: MakeWorld) -> None:
     """The rest of the folio is base pages then."""
     model = world(8)
@@ -98,6 +117,22 @@ def test_pinned_folio_stays(world: MakeWorld) -> None:
     model.unpin(file, 300, 1)
     model.split_deferred(file)
     assert free_pages(model) == FREE_OF_8 - 412
+
+
+def test_what_lies_in_the_hole_of_a_pinned_folio_is_split(world: MakeWorld) -> None:
+    """A folio of 64K came where the huge page was given back, and lost a part itself."""
+    model = world(8)
+    file = new(model, 512, replace(ANON_THP, sizes=(9, 4, 0)))
+    model.access(file, 0, 512, 1)
+    model.pin(file, 500, 1)
+    model.punch(file, 100, 100)
+    model.access(file, 112, 16, 1)
+    model.punch(file, 113, 3)
+    assert free_pages(model) == FREE_OF_8 - 512 - 16
+    assert model.split_deferred(file) == (0, 512)
+    assert (free_pages(model), count(model, "split_failed")) == (FREE_OF_8 - 512 - 13, 1)
+    assert model.free_lazily(file, 0, 511) == (0, 511)
+    assert count(model, "split_failed") == 2
 
 
 def test_lazy_free_splits_what_it_covers_in_part(world: MakeWorld) -> None:

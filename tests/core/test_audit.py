@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core_world import CoreWorld
@@ -22,7 +23,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.state import MAX_FILES
 from oracle_files import OraclePolicy
-from world import HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
+from world import ANON_THP, HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
 
 
 @pytest.fixture
@@ -305,8 +306,51 @@ def test_each_broken_rule_of_the_nodes_is_named(sound: CoreWorld, rule: int, bre
     assert code == rule, RULES.get(code)
 
 
+def queued() -> CoreWorld:
+    """Three folios to be split: a huge page that nobody looked at, one that is mapped in part, and a small one that is."""
+    world = CoreWorld(*synthetic(6))
+    ladder = replace(ANON_THP, sizes=(9, 4, 0))
+    _, file = world.create(1536, ladder)
+    world.access(file, 0, 1024, layout.SHARED)
+    world.punch(file, 512, 7)
+    world.access(file, 1024, 512, layout.SHARED)
+    for first in (1024, 1280):
+        world.punch(file, first, 256)
+    world.access(file, 1024, 16, layout.SHARED)
+    world.punch(file, 1030, 1)
+    world.check()
+    return world
+
+
+def _small(world: CoreWorld) -> int:
+    """Slot of the second frame of the small folio, where its links are."""
+    return int(np.flatnonzero(world.state.frames.order == 4)[1])
+
+
+QUEUE_BREAKERS: list[tuple[int, Breaker]] = [
+    (36, _set("nodes", lambda w: 0, "split_queue_len", lambda n: n + 1)),
+    (36, _set("nodes", lambda w: 0, "split_tail", lambda n: n + 1)),
+    (36, _set("nodes", lambda w: 0, "split_head", lambda n: 0)),
+    (36, _set("nodes", lambda w: 0, "nr_deferred", lambda n: -1)),
+    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "next", lambda n: 0)),
+    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "next", lambda n: -1)),
+    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "prev", lambda n: 7)),
+    (36, _set("frames", _small, "next", lambda n: 1 << (layout.BLOCK_ORDER - 2))),
+    (36, _set("frames", _small, "prev", lambda n: -1)),
+    (36, _set("file_blocks", lambda w: file_row(w, 1), "marks", lambda n: 0)),
+]
+
+
+@pytest.mark.parametrize(("rule", "breaker"), QUEUE_BREAKERS)
+def test_each_broken_rule_of_the_queue_is_named(rule: int, breaker: Breaker) -> None:
+    world = queued()
+    breaker(world)
+    code, _ = audit(world.state)
+    assert code == rule, RULES.get(code)
+
+
 def test_every_rule_is_shown_to_break() -> None:
-    shown = {rule for rule, _ in BREAKERS + CPU_BREAKERS + TYPE_BREAKERS + NODE_BREAKERS}
+    shown = {rule for rule, _ in BREAKERS + CPU_BREAKERS + TYPE_BREAKERS + NODE_BREAKERS + QUEUE_BREAKERS}
     assert set(RULES) - shown == {4, 5, 21, 26, 27, 33, 35}  # by tests of their own, or only where a cheaper rule breaks first
 
 

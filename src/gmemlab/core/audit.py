@@ -9,6 +9,7 @@ from gmemlab.core import layout
 from gmemlab.core.audit_files import audit_cache, audit_daemons, audit_files, audit_promises
 from gmemlab.core.audit_nodes import audit_nodes, audit_pool
 from gmemlab.core.audit_pcp import audit_cpus
+from gmemlab.core.audit_queue import audit_queues, index_in_file
 from gmemlab.core.audit_types import audit_types
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
@@ -76,6 +77,7 @@ RULES: Final = {
     33: "page states contradict who owns a page, how the guest maps it, or each other",
     34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
     35: "a VMM maps a page that is private or absent, or of a file that it cannot map, or how many differs from the pages",
+    36: "the queue of the deferred-split shrinker is broken, or what is on it is not what is to be split",
 }
 
 
@@ -181,13 +183,14 @@ def audit_folio(state: State, block: int, offset: int) -> int:
         if frame.order != order or (step and frame.busy):
             return 10 if frame.order == order else 8
         if frame.kind == FRAME_USED:
-            if frame.owner != head.owner or frame.index != head.index + step:
+            if frame.owner != head.owner or index_in_file(state, (block << BLOCK_ORDER) + offset + step) != head.index + step:
                 return 8
             owner = state.files[frame.owner]
             if owner.alive == 0:
                 return 9
-            row = int(owner.first_block) + (int(frame.index) >> BLOCK_ORDER)
-            if frame_of(state, row, int(frame.index)) != (block << BLOCK_ORDER) + offset + step:
+            index = int(head.index) + step
+            row = int(owner.first_block) + (index >> BLOCK_ORDER)
+            if frame_of(state, row, index) != (block << BLOCK_ORDER) + offset + step:
                 return 9
     if head.kind == layout.FRAME_ORPHAN and head.busy == 0:
         return 14
@@ -341,4 +344,6 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_daemons(state)
     if code == 0:
         code, place = audit_cache(state)
+    if code == 0:
+        code, place = audit_queues(state)
     return code, place

@@ -3,6 +3,7 @@
 from gmemlab.core import decisions, layout
 from gmemlab.core.audit_hardware import audit_orphans, audit_states
 from gmemlab.core.audit_hostmap import audit_host_mappings
+from gmemlab.core.audit_queue import index_in_file
 from gmemlab.core.daemons.compaction import MAX_DEFER_SHIFT
 from gmemlab.core.daemons.record import KCOMPACTD_INTERVAL
 from gmemlab.core.frames import folio_order
@@ -45,7 +46,7 @@ def owns_frame(state: State, file: int, index: int, pfn: int) -> bool:
     record = state.blocks[pfn >> BLOCK_ORDER]
     if record.kind == SPLIT:
         frame = state.frames[slot_of(state, pfn)]
-        return bool(frame.kind == FRAME_USED and frame.owner == file and frame.index == index)
+        return bool(frame.kind == FRAME_USED and frame.owner == file and index_in_file(state, pfn) == index)
     if record.kind != WHOLE and record.kind != UNIFORM and record.kind != layout.GIGA:
         return False
     same_place = (pfn & (BLOCK_PAGES - 1)) == (index & (BLOCK_PAGES - 1))

@@ -33,12 +33,13 @@ from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row
 from gmemlab.core.migrate import move_backing, move_frames, split_source
 from gmemlab.core.nodes import alloc_near, may_serve, node_of, zone_at
-from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.operations.split import split_block
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_zone, kept_in_block
+from gmemlab.core.split_queue import dequeue_whole, enqueue_whole
 from gmemlab.core.state import State
+from gmemlab.core.underused import split_to_pages
 
 
 @jit
@@ -95,7 +96,10 @@ def run_is_emptiable(state: State, first: int) -> bool:
 
 @jit
 def move_whole(state: State, block: int) -> None:
-    """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here."""
+    """Move a folio of order 9 out of a block; where no other block is to be had, it becomes base pages here.
+
+    Where it was on the queue of the deferred-split shrinker it comes there again, last (`migrate_folio_move`).
+    """
     record = state.blocks[block]
     owner, index = int(record.owner), int(record.index)
     target = alloc_near(state, BLOCK_ORDER, MOVABLE, node_of(state, block), 0) >> BLOCK_ORDER
@@ -103,10 +107,14 @@ def move_whole(state: State, block: int) -> None:
         if state.files[owner].kind == KIND_ANON:
             split_to_pages(state, owner, index << BLOCK_ORDER, block << BLOCK_ORDER)
         else:
+            dequeue_whole(state, block)
             split_block(state, owner, index << BLOCK_ORDER, layout.CAUSE_POPULATE)  # its pages leave one by one from here on
             part_huge(state, owner, index << BLOCK_ORDER)
         return
     own_block(state, target, WHOLE, BLOCK_ORDER, owner, index)
+    if record.next:
+        dequeue_whole(state, block)
+        enqueue_whole(state, target)
     move_backing(state, block_row(state, owner, index << BLOCK_ORDER), block, target)
     free_pages(state, block << BLOCK_ORDER, BLOCK_ORDER)
 

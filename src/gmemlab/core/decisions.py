@@ -79,6 +79,12 @@ def khugepaged_gfp() -> int:
 
 
 @jit
+def collapse_gfp() -> int:
+    """The same for that of MADV_COLLAPSE: GFP_TRANSHUGE, whatever faults do (`alloc_charge_folio`)."""
+    return GFP_DIRECT | GFP_NORETRY
+
+
+@jit
 def has_khugepaged(policy: Records) -> bool:
     """Whether khugepaged scans the policy's memory (T1)."""
     return bool(policy.repair & layout.REPAIR_COLLAPSE)

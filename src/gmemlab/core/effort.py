@@ -1,8 +1,14 @@
 """What an allocation does before it gives up, or goes without (K14): the effort of a policy."""
 
-from gmemlab.core import decisions
+from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.compaction import DEFERRED, SKIPPED, SUCCESS, compact_for, note_allocation
-from gmemlab.core.daemons.reclaim import alloc_page_slowly, alloc_reclaiming, call_kswapd, wake_all_kswapds
+from gmemlab.core.daemons.reclaim import (
+    MAX_RECLAIM_RETRIES,
+    alloc_page_slowly,
+    alloc_reclaiming,
+    call_kswapd,
+    wake_all_kswapds,
+)
 from gmemlab.core.daemons.skip_hints import ASYNC, SYNC_LIGHT
 from gmemlab.core.frames import own_folio
 from gmemlab.core.highatomic import alloc_atomic, unreserve
@@ -20,19 +26,21 @@ from gmemlab.core.layout import (
 from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
 from gmemlab.core.nodes import alloc_easily_near, alloc_hard
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import has_queue
 from gmemlab.core.state import State
 
 MAX_COMPACT_RETRIES = 4  # 16, and a quarter of that for orders above 3 (`should_compact_retry`)
-MAX_RECLAIM_RETRIES = 16
 
 
 @jit
 def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, node: int, allowed: int) -> tuple[int, int]:
     """Compaction, then the free lists (`__alloc_pages_direct_compact`). Returns (first frame or 0, what came of compaction)."""
     result = compact_for(state, order, migratetype, node, allowed, mode)
-    if result <= DEFERRED:
+    if result == SKIPPED:
         return 0, result
-    pfn = alloc_hard(state, order, migratetype, node, allowed)
+    state.tally[layout.TALLY_COMPACTSTALL] += 1
+    pfn = alloc_hard(state, order, migratetype, node, allowed) if result > DEFERRED else 0
+    state.tally[layout.TALLY_COMPACTSUCCESS if pfn else layout.TALLY_COMPACTFAIL] += 1
     if pfn:
         note_allocation(state, pfn, order)
     return pfn, result
@@ -40,7 +48,7 @@ def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, nod
 
 @jit
 def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
-    """What direct compaction wins, where there is no page cache to reclaim between two tries.
+    """What direct compaction wins, where there is nothing to reclaim between two tries.
 
     With __GFP_RETRY_MAYFAIL it is repeated where a chunk was won, but not had (`should_compact_retry`); then HIGHATOMIC blocks
     go. Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
@@ -59,7 +67,8 @@ def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node:
 def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as that promises anything.
 
-    For orders above 3 that is where there was no room for compaction, or it won a chunk that was not had.
+    For orders above 3 that is where there was no room for compaction, or it won a chunk that was not had. What the shrinker
+    freed is no progress, but a chunk that came to be so is had (`should_reclaim_retry`).
     """
     for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
         pfn, progress = alloc_reclaiming(state, order, migratetype, node, allowed)
@@ -68,6 +77,10 @@ def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: i
             pfn, result = compact_and_alloc(state, order, migratetype, SYNC_LIGHT, node, allowed)
         if pfn:
             return pfn
+        if gfp & GFP_RETRY_MAYFAIL:
+            pfn = alloc_hard(state, order, migratetype, node, allowed)
+            if pfn:
+                return pfn
         if progress == 0 or (order > COSTLY_ORDER and result != SKIPPED and result != SUCCESS):
             break
     if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
@@ -77,7 +90,7 @@ def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: i
 
 @jit
 def alloc_directly(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
-    """Have memory compacted, and page cache reclaimed, for a chunk of order 1 or more (__GFP_DIRECT_RECLAIM).
+    """Have memory compacted, and page cache and huge pages' unused parts reclaimed, for a chunk of order 1 or more.
 
     Compaction comes first for what is costly or unmovable, if there is no trouble with it: asynchronous, and for a try on one
     node only it is all (`alloc_pages_mpol`).
@@ -86,7 +99,7 @@ def alloc_directly(state: State, order: int, migratetype: int, gfp: int, node: i
         pfn, _ = compact_and_alloc(state, order, migratetype, ASYNC, node, allowed)
         if pfn or gfp & GFP_THISNODE:
             return pfn
-    if state.daemons[0].lru_head:
+    if state.daemons[0].lru_head or has_queue(state):
         return alloc_in_turns(state, order, migratetype, gfp, node, allowed)
     return alloc_compacting(state, order, migratetype, gfp, node, allowed)
 

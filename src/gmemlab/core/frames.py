@@ -22,6 +22,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import drop_frame_slab, slot_of, take_frame_slab
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import SHIFT, dequeue_split, dequeue_whole, enqueue, enqueue_whole
 from gmemlab.core.state import State
 
 
@@ -275,12 +276,16 @@ def orphan_folio(state: State, pfn: int, order: int) -> None:
 
 @part
 def defer_page(state: State, pfn: int) -> None:
-    """Unmap one page of an anonymous folio: the folio is freed only when all its pages are unmapped (L16)."""
+    """Unmap one page of an anonymous folio: the folio is freed only when all its pages are unmapped (L16).
+
+    The first one puts it on the queue of what is to be split.
+    """
     block = pfn >> BLOCK_ORDER
     record = state.blocks[block]
     state.tally[layout.TALLY_DEFERRED] += 1
     if record.kind == WHOLE:
         record.deferred += 1
+        enqueue_whole(state, block)
         if record.deferred == BLOCK_PAGES:
             state.tally[layout.TALLY_DEFERRED] -= BLOCK_PAGES
             leave_folio(state, pfn, BLOCK_ORDER)
@@ -289,9 +294,15 @@ def defer_page(state: State, pfn: int) -> None:
     order = int(state.frames[slot].order)
     state.frames[slot].kind = FRAME_DEFERRED
     head = folio_head(slot, order)
+    mapped = 0
     for member in range(head, head + (1 << order)):
-        if state.frames[member].kind != FRAME_DEFERRED:
-            return
+        mapped += 1 if state.frames[member].kind != FRAME_DEFERRED else 0
+    if mapped == (1 << order) - 1 and order >= SHIFT:
+        enqueue(state, folio_head(pfn, order))
+    if mapped:
+        return
+    if order >= SHIFT:
+        dequeue_split(state, folio_head(pfn, order))
     state.tally[layout.TALLY_DEFERRED] -= 1 << order
     leave_folio(state, folio_head(pfn, order), order)
 
@@ -322,6 +333,8 @@ def leave_base_pages(state: State, pfn: int, order: int, movable: bool) -> None:
 def leave_folio(state: State, pfn: int, order: int) -> None:
     """A folio below order 10 leaves its file: freed at once, or orphaned while busy (G24)."""
     state.tally[layout.TALLY_RELEASED + order] += 1
+    if order == BLOCK_ORDER:
+        dequeue_whole(state, pfn >> BLOCK_ORDER)
     if folio_busy(state, pfn):
         orphan_folio(state, pfn, order)
     else:

@@ -7,10 +7,10 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON, KIND_GUEST_MEMFD
 from gmemlab.core.lists import pfn_of, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details
-from gmemlab.core.operations.deferred import split_to_pages
 from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
+from gmemlab.core.underused import split_to_pages
 
 
 @jit

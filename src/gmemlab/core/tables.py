@@ -54,9 +54,14 @@ NODE: Final = np.dtype(
         ("kswapd_order", "i8"),  # what its kswapd was woken for since its last turn
         ("kswapd_zone", "i8"),  # `kswapd_highest_zoneidx`: kind of the last zone that helps all of them
         ("kswapd_woken", "i8"),
+        ("kswapd_failures", "i8"),  # turns of its kswapd in which nothing was dropped, since something was
         ("lru_page", "i8"),  # where the hand of reclaim stands in `lru_file`
         ("lru_file", "i4"),  # 0: before the head of the list
         ("lru_dry", "i4"),  # it went round and met nothing of this node, and nothing came since
+        ("split_head", "i4"),  # the queue of what the deferred-split shrinker will look at (`split_queue`)
+        ("split_tail", "i4"),
+        ("split_queue_len", "i8"),
+        ("nr_deferred", "i8"),  # of that, what looks so far left undone
     ],
     align=True,
 )
@@ -79,11 +84,12 @@ PCP_RECORD: Final = np.dtype(
     align=True,
 )
 
-# 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, `vmemmap` (the chain of frames that hold restored
-# page structs) used ones; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred`
-# counts unmapped pages of anonymous folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one
-# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an
-# isolated block had, and will have again.
+# 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, and with `next` huge pages on the queue of the
+# deferred-split shrinker; `vmemmap` (the chain of frames that hold restored page structs) other used ones; `nr_free` and
+# `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred` counts unmapped pages of anonymous
+# folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one 2 MiB entry). `direct` outlives
+# them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an isolated block had, and will
+# have again.
 BLOCK: Final = np.dtype(
     {
         "names": [

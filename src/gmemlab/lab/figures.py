@@ -118,6 +118,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "compactions": Figure("count", "direct compactions of a zone, for huge pages that were not free (K14)"),
     "compact_scanned": Figure("count", "4K pages that their scanners looked at"),
     "compact_moved": Figure("count", "4K pages that they moved"),
+    "compact_failed": Figure("count", "4K pages that they isolated and did not move: held, or without a target"),
+    "compact_stall": Figure("count", "times that an allocation compacted, or would have but that it failed lately"),
+    "compact_fail": Figure("count", "of these, without a chunk"),
+    "compact_success": Figure("count", "of these, with one"),
     "kcompactd_runs": Figure("count", "zones that kcompactd compacted by itself"),
     "khugepaged_scanned": Figure("count", "2M of guest memory that khugepaged looked at (repair=collapse)"),
     "collapsed": Figure("count", "of these, made one folio, holes filled (L15; K6: that heals no mapping)"),
@@ -140,6 +144,9 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "pgsteal_direct": Figure("count", "of these, dropped"),
     "pageoutrun": Figure("count", "times that kswapd worked"),
     "allocstall": Figure("count", "times that an allocation reclaimed by itself"),
+    "slabs_scanned": Figure("count", "folios that both had the deferred-split shrinker look at (L16, L17)"),
+    "deferred_split": Figure("count", "of these, split: unmapped in part, or mostly zeros"),
+    "deferred_freed": Figure("count", "4K pages that were freed so"),
 }
 
 
@@ -295,6 +302,9 @@ def _operations(tally: Tally) -> Figures:
         "numa_misses": layout.TALLY_NUMA_MISS,
         "compactions": layout.TALLY_COMPACT_RUNS,
         "compact_moved": layout.TALLY_COMPACT_MOVED,
+        "compact_failed": layout.TALLY_COMPACT_FAILED,
+        "deferred_split": layout.TALLY_DEFERRED_SPLIT,
+        "deferred_freed": layout.TALLY_DEFERRED_FREED,
         "firmware_copies": layout.TALLY_FIRMWARE_COPIES,
         "kcompactd_runs": layout.TALLY_KCOMPACTD_RUNS,
         "collapsed": layout.TALLY_SCAN + khugepaged.SCAN_SUCCEED,

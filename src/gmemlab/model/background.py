@@ -21,6 +21,10 @@ VMSTAT: Final = {
     "pgsteal_direct": layout.TALLY_PGSTEAL_DIRECT,
     "pageoutrun": layout.TALLY_PAGEOUTRUN,
     "allocstall": layout.TALLY_ALLOCSTALL,
+    "slabs_scanned": layout.TALLY_SLABS_SCANNED,
+    "compact_stall": layout.TALLY_COMPACTSTALL,
+    "compact_fail": layout.TALLY_COMPACTFAIL,
+    "compact_success": layout.TALLY_COMPACTSUCCESS,
 }
 
 

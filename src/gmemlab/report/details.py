@@ -86,6 +86,19 @@ DETAILS: Final[tuple[tuple[str, tuple[Detail, ...]], ...]] = (
         ),
     ),
     (
+        "What allocations had done for memory that was not free",
+        (
+            Detail("times\ncompacted", write_count, ("compact_stall",)),
+            Detail("in\nvain", write_count, ("compact_fail",)),
+            Detail("4K pages\nnot moved", write_count, ("compact_failed",)),
+            Detail("times\nreclaimed", write_count, ("allocstall",)),
+            Detail("turns of\nkswapd", write_count, ("pageoutrun",)),
+            Detail("folios\nlooked at", write_count, ("slabs_scanned",)),
+            Detail("\nsplit", write_count, ("deferred_split",)),
+            Detail("4K pages\nfreed so", write_count, ("deferred_freed",)),
+        ),
+    ),
+    (
         "What the daemons did",
         (
             Detail("2M\nscanned", write_count, ("khugepaged_scanned",)),

@@ -250,6 +250,7 @@ def move_isolated(state: State, zone: int) -> int:
         order = int(state.frames[slot].order)
         if state.frames[slot].busy:
             control.nr_migrate -= 1 << order
+            state.tally[layout.TALLY_COMPACT_FAILED] += 1 << order
             held += 1
             continue
         target = find_target(state, zone, order)
@@ -260,5 +261,6 @@ def move_isolated(state: State, zone: int) -> int:
             split_source(state, pfn, order)
             put_pages(state, pfn, order)
         else:
+            state.tally[layout.TALLY_COMPACT_FAILED] += 1  # the others were not tried (`migrate_pages_batch`, ENOMEM)
             return NO_TARGET
     return held

@@ -3,10 +3,13 @@
 The list of what can be dropped is that of the files of kind KIND_CACHE, one after the other as they were made, each from its
 first page on; a hand stands where reclaim stopped, and goes round. Where the cache is read once, in that order, this is the
 order of Linux's lists: what was never used again leaves the inactive list oldest first, and what is on the active list comes
-behind it. That pages are used again (and stay longer), dirty pages and refaults are not modelled. Nothing else is reclaimed:
-guest_memfd's memory is unevictable (G54), there is no swap, and slabs stay.
+behind it. That pages are used again (and stay longer), dirty pages and refaults are not modelled. Guest_memfd's memory is
+unevictable (G54), there is no swap, and of all shrinkers only that of deferred splits (`shrinker`) has something to free: slabs
+stay.
 
-Reclaim asks after each SWAP_CLUSTER_MAX pages whether that is enough; Linux looks at 1/4096 of its list first. kswapd gets its
+Reclaim asks after each SWAP_CLUSTER_MAX pages whether that is enough; Linux looks at 1/4096 of its list first, at twice as much
+each time that this was not. Here that priority falls for the shrinker only, and as soon as there are no 32 pages of cache to
+drop: it comes to more than a few folios of a queue as late as in Linux, when the page cache is used up. kswapd gets its
 turn as soon as the allocation that woke it is done, on the CPU that works now, and takes no time.
 
 Each node has its kswapd, and a hand of its own, which passes over what lies on other nodes: the lists of Linux are of nodes.
@@ -16,6 +19,7 @@ from gmemlab.core import layout
 from gmemlab.core.buddy import has_chunk, set_boost, spare
 from gmemlab.core.daemons.fragmentation import is_suitable
 from gmemlab.core.daemons.register import wake_kcompactd
+from gmemlab.core.daemons.shrinker import DEF_PRIORITY, shrink_slab
 from gmemlab.core.daemons.skip_hints import reset_isolation_suitable
 from gmemlab.core.frames import folio_busy
 from gmemlab.core.highatomic import unreserve
@@ -35,9 +39,11 @@ from gmemlab.core.mapping import block_row, drop_base_pages, frame_of, settle
 from gmemlab.core.nodes import alloc_hard, may_serve, node_of, zone_at
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_all
+from gmemlab.core.split_queue import has_queue
 from gmemlab.core.state import State
 
 SWAP_CLUSTER_MAX = 32  # pages
+MAX_RECLAIM_RETRIES = 16
 
 
 @jit
@@ -175,30 +181,44 @@ def set_reclaiming(state: State, node: int, highest: int, active: int) -> None:
 def balance(state: State, node: int, order: int, highest: int, boosted: int) -> None:
     """Drop pages until a zone is balanced, and as many more as watermarks were boosted by (`balance_pgdat`).
 
-    An imbalance comes first, and forgets the boost. After twice the size of a chunk, base pages are enough.
+    An imbalance comes first, and forgets the boost. After twice the size of a chunk, base pages are enough. Where there is no
+    page cache left, the shrinker looks at more each time; a boost is not worth that. What it frees is no success of kswapd's:
+    16 turns without one make a node hopeless, whose queue is left to allocations until page cache is dropped there.
     """
+    record = state.nodes[node]
     total = 0
-    while True:
+    priority = DEF_PRIORITY
+    cached = True
+    while priority > 0:
         balanced = is_balanced(state, node, order, highest)
         if not balanced:
             boosted = 0
         elif boosted == 0:
             return
-        dropped = shrink(state, node, SWAP_CLUSTER_MAX, highest, layout.TALLY_PGSCAN_KSWAPD)
-        if dropped == 0:
-            return
+        dropped = shrink(state, node, SWAP_CLUSTER_MAX, highest, layout.TALLY_PGSCAN_KSWAPD) if cached else 0
+        if record.kswapd_failures < MAX_RECLAIM_RETRIES:
+            shrink_slab(state, node, priority)
+        cached = dropped == SWAP_CLUSTER_MAX
         total += dropped
+        if dropped:
+            record.kswapd_failures = 0
+        elif boosted or record.split_queue_len == 0 or record.kswapd_failures == MAX_RECLAIM_RETRIES:
+            break
         boosted -= min(boosted, dropped)
         if total >= 2 << order:
             order = 0
+        priority -= 0 if cached else 1
+    if total == 0 and (priority <= 1 or boosted or not is_balanced(state, node, order, highest)):
+        record.kswapd_failures = min(int(record.kswapd_failures) + 1, MAX_RECLAIM_RETRIES)
 
 
 @part
 def kswapd(state: State, node: int) -> None:
     """One turn of a node's kswapd: it reclaims what it was woken for, ends boosts, clears hints, and wakes kcompactd.
 
-    Where there is nothing to drop it gives up at once, each time; Linux does so after 16 times, and is not woken again then
-    before something was reclaimed.
+    Where there is nothing to drop it gives up at once, each time; that of Linux is not woken at all where a node is hopeless,
+    nor are watermarks that were boosted lowered again. A free that lifts a zone above its high watermark makes a node hopeful
+    in Linux where there are others (6.18); not here.
     """
     record = state.nodes[node]
     order, highest = int(record.kswapd_order), int(record.kswapd_zone)
@@ -263,25 +283,32 @@ def some_suitable(state: State, node: int, order: int, highest: int) -> bool:
 
 
 @jit
-def shrink_node(state: State, node: int, order: int, highest: int) -> int:
-    """Drop 32 pages of a node, for orders above 3 as many as compaction needs (`shrink_node`). Returns how many of the 32."""
+def shrink_node(state: State, node: int, order: int, highest: int, priority: int) -> int:
+    """Drop 32 pages of a node, for orders above 3 as many as compaction needs (`shrink_node`). Returns how many of the 32.
+
+    Below the first priority there are none left, and only the shrinker looks at more.
+    """
+    if priority < DEF_PRIORITY:
+        shrink_slab(state, node, priority)
+        return 0
     first = shrink(state, node, SWAP_CLUSTER_MAX, highest, layout.TALLY_PGSCAN_DIRECT)
+    shrink_slab(state, node, priority)
+    if first:
+        state.nodes[node].kswapd_failures = 0
     dropped = first
     while dropped and order > COSTLY_ORDER and not some_suitable(state, node, order, highest):
         dropped = shrink(state, node, SWAP_CLUSTER_MAX, highest, layout.TALLY_PGSCAN_DIRECT)
+        shrink_slab(state, node, priority)
     return first
 
 
-@part
-def reclaim(state: State, order: int, migratetype: int, node: int, allowed: int) -> bool:
-    """An allocation drops pages itself, of each node that it may come from (`try_to_free_pages`, `shrink_zones`).
+@jit
+def shrink_zones(state: State, order: int, migratetype: int, node: int, allowed: int, priority: int) -> tuple[int, bool]:
+    """Shrink each node that an allocation may come from, once. Returns (pages dropped, whether a zone is ready).
 
-    For orders above 3, a zone in which there is enough for compaction already is not what a node is shrunk for. Returns whether
-    it made progress, as which that counts, too.
+    For orders above 3, a zone in which there is enough for compaction already is not what a node is shrunk for.
     """
-    highest = highest_zone(migratetype)
-    state.tally[layout.TALLY_ALLOCSTALL] += 1
-    progress = False
+    dropped, ready = 0, False
     last = -1
     for k in range(int(state.host[0].nr_zones)):
         zone = zone_at(state, node, k)
@@ -289,11 +316,30 @@ def reclaim(state: State, order: int, migratetype: int, node: int, allowed: int)
         if not may_serve(state, zone, migratetype, allowed):
             continue
         if order > COSTLY_ORDER and is_ready(state, zone, order):
-            progress = True
+            ready = True
         elif here != last:
             last = here
-            progress = shrink_node(state, here, order, highest) > 0 or progress
-    return progress
+            dropped += shrink_node(state, here, order, highest_zone(migratetype), priority)
+    return dropped, ready
+
+
+@part
+def reclaim(state: State, order: int, migratetype: int, node: int, allowed: int) -> bool:
+    """An allocation drops pages itself, and looks at more as long as these are too few (`try_to_free_pages`).
+
+    Returns whether it made progress, as which enough for compaction counts, too, but not what the shrinker freed: who asks
+    looks for that by himself.
+    """
+    state.tally[layout.TALLY_ALLOCSTALL] += 1
+    total = 0
+    for priority in range(DEF_PRIORITY, -1, -1):
+        dropped, ready = shrink_zones(state, order, migratetype, node, allowed, priority)
+        total += dropped
+        if ready:
+            return True
+        if total >= SWAP_CLUSTER_MAX or not has_queue(state):
+            break
+    return total > 0
 
 
 @part
@@ -316,12 +362,15 @@ def alloc_reclaiming(state: State, order: int, migratetype: int, node: int, allo
 def alloc_page_slowly(state: State, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """A base page where no zone is above its low watermark (`__alloc_pages_slowpath`). Returns its frame, or 0.
 
-    It tries as long as something is reclaimed; then HIGHATOMIC blocks go. Linux kills a process after that.
+    It tries as long as something is reclaimed, and once more where nothing was but the shrinker may have freed something
+    (`should_reclaim_retry`); then HIGHATOMIC blocks go. Linux kills a process after that.
     """
     wake_all_kswapds(state, 0, migratetype, gfp, node, allowed)
     pfn = alloc_hard(state, 0, migratetype, node, allowed) if state.host[0].watermarks else 0
     while pfn == 0:
         pfn, progress = alloc_reclaiming(state, 0, migratetype, node, allowed)
+        if progress == 0:
+            pfn = alloc_hard(state, 0, migratetype, node, allowed)
         if pfn == 0 and progress == 0:
             if not unreserve(state, migratetype, True, node, allowed):
                 break

@@ -157,12 +157,28 @@ def touch_private(state: State, file: int, index: int, end: int, accept: int) ->
         map_private(state, file, index, end, accept)
 
 
+@jit
+def end_of_run(state: State, file: int, index: int, stop: int) -> int:
+    """How far, within a block, pages from `index` on are alike: of anonymous memory all present, or all absent.
+
+    What is there is written before more is allocated, as reclaim may take what is still zeros.
+    """
+    row = block_row(state, file, index)
+    nr_present = state.file_blocks[row].nr_present
+    if state.files[file].kind != KIND_ANON or nr_present == 0 or nr_present == BLOCK_PAGES:
+        return stop
+    present = frame_of(state, row, index) > 0
+    while index < stop and (frame_of(state, row, index) > 0) == present:
+        index += 1
+    return index
+
+
 @part
 def use_range(state: State, file: int, first: int, end: int, accept: int, map_it: bool) -> tuple[int, int]:
-    """Back, use and (for the guest's private accesses) map pages [first, end), one block at a time."""
+    """Back, use and (for the guest's private accesses) map pages [first, end), one block or run at a time."""
     index = first
     while index < end:
-        stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
+        stop = end_of_run(state, file, index, min(end, (index | (BLOCK_PAGES - 1)) + 1))
         error, done = populate(state, file, index, stop, False)
         reached = index + done
         if reached > index:

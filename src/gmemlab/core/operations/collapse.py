@@ -28,6 +28,7 @@ from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages
 from gmemlab.core.page_details import frame_at, put_frame
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import enqueue_whole, enqueue_zeros
 from gmemlab.core.state import State
 
 
@@ -100,6 +101,7 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
     block.block = pfn >> BLOCK_ORDER
     block.marks = (block.marks & ~PAGE_TABLE) | UNSEEN
     settle(state, file, base)
+    enqueue_whole(state, pfn >> BLOCK_ORDER)
 
 
 @jit
@@ -152,6 +154,8 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER
     settle(state, file, base)
+    if block.nr_stranded:
+        enqueue_zeros(state, file, row)
 
 
 @part
@@ -171,7 +175,7 @@ def replace_pages(state: State, file: int, base: int, pfn: int) -> None:
 def collapse_block(state: State, file: int, base: int) -> int:
     """Copy the 2 MiB at page `base` into a new folio; holes become zero pages. Returns 0 or the errno.
 
-    EINVAL: nothing is there, not even a page table. EAGAIN: a page is held. ENOMEM: no free 2 MiB.
+    EINVAL: nothing is there, not even a page table. EAGAIN: a page is held. ENOMEM: no free 2 MiB, also by compaction.
     """
     row = block_row(state, file, base)
     if state.file_blocks[row].nr_present == 0 and state.file_blocks[row].marks & PAGE_TABLE == 0:
@@ -180,11 +184,9 @@ def collapse_block(state: State, file: int, base: int) -> int:
         return 0
     if is_held(state, row, base):
         return errno.EAGAIN
-    record = state.files[file]
-    policy = state.policies[record.policy]
+    policy = state.policies[state.files[file].policy]
     node, allowed = find_target_nodes(state, file, base)
-    gfp = decisions.gfp(policy, int(record.kind), BLOCK_ORDER)
-    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), gfp, node, allowed)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.collapse_gfp(), node, allowed)
     if pfn == 0:
         return errno.ENOMEM
     own_folio(state, pfn, BLOCK_ORDER, file, base)

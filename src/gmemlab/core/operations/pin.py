@@ -43,11 +43,22 @@ def pinned_file(state: State, file: int) -> int:
     return file
 
 
+@jit
+def all_present(state: State, file: int, first: int, end: int) -> bool:
+    """Whether every page of a range is there."""
+    for index in range(first, end):
+        row = block_row(state, file, index)
+        if state.file_blocks[row].nr_present < BLOCK_PAGES and frame_of(state, row, index) == 0:
+            return False
+    return True
+
+
 @part
 def fault_in(state: State, file: int, first: int, count: int) -> tuple[int, int]:
     """What a pin does before it holds anything: it faults the pages in for writing.
 
-    That clears folios at their first use (G27); anonymous ones are clear, and still zeros afterwards (L17). Returns (errno,
+    That clears folios at their first use (G27); anonymous ones are clear, and still zeros afterwards (L17): what the shrinker
+    takes meanwhile is faulted in again, where Linux holds each page as soon as it is there. Returns (errno,
     pages that are there): ENOMEM; EFAULT at the first private page (G25, K3), and where an access would end in SIGBUS: beyond
     the end, and where a hugetlb pool is empty (L19).
     """
@@ -64,6 +75,8 @@ def fault_in(state: State, file: int, first: int, count: int) -> tuple[int, int]
     target = pinned_file(state, file)
     if state.files[target].kind == KIND_ANON:
         error, done = populate(state, target, first, stop, False)
+        while error == 0 and not all_present(state, target, first, stop):
+            error, done = populate(state, target, first, stop, False)
     else:
         error, done = use_range(state, target, first, stop, 0, False)
         if state.files[target].kind == KIND_GUEST_MEMFD and done:

@@ -34,6 +34,7 @@ from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
 from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw
+from gmemlab.core.split_queue import enqueue_whole
 from gmemlab.core.state import Records, State
 from gmemlab.core.subpools import get_pages, put_pages
 
@@ -195,6 +196,7 @@ def populate_folio(state: State, file: int, base: int, order: int, all_private: 
         fill_block(state, row, pfn >> BLOCK_ORDER)
         if state.files[file].kind == KIND_ANON:
             state.file_blocks[row].marks |= UNSEEN
+            enqueue_whole(state, pfn >> BLOCK_ORDER)
         if not all_private:
             split_block(state, file, base, layout.CAUSE_POPULATE)
         return 0

@@ -4,7 +4,7 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.buddy import free_block
-from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE
+from gmemlab.core.decisions import PART_DEFER, PART_DROP, PART_KEEP, PART_SPLIT, PART_STALE, PART_ZERO
 from gmemlab.core.frames import defer_page, folio_busy, folio_head, folio_order, leave_folio
 from gmemlab.core.hardware import rmp
 from gmemlab.core.hardware.bits import count_marked
@@ -47,6 +47,7 @@ from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
 from gmemlab.core.page_details import ASSIGNED, frame_at
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import enqueue_zeros
 from gmemlab.core.state import State
 
 
@@ -176,6 +177,8 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
         drop_folio(state, file, head, order, pfn)
     else:
         set_content(state, row, begin - first, end - first, STALE if action == PART_STALE else ZEROED)
+        if action == PART_ZERO:
+            enqueue_zeros(state, file, row)
         if action == PART_STALE:
             state.tally[layout.TALLY_STALE_PAGES] += end - begin
             note_hazard(state, layout.HAZARD_STALE, end - begin)

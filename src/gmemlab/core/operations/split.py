@@ -17,6 +17,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import drop_frame_slab, slot_of
 from gmemlab.core.mapping import block_row, contiguous_block, frame_of
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import dequeue_whole
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import has_structs, release_structs, restore_structs, saved_frames
 
@@ -89,6 +90,7 @@ def split_folio(state: State, file: int, index: int, begin: int, end: int, cause
     keep = decisions.keeps_pieces(state.policies[state.files[file].policy])
     if state.blocks[block].kind == WHOLE:
         state.tally[layout.TALLY_SPLIT_2M + cause] += 1
+        dequeue_whole(state, block)
         if not keep:
             own_block(state, block, UNIFORM, 0, file, index >> BLOCK_ORDER)
             state.tally[TALLY_PRESENT + BLOCK_ORDER] -= BLOCK_PAGES
