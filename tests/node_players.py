@@ -75,8 +75,6 @@ class NodePlayers(Players):
             self.bind(random, random.choice(sorted(self.guests)))
         elif choice == "background":
             self.both("punch", random.choice((1, 2)), *self.range(random, BACKGROUND_PAGES, 512))
-        elif self.policy.hvo == "on":
-            return
         elif self.policy.memory != "hugetlb" or random.random() < 0.6:
             node = random.randrange(-1, nodes)
             count, overcommit = random.randrange(5), random.randrange(3)
@@ -92,6 +90,7 @@ class NodePlayers(Players):
         assert error == 0
         pool = self.oracle.memory.pools[BLOCK_ORDER]
         self.seen["surplus"] += pool.surplus > 0
+        self.seen["kept"] += pool.hvo and pool.surplus > pool.nr - len(pool.idle) + pool.reserved  # for want of page structs
 
     def step_of_mounts(self, random: Random) -> None:
         """A mount comes, or tries to go."""

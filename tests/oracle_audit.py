@@ -33,6 +33,8 @@ def check_owners(memory: Memory, folios: list[Folio]) -> None:
         used.update(dict.fromkeys(folio.frames(), folio))
     assert used == memory.users
     huge_pages = {folio.huge: None for folio in folios + memory.orphans if folio.huge is not None}
+    for chain in memory.chains.values():
+        owners.update(chain)
     for huge in huge_pages:
         for chain in huge.chains.values():
             owners.update(chain)

@@ -285,12 +285,28 @@ def test_wrong_arguments_are_named(call: Callable[[], object], words: str) -> No
     assert caught.value.allowed
 
 
-def test_pool_with_hvo_keeps_its_size() -> None:
+def test_pool_with_hvo_is_resized() -> None:
+    """K5: 7 frames for each page that leaves; without them it stays, as a surplus page."""
     host = Host("64M")
-    host.grow_pool("2M", 3)
-    with pytest.raises(OperationError, match=r"^set the pool of 2M pages to 1") as caught:
-        host.set_pool("2M", 1)
-    assert caught.value.errno == errno.EOPNOTSUPP
+    empty = host.free_bytes
+    assert host.grow_pool("2M", 3) == 3
+    host.set_pool("2M", 1)
+    assert host.free_bytes == empty - (512 - 7) * 4096
+    host.set_pool("2M", 2, overcommit=1)
+    with host.guest_memfd(host.free_bytes - 6 * 4096, "4k") as filler:
+        filler.allocate()
+        host.set_pool("2M", 0)
+        assert host.state.pools[0].surplus == host.state.pools[0].free == 2
+    host.set_pool("2M", 2)
+    host.set_pool("2M", 0)
+    assert host.free_bytes == empty
+    host.audit()
+
+
+def test_giga_pages_have_no_surplus() -> None:
+    """`nr_overcommit_hugepages_store`: EINVAL."""
+    with pytest.raises(InvalidArgument, match=r"^set the pool of 1G pages to 1"):
+        Host("64M").set_pool("1G", 1, overcommit=1)
 
 
 @pytest.mark.parametrize(("policy", "largest"), [("thp", "4T"), ("thp-inplace", "8T"), ("shmem-thp", "8T")])

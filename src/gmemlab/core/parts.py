@@ -120,7 +120,10 @@ NAMES: Final = (
     "pool_sizes.promise",
     "pool_sizes.resize_pool",
     "pools.return_page",
+    "pools.update_and_free_bulk",
+    "vmemmap.optimize",
     "vmemmap.release_structs",
+    "vmemmap.restore",
     "vmemmap.restore_structs",
 )
 TYPES: Final[dict[Any, types.Type]] = {

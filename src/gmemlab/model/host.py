@@ -218,7 +218,10 @@ class Host(Readings):
         return done
 
     def set_pool(self, page: int | str, count: int, overcommit: int = 0, node: int | None = None) -> None:
-        """Give a pool without HVO its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
+        """Give a pool its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
+
+        With HVO (`grow_pool`), what leaves the pool takes the frames of its page structs first (7 for 2M, 4095 for 1G, K5); a
+        page for which there is no memory stays, as a surplus page that is idle.
 
         Args:
             page: 2M or 1G.
@@ -228,7 +231,7 @@ class Host(Readings):
 
         Raises:
             UsageError: no such pool or node, or a negative number.
-            OperationError: ENOTSUP for a pool with HVO.
+            OperationError: InvalidArgument for surplus pages of 1G, which Linux has not.
         """
         error = pools.resize(self.state, page, count, overcommit, node)
         self.check_capacity()
