@@ -28,6 +28,7 @@ class Memory:
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
+        self.pinning = False  # a long-term pin is under way: nothing that is allocated is movable
         self.chains: dict[int, list[int]] = {}  # by block: frames from free memory that hold page structs of whole pages
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)

@@ -280,6 +280,7 @@ HOST_RECORD: Final = np.dtype(
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
         ("boost_factor", "i8"),  # vm.watermark_boost_factor
         ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd
+        ("pinning", "i8"),  # PF_MEMALLOC_PIN: a long-term pin is under way, and what it allocates is not movable
     ],
     align=True,
 )
