@@ -50,6 +50,7 @@ def move_elsewhere(memory: Memory, folio: Folio) -> bool:
     folio.references -= 1
     if target is None:
         return False
+    memory.buddy.seen["moved for a pin"] += 1
     old = folio.pfn
     move(memory, folio, target)
     memory.buddy.free(old, folio.order)

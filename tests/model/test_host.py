@@ -395,3 +395,24 @@ def assert_equal_states(one: Host, other: Host) -> None:
     for name, table in one.state._asdict().items():
         if name != "table":
             assert np.array_equal(table.view(np.uint8), getattr(other.state, name).view(np.uint8)), name
+
+
+def test_long_pin_leaves_cma() -> None:
+    """FOLL_LONGTERM: of 150M some lie in CMA, as movable memory has it first; a long pin has them moved."""
+    host = Host("256M", cma="64M")
+    memory = host.memory("150M", "anon-thp")
+    memory.allocate()
+    memory.pin(0, "150M", long_term=False)
+    before = in_cma(host)
+    memory.unpin(0, "150M")
+    memory.pin(0, "150M")
+    assert (before > 0, in_cma(host)) == (True, 0)
+    with host.memory("100M", "shmem-thp") as other, pytest.raises(OutOfMemory):
+        other.pin(0, "60M")
+    host.audit()
+
+
+def in_cma(host: Host) -> int:
+    """Blocks of CMA that are not free."""
+    blocks = host.state.blocks
+    return int(((blocks.migratetype == layout.CMA) & (blocks.kind != layout.FREE)).sum())
