@@ -165,8 +165,8 @@ class CoreWorld:
     def convert(self, file: int, first: int, count: int, to_shared: bool) -> Result:
         return self.run(layout.OP_TO_SHARED if to_shared else layout.OP_TO_PRIVATE, file, first, count)
 
-    def pin(self, file: int, first: int, count: int) -> Result:
-        return self.run(layout.OP_PIN, file, first, count)
+    def pin(self, file: int, first: int, count: int, duration: int = 0) -> Result:
+        return self.run(layout.OP_PIN, file, first, count, duration)
 
     def unpin(self, file: int, first: int, count: int) -> Result:
         return self.run(layout.OP_UNPIN, file, first, count)

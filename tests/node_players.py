@@ -75,23 +75,28 @@ class NodePlayers(Players):
             self.bind(random, random.choice(sorted(self.guests)))
         elif choice == "background":
             self.both("punch", random.choice((1, 2)), *self.range(random, BACKGROUND_PAGES, 512))
-        elif self.policy.hvo == "on":
-            return
         elif self.policy.memory != "hugetlb" or random.random() < 0.6:
-            node = random.randrange(-1, nodes)
-            count, overcommit = random.randrange(5), random.randrange(3)
-            self.note_pool(self.oracle.set_pool(BLOCK_ORDER, count, overcommit, node))
-            assert self.core.set_pool(BLOCK_ORDER, count, overcommit, node) == 0
-            self.log.append(f"set_pool({count}, {overcommit}, {node})")
-            self.core.check()
+            if self.policy.hvo == "on" and random.random() < 0.3:
+                self.set_pool(100, 0, -1)
+                for file in (1, 2):  # what is left: page structs are short from here on
+                    self.both("allocate", file, 0, BACKGROUND_PAGES)
+            self.set_pool(random.randrange(5), random.randrange(3), random.randrange(-1, nodes))
         else:
             self.step_of_mounts(random)
+
+    def set_pool(self, count: int, overcommit: int, node: int) -> None:
+        """A write to nr_hugepages, of all nodes or of one, and to nr_overcommit_hugepages."""
+        self.note_pool(self.oracle.set_pool(BLOCK_ORDER, count, overcommit, node))
+        assert self.core.set_pool(BLOCK_ORDER, count, overcommit, node) == 0
+        self.log.append(f"set_pool({count}, {overcommit}, {node})")
+        self.core.check()
 
     def note_pool(self, error: int) -> None:
         """Resized without an error."""
         assert error == 0
         pool = self.oracle.memory.pools[BLOCK_ORDER]
         self.seen["surplus"] += pool.surplus > 0
+        self.seen["kept"] += pool.hvo and pool.surplus > pool.nr - len(pool.idle) + pool.reserved  # for want of page structs
 
     def step_of_mounts(self, random: Random) -> None:
         """A mount comes, or tries to go."""

@@ -29,6 +29,7 @@ from gmemlab.core.layout import (
     OP_TO_SHARED,
     PHASE_RUNNING,
     PHASE_TEAR_DOWN,
+    PIN_SHORT,
     PRIVATE,
     SHARED,
     TOUCH,
@@ -43,6 +44,7 @@ from oracle_mapping import map_private
 from oracle_memory import Memory
 from oracle_observe import observe
 from oracle_operations import populate, punch, punch_is_aligned, use
+from oracle_pin import leave_movable
 from oracle_repair import collapse, free_lazily, split_deferred
 
 __all__ = ["OracleHost", "OraclePolicy"]
@@ -333,9 +335,12 @@ class OracleHost(OracleMachine):
             return convert(self.memory, target, first, count, to_shared)
 
     # -- holds --------------------------------------------------------------------------------------------------------
-    def pin(self, file: int, first: int, count: int) -> tuple[int, int]:
-        """Long-term pins on pages that the host may map (K3)."""
-        return self.hold(file, first, count, True)
+    def pin(self, file: int, first: int, count: int, duration: int = 0) -> tuple[int, int]:
+        """Pins on pages that the host may map (K3), for long or for one I/O."""
+        self.memory.pinning = duration != PIN_SHORT
+        error, done = self.hold(file, first, count, True)
+        self.memory.pinning = False
+        return error, done
 
     def unpin(self, file: int, first: int, count: int) -> tuple[int, int]:
         """Undo the newest pin call with the same range."""
@@ -357,14 +362,16 @@ class OracleHost(OracleMachine):
         if first + count > target.size and not pin:
             return errno.EINVAL, 0
         backing = target.other if pin and target.other is not None else target
+        found = 1
+        while pin and found:
+            error, done = self.fault_in(target, first, count)
+            if error:
+                return error, done
+            error, found = leave_movable(self.memory, backing, first, first + count) if self.memory.pinning else (0, 0)
+            if error:
+                return error, 0
         for index in range(first, first + count):
-            if pin:  # faults the page in; a private one cannot be mapped (G25), nor one beyond the end
-                error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
-                if error == errno.ENOSPC:  # a hugetlb page that the pool cannot give: SIGBUS for an access
-                    error = errno.EFAULT
-                if error:
-                    return error, index - first
-            elif index not in backing.pages:
+            if index not in backing.pages:
                 return errno.ENOENT, index - first
         while pin and any(index not in backing.pages for index in range(first, first + count)):  # the shrinker took it
             for index in range(first, first + count):
@@ -378,6 +385,14 @@ class OracleHost(OracleMachine):
             else:
                 folio.references += 1
         target.holds.append(Hold(pin, first, count, folios))
+        return 0, count
+
+    def fault_in(self, target: File, first: int, count: int) -> tuple[int, int]:
+        """A pin faults its pages in; a private one cannot be mapped (G25), nor one beyond the end."""
+        for index in range(first, first + count):
+            error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
+            if error:  # a hugetlb page that the pool cannot give: SIGBUS for an access
+                return errno.EFAULT if error == errno.ENOSPC else error, index - first
         return 0, count
 
     def unhold(self, file: int, first: int, count: int, pin: bool) -> tuple[int, int]:

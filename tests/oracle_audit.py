@@ -33,6 +33,8 @@ def check_owners(memory: Memory, folios: list[Folio]) -> None:
         used.update(dict.fromkeys(folio.frames(), folio))
     assert used == memory.users
     huge_pages = {folio.huge: None for folio in folios + memory.orphans if folio.huge is not None}
+    for chain in memory.chains.values():
+        owners.update(chain)
     for huge in huge_pages:
         for chain in huge.chains.values():
             owners.update(chain)
@@ -91,7 +93,9 @@ def check_pools(memory: Memory, files: dict[int, File], folios: list[Folio], mou
         for node in memory.all_nodes():
             held = [pfn for pfn in pool.idle if memory.buddy.node_of(pfn) == node]
             held += [huge.pfn for huge in in_use if huge.order == order and memory.buddy.node_of(huge.pfn) == node]
-            assert pool.nr_on[node] == len(held) and 0 <= pool.surplus_on[node] <= pool.nr_on[node]
+            assert pool.nr_on[node] == len(held) and pool.surplus_on[node] >= 0
+            assert pool.surplus_on[node] <= pool.nr_on[node] or pool.hvo
+        assert pool.surplus <= pool.nr
     for file in files.values():
         present = {index // file.unit() for index in file.pages}
         assert present <= file.promised if file.policy.kind == KIND_HUGETLB else not file.promised

@@ -41,7 +41,7 @@ def flags_of(policy: OraclePolicy, order: int) -> frozenset[str]:
 
 def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
     """A chunk for a file, with the effort of its policy, from the nodes of its policy."""
-    mt, flags = MOVABLE if file.policy.movable else UNMOVABLE, flags_of(file.policy, order)
+    mt, flags = MOVABLE if file.policy.movable and not memory.pinning else UNMOVABLE, flags_of(file.policy, order)
     node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
     if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
         pfn = alloc_with(memory, order, mt, flags - {"retry"} | {"this node"}, node, {node})

@@ -2,7 +2,7 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_ORDER
+from gmemlab.core.layout import GIGA_ORDER
 from oracle_compaction import WHOLE_ZONE, Compaction
 from oracle_daemons import Daemons, Kcompactd
 from oracle_files import File
@@ -23,17 +23,13 @@ class OracleMachine:
         """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
         if order not in self.memory.pools or count <= 0:
             return errno.EINVAL, 0
-        for done in range(count):
-            if not self.memory.grow(self.memory.pools[order], hvo, self.bits(nodes) or self.memory.all_nodes()):
-                return errno.ENOMEM, done
-        return 0, count
+        done = self.memory.grow(self.memory.pools[order], count, hvo, self.bits(nodes) or self.memory.all_nodes())
+        return (0 if done == count else errno.ENOMEM), done
 
     def set_pool(self, order: int, count: int, overcommit: int, node: int = -1) -> int:
         """Give a pool its size, and how many surplus pages it may have (L19)."""
-        if count < 0 or overcommit < 0 or (overcommit and order > BLOCK_ORDER):
+        if count < 0 or overcommit < 0 or (overcommit and order == GIGA_ORDER):
             return errno.EINVAL
-        if self.memory.pools[order].hvo:
-            return errno.EOPNOTSUPP
         self.memory.resize(self.memory.pools[order], count, overcommit, None if node < 0 else node)
         return 0
 

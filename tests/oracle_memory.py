@@ -29,6 +29,8 @@ class Memory:
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
+        self.pinning = False  # a long-term pin is under way: nothing that is allocated is movable
+        self.chains: dict[int, list[int]] = {}  # by block: frames from free memory that hold page structs of whole pages
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.rmp = Rmp()
@@ -162,6 +164,8 @@ class Memory:
         if pfn is not None:
             pool.nr_on[self.buddy.node_of(pfn)] += 1
             pool.surplus_on[self.buddy.node_of(pfn)] += 1
+            if pool.hvo:
+                self.optimize(pfn, pool.order)
         return pfn
 
     def promise(self, pool: Pool, pages: int, node: int = 0) -> bool:
@@ -172,10 +176,10 @@ class Memory:
             if pfn is None:
                 for got in reversed(new):
                     pool.surplus_on[self.buddy.node_of(got)] -= 1
-                    self.free_huge(pool, got)
+                    self.free_or_keep(pool, got)
                 return False
             new.append(pfn)
-        pool.idle[:0] = reversed(new)
+        pool.idle[:0] = new
         pool.reserved += pages
         return True
 
@@ -205,11 +209,34 @@ class Memory:
         return None
 
     def drop_surplus(self, pool: Pool, most: int) -> None:
-        for _ in range(min(most, pool.surplus)):
+        leaving: list[int] = []
+        while len(leaving) < most and pool.surplus:
             pfn = self.pop_idle(pool, self.all_nodes(), True)
             if pfn is None:
-                return
+                break
+            leaving.insert(0, pfn)
+        self.let_go(pool, leaving)
+
+    def let_go(self, pool: Pool, leaving: list[int]) -> None:
+        """Pages leave the pool for free memory, as soon as all that can be have their page structs again."""
+        while leaving:
+            ready: list[int] = []
+            while leaving and self.restore(pool, leaving[0]):
+                ready.insert(0, leaving.pop(0))
+            for pfn in ready:
+                self.free_huge(pool, pfn)
+            while leaving and not ready:
+                if self.free_or_keep(pool, leaving.pop(0)):
+                    break
+
+    def free_or_keep(self, pool: Pool, pfn: int) -> bool:
+        """A page leaves the pool, or comes back as a surplus one where its page structs cannot be restored."""
+        if self.restore(pool, pfn):
             self.free_huge(pool, pfn)
+            return True
+        pool.surplus_on[self.buddy.node_of(pfn)] += 1
+        pool.idle.insert(0, pfn)
+        return False
 
     def free_huge(self, pool: Pool, pfn: int) -> None:
         """A page leaves the pool for free memory, block by block."""
@@ -231,14 +258,18 @@ class Memory:
             count += pool.nr - pool.surplus - (pool.nr_on[node] - pool.surplus_on[node])
         while pool.surplus and pool.nr - pool.surplus < count and self.shift_surplus(pool, nodes, -1):
             pass
-        while pool.nr - pool.surplus < count and self.grow(pool, False, nodes):
-            pass
-        least = max(count, pool.reserved + pool.nr - len(pool.idle))
-        while pool.nr - pool.surplus > least:
+        self.grow(pool, count - (pool.nr - pool.surplus), pool.hvo, nodes)
+        own, idle = pool.nr - pool.surplus, len(pool.idle)
+        if idle > own:
+            idle = max(0, idle - pool.surplus)  # surplus pages are idle, too
+        least = max(count, pool.reserved + own - idle)
+        leaving: list[int] = []
+        while pool.nr - len(leaving) - pool.surplus > least:
             pfn = self.pop_idle(pool, nodes, False)
             if pfn is None:
                 break
-            self.free_huge(pool, pfn)
+            leaving.insert(0, pfn)
+        self.let_go(pool, leaving)
         while pool.nr - pool.surplus > count and self.shift_surplus(pool, nodes, 1):
             pass
 
@@ -265,7 +296,7 @@ class Memory:
             pool.reserved += 1
         if pool.surplus_on[node] and not file.confidential():
             pool.surplus_on[node] -= 1
-            self.free_huge(pool, huge.pfn)
+            self.free_or_keep(pool, huge.pfn)
             return
         pool.idle.insert(0, huge.pfn)
         if file.confidential():
@@ -294,6 +325,34 @@ class Memory:
                 self.buddy.free(pfn, 0)
         huge.chains = {}
 
+    def optimize(self, pfn: int, order: int) -> None:
+        """HVO frees the frames of a huge page's page structs but the first: restored ones, newest first, then boot's."""
+        for block in range(pfn, pfn + (1 << order), BLOCK_PAGES):
+            place = BLOCK_PAGES + 8 * (block // BLOCK_PAGES)
+            boot = [frame for frame in range(place, place + 8) if frame in self.reserved]
+            chain = self.chains.pop(block, [])
+            assert len(boot + chain) == 8
+            kept = (boot + chain)[: block == pfn]
+            for frame in reversed(chain):
+                if frame not in kept:
+                    self.buddy.free(frame, 0)
+            for frame in boot:
+                if frame not in kept:
+                    self.reserved.remove(frame)
+                    self.buddy.free(frame, 0)
+            self.chains.update({block: kept} if chain and kept == chain[:1] else {})
+
+    def restore(self, pool: Pool, pfn: int) -> bool:
+        """A whole page of the pool has all of its page structs again; False, and nothing taken, if short."""
+        page = HugePage(pool.order, pfn)
+        for block in range(pfn, pfn + (1 << pool.order) if pool.hvo else pfn, BLOCK_PAGES):
+            if not self.restore_structs(page, block, 7 if block == pfn else 8):
+                self.forget_structs(page)
+                return False
+        for block, chain in page.chains.items():
+            self.chains.setdefault(block, []).extend(chain)
+        return True
+
     def demote(self, count: int, nodes: set[int]) -> tuple[int, int]:
         """Idle 1 GiB pages that are promised to nobody become 2 MiB pages, all of one node before those of the next."""
         giga, done = self.pools[GIGA_ORDER], 0
@@ -316,22 +375,17 @@ class Memory:
         With HVO, all of its page structs are restored before, and seven of eight frames of each piece freed after.
         """
         giga, small = self.pools[GIGA_ORDER], self.pools[BLOCK_ORDER]
-        page = HugePage(GIGA_ORDER, pfn)
         node = self.buddy.node_of(pfn)
-        blocks = range(page.pfn, page.pfn + (1 << GIGA_ORDER), BLOCK_PAGES)
-        for pfn in blocks if giga.hvo else ():
-            if not self.restore_structs(page, pfn, 7 if pfn == page.pfn else 8):
-                self.forget_structs(page)
-                return False
-        giga.idle.remove(page.pfn)
+        blocks = range(pfn, pfn + (1 << GIGA_ORDER), BLOCK_PAGES)
+        if not self.restore(giga, pfn):
+            return False
+        giga.idle.remove(pfn)
         giga.nr_on[node] -= 1
         small.nr_on[node] += len(blocks)
         small.hvo = giga.hvo
         small.idle[:0] = blocks
-        for pfn in blocks if giga.hvo else ():
-            for frame in reversed(page.chains[pfn][-7:]):
-                self.buddy.free(frame, 0)
-            self.reserved.update(page.chains[pfn][:-7])
+        for block in blocks if giga.hvo else ():
+            self.optimize(block, BLOCK_ORDER)
         return True
 
     def huge(self, pool: Pool, node: int, allowed: set[int] | None) -> int | None:
@@ -343,22 +397,26 @@ class Memory:
             return alloc_giga(self, node, allowed)
         return alloc_with(self, pool.order, MOVABLE, KERNEL | {"retry"}, node, allowed)
 
-    def grow(self, pool: Pool, hvo: bool, nodes: set[int]) -> bool:
-        """One more page for the pool, nodes in turn; HVO frees the frames of its page structs but the first."""
+    def grow(self, pool: Pool, count: int, hvo: bool, nodes: set[int]) -> int:
+        """More pages for the pool, nodes in turn; the newest is used last. Returns how many."""
         pool.hvo = hvo
-        pfn = None
+        new: list[int] = []
+        while len(new) < count:
+            pfn = self.huge_interleaved(pool, nodes)
+            if pfn is None:
+                break
+            new.append(pfn)
+        for pfn in reversed(new) if hvo else ():
+            self.optimize(pfn, pool.order)
+        pool.nr_on.update(self.buddy.node_of(pfn) for pfn in new)
+        pool.idle[:0] = new
+        return len(new)
+
+    def huge_interleaved(self, pool: Pool, nodes: set[int]) -> int | None:
+        """A huge page of the node whose turn it is, or of the next that has one."""
         for _ in nodes:
             node, pool.grows_next = self.turn(pool.grows_next, nodes)
             pfn = self.huge(pool, node, {node})
             if pfn is not None:
-                break
-        if pfn is None:
-            return False
-        pool.nr_on[self.buddy.node_of(pfn)] += 1
-        pool.idle.insert(0, pfn)
-        if hvo:
-            structs = BLOCK_PAGES + 8 * (pfn // BLOCK_PAGES)
-            for frame in range(structs + 1, structs + 8 * ((1 << pool.order) // BLOCK_PAGES)):
-                self.reserved.remove(frame)
-                self.buddy.free(frame, 0)
-        return True
+                return pfn
+        return None

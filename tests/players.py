@@ -24,6 +24,7 @@ from gmemlab.core.layout import (
     NODES_LOCAL,
     NODES_PREFERRED,
     NODES_SPREAD,
+    PIN_SHORT,
     PRIVATE,
     SHARED,
     TOUCH,
@@ -290,7 +291,8 @@ class Players:
             self.counted(operation, operation, file, random.choice((0, 60, 400, 511, 511, -1)))
         elif operation in ("pin", "reference"):
             first, count = self.holdable(random, file, operation, first, count)
-            if self.counted(operation, operation, file, first, count) == 0:
+            duration = (random.choice((0, 0, PIN_SHORT)),) if operation == "pin" else ()
+            if self.counted(operation, operation, file, first, count, *duration) == 0:
                 self.holds.append(("un" + operation, file, first, count))
         elif operation in ("private", "shared", "host"):
             kind = {"private": PRIVATE, "shared": SHARED, "host": HOST}[operation]

@@ -4,7 +4,7 @@ import errno
 from dataclasses import replace
 
 from gmemlab.core.layout import PRIVATE
-from world import FREE_OF_8, GIGA, HUGE_2M, HUGETLBFS, SMALL, MakeWorld, frames, free_pages, new, pool
+from world import FREE_OF_8, GIGA, HUGE_2M, HUGETLBFS, SMALL, MakeWorld, World, frames, free_pages, new, pool
 from world import world_fixture as world_fixture
 
 
@@ -107,7 +107,122 @@ def test_giga_pages_have_no_surplus_beyond_their_pool(world: MakeWorld) -> None:
     assert pool(model, 18) == (0, 0, 0)
 
 
-def test_pool_with_hvo_is_not_resized(world: MakeWorld) -> None:
+# -- HVO: 7 of 8 frames of page structs come and go with each page (K5, C25) ------------------------------------------------
+
+
+def surplus(model: World) -> int:
+    """Surplus pages of 2 MiB."""
+    return sum(more for _, more in model.observe()["pools"][9][4])
+
+
+def filled(model: World, leave: int) -> int:
+    """A file of the host that has all free memory but so many pages."""
+    free = free_pages(model)
+    host = new(model, free, SMALL)
+    assert model.allocate(host, 0, free - leave) == (0, free - leave)
+    return host
+
+
+def test_pool_with_hvo_shrinks_and_grows_again(world: MakeWorld) -> None:
+    model = world(8)
+    model.grow_pool(9, 3, True)
+    assert (pool(model), free_pages(model)) == ((3, 3, 0), FREE_OF_8 - 3 * 512 + 21)
+    assert model.set_pool(9, 1, 0) == 0
+    assert (pool(model), free_pages(model)) == ((1, 1, 0), FREE_OF_8 - 512 + 7)
+    assert model.set_pool(9, 3, 0) == 0
+    assert (pool(model), free_pages(model)) == ((3, 3, 0), FREE_OF_8 - 3 * 512 + 21)
+    assert model.set_pool(9, 0, 0) == 0
+    assert (pool(model), free_pages(model)) == ((0, 0, 0), FREE_OF_8)
+
+
+def test_what_hvo_gives_back_is_not_for_the_same_growth(world: MakeWorld) -> None:
+    """All pages are taken first (`set_max_huge_pages`): 76 of 7 frames each are a block more, for the next request."""
+    model = world(80)  # the page structs have two
+    assert model.set_pool(9, 1, 0) == 0
+    model.set_pool(9, 0, 0)
+    assert model.grow_pool(9, 100, True) == (errno.ENOMEM, 78)
+    assert free_pages(model) == 78 * 7
+    assert free_pages(model, 9) == 0
+
+
+def test_pages_that_have_their_structs_pay_for_the_others(world: MakeWorld) -> None:
+    """Ten frames are enough for one page, which then has enough for all (`bulk_vmemmap_restore_error`)."""
+    model = world(8)
+    model.grow_pool(9, 3, True)
+    filled(model, 10)
+    assert model.set_pool(9, 0, 0) == 0
+    assert (pool(model), surplus(model), free_pages(model)) == ((0, 0, 0), 0, 10 + 3 * (512 - 7))
+
+
+def test_page_whose_structs_cannot_be_restored_stays_as_surplus(world: MakeWorld) -> None:
+    """And stays idle, until the pool takes it for its own again, and gives it back when memory is there."""
+    model = world(8)
+    model.grow_pool(9, 3, True)
+    host = filled(model, 6)
+    assert model.set_pool(9, 1, 0) == 0
+    assert (pool(model), surplus(model), free_pages(model)) == ((3, 3, 0), 2, 6)
+    model.punch(host, 0, 10)
+    assert model.set_pool(9, 1, 0) == 0
+    assert (pool(model), surplus(model)) == ((3, 3, 0), 2)
+    file = new(model, 512, HUGETLBFS)
+    assert model.reserve(file, 0, 512) == (0, 512)
+    model.destroy(file)  # one more promise than before is not needed: as many surplus pages go
+    assert (pool(model), surplus(model), free_pages(model)) == ((2, 2, 0), 1, 16 + 512 - 7)
+    assert model.set_pool(9, 2, 0) == 0
+    assert surplus(model) == 0
+    assert model.set_pool(9, 0, 0) == 0
+    assert (pool(model), free_pages(model)) == ((0, 0, 0), 16 + 3 * (512 - 7))
+
+
+def test_surplus_pages_of_a_pool_with_hvo(world: MakeWorld) -> None:
+    """They give back their page structs when they come, and take them when they go; where they cannot, they stay idle."""
     model = world(8)
     model.grow_pool(9, 1, True)
-    assert model.set_pool(9, 0, 0) == errno.EOPNOTSUPP
+    assert model.set_pool(9, 1, 2) == 0
+    file = new(model, 3 * 512, HUGETLBFS)
+    assert model.allocate(file, 0, 3 * 512) == (0, 3 * 512)
+    assert free_pages(model) == FREE_OF_8 - 3 * (512 - 7)
+    model.punch(file, 0, 512)
+    assert (pool(model), free_pages(model)) == ((2, 0, 0), FREE_OF_8 - 2 * (512 - 7))
+    filled(model, 0)
+    model.punch(file, 512, 512)
+    assert (pool(model), surplus(model), free_pages(model)) == ((2, 1, 0), 1, 0)
+    assert model.allocate(file, 512, 512) == (0, 512)
+    assert (pool(model), surplus(model)) == ((2, 0, 0), 1)
+
+
+def test_promise_that_fails_with_hvo_may_cost_a_block(world: MakeWorld) -> None:
+    """K5: two pages were to be had, none for the third. The first one that goes back takes 7 of the 14 frames that HVO freed;
+    the second one's are unmovable, and come from the largest free chunk: the block that was just freed.
+    """
+    model = world(8)
+    model.grow_pool(9, 1, True)
+    model.set_pool(9, 0, 3)
+    host = new(model, 5 * 512, SMALL)
+    assert model.allocate(host, 0, 5 * 512) == (0, 5 * 512)
+    file = new(model, 3 * 512, HUGETLBFS)
+    assert model.reserve(file, 0, 3 * 512) == (errno.ENOMEM, 0)
+    assert (pool(model), free_pages(model), free_pages(model, 9)) == ((0, 0, 0), 2 * 512, 512)
+    assert model.reserve(file, 0, 2 * 512) == (errno.ENOMEM, 0)
+    assert model.reserve(file, 0, 512) == (0, 512)
+
+
+def test_giga_pages_with_hvo_leave_after_a_demotion_and_come_again(world: MakeWorld) -> None:
+    """C26: 4095 frames for one of 1 GiB; 512 demoted ones keep a frame each, and take 7."""
+    model = world(1100)
+    whole = free_pages(model)
+    model.grow_pool(18, 1, True)
+    assert free_pages(model) == whole - GIGA + 4095
+    assert model.set_pool(18, 0, 0) == 0
+    assert (pool(model, 18), free_pages(model)) == ((0, 0, 0), whole)
+    assert model.set_pool(18, 1, 1) == errno.EINVAL
+    assert model.set_pool(18, 1, 0) == 0
+    assert model.demote(1) == (0, 1)
+    assert free_pages(model) == whole - GIGA + 4095 - 511
+    assert model.set_pool(9, 0, 0) == 0
+    assert (pool(model), free_pages(model)) == ((0, 0, 0), whole)
+    assert model.set_pool(18, 1, 0) == 0
+    assert (pool(model, 18), free_pages(model)) == ((1, 1, 0), whole - GIGA + 4095)
+    filled(model, 4094)
+    assert model.set_pool(18, 0, 0) == 0
+    assert (pool(model, 18), free_pages(model)) == ((1, 1, 0), 4094)

@@ -59,6 +59,7 @@ def test_presets_are_those_of_the_design() -> None:
         ("hugetlb-2m", {"pool": "65T"}, "from 2M to 64T"),
         ("hugetlb-2m", {"pool": "²%"}, "allowed: auto"),
         ("thp", {"pool": "80%"}, "no pool whose size"),
+        ("thp", {"pool_at": "boot"}, "no pool that could be taken at boot"),
         ("4k", {"pool": "1G"}, "no pool whose size"),
         ("thp-inplace", {"shared": "thp"}, "there is none"),
         ("shmem-thp", {"shared": "thp"}, "there is none"),

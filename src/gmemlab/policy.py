@@ -36,6 +36,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "accept_mark": ("one-way", "none"),
     "vmm_punch": ("none", "private", "shared", "both"),
     "hvo": ("on", "off"),
+    "pool_at": ("run", "boot"),
 }
 
 
@@ -73,6 +74,8 @@ class Policy:
         vmm_punch: which side the VMM discards on conversion (K12).
         hvo: whether the pool's huge pages give back their page structs (C25).
         pool: size of the pool: "auto" (what the workload can hold at once), a size, or a share of free memory ("80%").
+        pool_at: whether the pool grows when the scenario starts (`run`: a write to nr_hugepages), or was taken at boot, before
+            anything else (`boot`: hugepages= on the command line), which only a host made up can be: `Host.rebooted`.
         status: merged, next, posted, proposed in words, or upper bound.
         origin: rows of the facts behind it.
         summary: one line for people.
@@ -97,6 +100,7 @@ class Policy:
     vmm_punch: str = "both"
     hvo: str = "off"
     pool: str = "auto"
+    pool_at: str = "run"
     status: str = "custom"
     origin: str = ""
     summary: str = ""
@@ -249,6 +253,7 @@ def _with_sources(policy: Policy) -> Rules:
             "shared=thp backs the shared side of a two-source guest, and there is none (set conversion=two-sources)",
         ),
         (policy.pool != "auto" and not pooled, "there is no pool whose size could be set (set source=pool)"),
+        (policy.pool_at != "run" and not pooled, "there is no pool that could be taken at boot (set source=pool)"),
         (
             policy.merge == "eager" and PAGE << ORDER_2M not in policy.sizes and not giga,
             "there is nothing to merge to below 2M",

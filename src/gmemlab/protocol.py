@@ -65,7 +65,7 @@ class GuestMemory(Protocol):
         """Make a range `shared` or `private`."""
 
     def pin(self, offset: int | str, size: int | str) -> None:
-        """Pin a range for I/O."""
+        """Pin a range for long, as passthrough does."""
 
     def unpin(self, offset: int | str, size: int | str) -> None:
         """Undo one `pin` of exactly this range."""

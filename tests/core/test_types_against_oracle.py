@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gmemlab.core.layout import CMA, EFFORT_ATOMIC, ISOLATE, KIND_CACHE, KIND_HOST, ZONE_MOVABLE, ZONE_NORMAL
+from gmemlab.core.layout import CMA, EFFORT_ATOMIC, ISOLATE, KIND_CACHE, KIND_HOST, PIN_SHORT, ZONE_MOVABLE, ZONE_NORMAL
 from node_players import TWO
 from oracle_files import OraclePolicy
 from players import BACKGROUND_PAGES, OPERATIONS, POLICIES, SMALL, Players, Setting
@@ -42,6 +42,7 @@ OUTCOMES: Final = (
     "kswapd",
     "pgsteal_kswapd",
     "pgsteal_direct",
+    "moved for a pin",
 )
 
 
@@ -97,6 +98,17 @@ class TypePlayers(Players):
         choice = self.random.choice(("allocate", "allocate", "punch", "reference"))
         self.both(choice, file, first, count if choice != "reference" else 1)
 
+    def work_of_pins(self) -> None:
+        """The host pins some of its own movable memory, mostly for long, and lets it go; first there is room, or not."""
+        file = self.random.choice((2, *self.cached))
+        pages = BACKGROUND_PAGES if file == 2 else CACHE_PAGES
+        if self.random.random() < 0.5:
+            self.both("punch", 1, self.random.randrange(0, BACKGROUND_PAGES, 512), self.random.choice((64, 512)))
+        first = self.random.randrange(pages)
+        count = min(self.random.choice((1, 30, 300)), pages - first)
+        if self.both("pin", file, first, count, self.random.choice((0, 0, 0, PIN_SHORT))) == 0:
+            self.both("unpin", file, first, count)
+
     def work_of_types(self) -> None:
         """Memory that cannot wait comes or goes."""
         order = self.random.randrange(3)
@@ -134,6 +146,8 @@ def play(name: str, random: Random, steps: int, wide: bool, nodes: int) -> Count
         players.step(random, random.choice(STILL if wide else OPERATIONS))
         if random.random() < 0.5:
             players.work_of_types()
+        if random.random() < 0.07:
+            players.work_of_pins()
         if players.cached and random.random() < 0.3:
             players.work_of_cache()
         if wide and step % 8 == 7:

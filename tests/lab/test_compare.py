@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gmemlab.capture import capture
 from gmemlab.errors import UsageError
 from gmemlab.lab import compare as module
 from gmemlab.lab.compare import Comparison, Row, Setting, compare, spread
@@ -12,8 +13,10 @@ from gmemlab.lab.figures import FIGURES
 from gmemlab.lab.null_model import NULL_FIGURES
 from gmemlab.model.host import Host
 from gmemlab.presets import find
+from gmemlab.report.as_json import comparison_as_json
 from gmemlab.workload.scenario import load
 from gmemlab.workload.schema import Scenario
+from hosts import LAZY
 from lab_world import make_row, write_scenario
 
 NAMES = ("4k", "thp", "thp-strict-zero", "hugetlb-2m")
@@ -82,6 +85,27 @@ def test_all_rows_start_with_the_same_host(scenario: Scenario) -> None:
     assert pool.outcomes[0].run.filled.free_2m == pool.outcomes[0].run.start.free_2m - 128
     splits = pool.outcomes[0].figures["peak_structs"] or 0
     assert splits > 0  # what HVO gave back when the pool was filled is no negative cost
+
+
+def test_pool_that_boot_took_is_complete_on_a_fragmented_host(scenario: Scenario) -> None:
+    """K21: at run time no 1G page is left; the figures of the start are of the host without a pool, as in all rows."""
+    policies = [find("hugetlb-1g").with_choices({"pool_at": at, "pool": "2G"}) for at in ("run", "boot")]
+    comparison = compare(lambda seed: Host("8G", 0.4, seed), scenario, policies, (0,))
+    late, early = (row.outcomes[0] for row in comparison.rows)
+    assert (late.run.pool_bytes, early.run.pool_bytes) == (0, 2 << 30)
+    assert (late.run.pool_wanted_bytes, early.run.pool_wanted_bytes) == (2 << 30, 2 << 30)
+    assert (late.figures["launches_failed"], early.figures["launches_failed"]) == (late.figures["launches"], 0)
+    assert early.figures["free_2m_start"] == late.figures["free_2m_start"]
+    assert early.null["free_2m_start"] == late.null["free_2m_start"]
+    taken = "hugetlb-1g[pool_at=boot,pool=2G]: its pool was taken at boot, before anything else (hugepages=)"
+    assert any(note.startswith(taken) for note in comparison.notes)
+    assert [row["policy"]["pool_at"] for row in comparison_as_json(comparison, ())["policies"]] == ["run", "boot"]
+
+
+def test_machine_that_runs_has_no_pool_from_boot_on(scenario: Scenario) -> None:
+    machine = Host.from_snapshot(capture(LAZY))
+    with pytest.raises(UsageError, match=r"^host: no pool can be taken at the boot"):
+        compare(lambda seed: machine.copy(), scenario, [find("hugetlb-1g").with_choices({"pool_at": "boot"})], (0,))
 
 
 def test_rows_whose_guests_went_without_memory() -> None:

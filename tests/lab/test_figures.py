@@ -36,6 +36,7 @@ def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
         "samples": records(*samples),
         "ready": records(),
         "tally": np.zeros(NR_TALLIES, np.int64),
+        "before": np.zeros(NR_TALLIES, np.int64),
         "operations": {},
         "places": Places(32, 7, 9, 16384),
         "after": records({})[0],

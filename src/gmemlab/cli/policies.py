@@ -39,6 +39,7 @@ MEANINGS: Final = {
     "vmm_punch": "side that the VMM discards on conversion (K12)",
     "hvo": "pool pages give back their page structs (C25)",
     "pool": "size of the pool",
+    "pool_at": "the pool grows when the scenario starts, or was taken at boot (hugepages=)",
 }
 
 

@@ -10,6 +10,7 @@ from gmemlab.core.audit_files import audit_cache, audit_daemons, audit_files, au
 from gmemlab.core.audit_nodes import audit_nodes, audit_pool
 from gmemlab.core.audit_pcp import audit_cpus
 from gmemlab.core.audit_queue import audit_queues, index_in_file
+from gmemlab.core.audit_structs import audit_structs
 from gmemlab.core.audit_types import audit_types
 from gmemlab.core.frames import folio_busy, folio_head, folio_order
 from gmemlab.core.jit import entry, jit
@@ -78,6 +79,7 @@ RULES: Final = {
     34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
     35: "a VMM maps a page that is private or absent, or of a file that it cannot map, or how many differs from the pages",
     36: "the queue of the deferred-split shrinker is broken, or what is on it is not what is to be split",
+    37: "the page structs of a free block or an idle huge page are not what HVO leaves of them, or a chain of them is broken",
 }
 
 
@@ -336,6 +338,8 @@ def audit(state: State) -> tuple[int, int]:
         code, place = audit_subpools(state)
     if code == 0:
         code, place = audit_types(state)
+    if code == 0:
+        code, place = audit_structs(state)
     if code == 0:
         code, place = audit_holds(state)
     if code == 0:

@@ -22,14 +22,21 @@ from gmemlab.core.layout import (
     GFP_RETRY_MAYFAIL,
     GFP_THISNODE,
     MOVABLE,
+    UNMOVABLE,
 )
 from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
 from gmemlab.core.nodes import alloc_easily_near, alloc_hard
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import has_queue
-from gmemlab.core.state import State
+from gmemlab.core.state import Records, State
 
 MAX_COMPACT_RETRIES = 4  # 16, and a quarter of that for orders above 3 (`should_compact_retry`)
+
+
+@jit
+def migratetype_now(state: State, policy: Records) -> int:
+    """Which free lists a policy's memory comes from: of none that is movable for a long-term pin (`current_gfp_context`)."""
+    return UNMOVABLE if state.host[0].pinning else decisions.migratetype(policy)
 
 
 @jit
@@ -142,7 +149,7 @@ def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
     """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
     policy = state.policies[state.files[file].policy]
     gfp = decisions.gfp(policy, int(state.files[file].kind), 0)
-    migratetype = decisions.migratetype(policy)
+    migratetype = migratetype_now(state, policy)
     if state.host[0].nr_nodes > 1:
         node, allowed = wanted_nodes(state, file, index, 0)
         return alloc_trying(state, 0, migratetype, gfp, node, allowed)
@@ -162,7 +169,7 @@ def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     record = state.files[owner]
     policy = state.policies[record.policy]
     gfp = decisions.gfp(policy, int(record.kind), order)
-    migratetype = decisions.migratetype(policy)
+    migratetype = migratetype_now(state, policy)
     node, allowed = wanted_nodes(state, owner, index, order)
     pfn = 0
     anywhere = True

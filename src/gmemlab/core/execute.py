@@ -15,7 +15,7 @@ from gmemlab.core.operations.collapse import collapse
 from gmemlab.core.operations.convert import convert, set_attributes
 from gmemlab.core.operations.deferred import free_lazily, split_deferred
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
-from gmemlab.core.operations.pin import fault_in, hold, unhold
+from gmemlab.core.operations.pin import hold, pin, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
@@ -37,8 +37,7 @@ def execute(state: State, op: int, file: int, first: int, count: int, arg: int) 
     if op == layout.OP_TO_SHARED or op == layout.OP_TO_PRIVATE:
         return convert(state, file, first, count, op == layout.OP_TO_SHARED)
     if op == layout.OP_PIN:
-        error, done = fault_in(state, file, first, count)
-        return (error, done) if error else hold(state, file, first, count, PIN)
+        return pin(state, file, first, count, arg)
     if op == layout.OP_REFERENCE:
         return hold(state, file, first, count, REFERENCE)
     if op == layout.OP_UNPIN or op == layout.OP_UNREFERENCE:

@@ -72,7 +72,7 @@ def write_frames(state: State, slot: int, order: int, kind: int, owner: int, ind
 
 @jit
 def own_block(state: State, block: int, kind: int, order: int, owner: int, index: int) -> None:
-    """Make a block without details part of a file; `index` counts blocks of the file. Its `vmemmap` chain stays."""
+    """Make a block without details part of a file; `index` counts blocks of the file."""
     record = state.blocks[block]
     record.kind = kind
     record.order = order

@@ -184,7 +184,7 @@ OP_ACCESS: Final = 5  # arg = access kind + 4 * accept size
 OP_PUNCH: Final = 6
 OP_TO_SHARED: Final = 7
 OP_TO_PRIVATE: Final = 8
-OP_PIN: Final = 9
+OP_PIN: Final = 9  # arg = PIN_SHORT, or 0: for long
 OP_UNPIN: Final = 10
 OP_REFERENCE: Final = 11  # transient reference on a private folio (K3)
 OP_UNREFERENCE: Final = 12
@@ -223,6 +223,7 @@ GUEST: Final = np.dtype(
 # -- kinds of holds ---------------------------------------------------------------------------------------------------------
 PIN: Final = 0
 REFERENCE: Final = 1
+PIN_SHORT: Final = 1  # a pin for the time of one I/O: without FOLL_LONGTERM
 
 # -- what must not happen, by the operation that led to it ---------------------------------------------------------------
 HAZARD_HOST_WRITE: Final = 0  # private pages that the kernel zeroed (K1, T9)

@@ -94,8 +94,10 @@ NAMES: Final = (
     "operations.deferred.split_each_block",
     "operations.lifecycle.create",
     "operations.lifecycle.destroy",
+    "operations.longterm.leave_movable",
     "operations.pin.fault_in",
     "operations.pin.hold",
+    "operations.pin.pin",
     "operations.pin.release_serial",
     "operations.pin.unhold",
     "operations.populate.populate",
@@ -120,9 +122,12 @@ NAMES: Final = (
     "pool_sizes.promise",
     "pool_sizes.resize_pool",
     "pools.return_page",
+    "pools.update_and_free_bulk",
     "underused.split_to_pages",
     "underused.split_zeros",
+    "vmemmap.optimize",
     "vmemmap.release_structs",
+    "vmemmap.restore",
     "vmemmap.restore_structs",
 )
 TYPES: Final[dict[Any, types.Type]] = {

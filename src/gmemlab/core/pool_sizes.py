@@ -18,16 +18,18 @@ from gmemlab.core.nodes import all_nodes, next_node_in, node_of, turn_of
 from gmemlab.core.parts import part
 from gmemlab.core.pools import (
     count_pages,
-    free_huge,
+    hold_page,
     next_to_free,
     part_of,
     pool_of,
     put_page,
     take_page,
     take_to_free,
+    update_and_free,
+    update_and_free_bulk,
 )
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import STRUCT_FRAMES, has_structs, release_boot_frames, release_structs, restore_structs
+from gmemlab.core.vmemmap import optimize, restore
 
 GFP_POOL = GFP_KSWAPD | GFP_DIRECT | GFP_RETRY_MAYFAIL
 
@@ -55,6 +57,9 @@ def alloc_surplus(state: State, order: int, node: int, allowed: int) -> int:
         return 0
     block = alloc_huge(state, order, node, allowed)
     if block:
+        hold_page(state, block, order)
+        if pool.hvo:
+            optimize(state, block, order)
         count_pages(state, order, node_of(state, block), 1, 1)
     return block
 
@@ -63,7 +68,7 @@ def alloc_surplus(state: State, order: int, node: int, allowed: int) -> int:
 def promise(state: State, order: int, pages: int, node: int) -> bool:
     """Have the pool promise so many pages, surplus ones as far as free ones are short (`gather_surplus_pages`); all or none.
 
-    Surplus pages are of the node, or of others in its order. What is got is linked through `prev` meanwhile.
+    Surplus pages are of the node, or of others in its order. What is got is linked through `next` meanwhile.
     """
     pool = state.pools[pool_of(order)]
     short = int(pool.reserved) + pages - int(pool.free)
@@ -74,18 +79,16 @@ def promise(state: State, order: int, pages: int, node: int) -> bool:
         if block == 0:
             enough = False
             break
-        put_page(state, block, order)
-        state.blocks[block].prev = newest
+        state.blocks[block].next = newest
         newest = block
     while newest:
         block = newest
-        newest = int(state.blocks[block].prev)
-        state.blocks[block].prev = 0
-        if not enough:
-            here = node_of(state, block)
-            take_page(state, order, here)
-            free_huge(state, block, order)
-            count_pages(state, order, here, -1, -1)
+        newest = int(state.blocks[block].next)
+        if enough:
+            put_page(state, block, order)
+        else:
+            count_pages(state, order, node_of(state, block), -1, -1)
+            update_and_free(state, block, order)
     if enough:
         pool.reserved += pages
     return enough
@@ -128,20 +131,32 @@ def make_surplus(state: State, order: int, nodes: int, pages: int) -> None:
             left -= 1
 
 
+@jit
+def needed_pages(state: State, order: int) -> int:
+    """How many pages that are not surplus a pool needs, for what is in use or promised (`set_max_huge_pages`, 6.18).
+
+    Where more pages are idle than are the pool's own, surplus ones are idle, too, and count last.
+    """
+    pool = state.pools[pool_of(order)]
+    own = int(pool.nr - pool.surplus)
+    idle = int(pool.free)
+    if idle > own:
+        idle = max(0, idle - int(pool.surplus))
+    return int(pool.reserved) + own - idle
+
+
 @part
 def resize_pool(state: State, order: int, count: int, overcommit: int, node: int) -> int:
     """Give a pool, or (`node` from 0 on) a node's part of it, its size (`set_max_huge_pages`). Returns 0 or the errno.
 
     And say how many surplus pages the pool may have beyond. It first counts surplus pages as its own, then grows as far as
-    memory goes. Idle pages leave a pool that is too large; what is in use or promised beyond its size becomes surplus.
-    EOPNOTSUPP for a pool with HVO, whose page structs would have to be restored first; EINVAL for 1 GiB pages beyond
-    (`nr_overcommit_hugepages_store`: 7.3 allows them).
+    memory goes. Idle pages leave a pool that is too large, unless memory for their page structs is short; what is in use or
+    promised beyond its size, and what could not leave, becomes surplus. EINVAL for surplus pages of 1 GiB
+    (`nr_overcommit_hugepages_store`).
     """
     pool = state.pools[pool_of(order)]
     if count < 0 or overcommit < 0 or (overcommit and order == GIGA_ORDER):
         return errno.EINVAL
-    if pool.hvo:
-        return errno.EOPNOTSUPP
     pool.overcommit = overcommit
     nodes = all_nodes(state)
     if node >= 0:
@@ -151,46 +166,54 @@ def resize_pool(state: State, order: int, count: int, overcommit: int, node: int
     make_surplus(state, order, nodes, -max(0, min(int(pool.surplus), count - int(pool.nr - pool.surplus))))
     missing = count - int(pool.nr - pool.surplus)
     if missing > 0:
-        grow_pool(state, order, missing, 0, nodes)
-    least = max(count, int(pool.reserved + pool.nr - pool.free))
+        grow_pool(state, order, missing, int(pool.hvo), nodes)
+    least = max(count, needed_pages(state, order))
+    listed = 0
     while pool.nr - pool.surplus > least:
         block = take_to_free(state, order, nodes, False)
         if block == 0:
             break
-        free_huge(state, block, order)
+        state.blocks[block].next = listed
+        listed = block
+    update_and_free_bulk(state, order, listed)
     make_surplus(state, order, nodes, max(0, int(pool.nr - pool.surplus) - count))
     return 0
 
 
+@jit
+def add_pages(state: State, order: int, newest: int) -> None:
+    """Have HVO work on new pages, linked through `next` newest first, then stack them (`prep_and_add_allocated_folios`)."""
+    block = newest if state.pools[pool_of(order)].hvo else 0
+    while block:
+        optimize(state, block, order)
+        block = int(state.blocks[block].next)
+    while newest:
+        block = newest
+        newest = int(state.blocks[block].next)
+        count_pages(state, order, node_of(state, block), 1, 0)
+        put_page(state, block, order)
+
+
 @part
 def grow_pool(state: State, order: int, count: int, hvo: int, nodes: int) -> tuple[int, int]:
-    """Add up to `count` huge pages to a pool from free memory of these nodes (0: of all), in turn.
+    """Add up to `count` huge pages to a pool from free memory of these nodes (0: of all), in turn; with or without HVO.
 
-    Returns (ENOMEM or 0, pages added).
+    What HVO gives back is there when all have been taken. Returns (ENOMEM or 0, pages added).
     """
     pool = state.pools[pool_of(order)]
     pool.hvo = hvo
-    for done in range(count):
+    newest = 0
+    done = 0
+    while done < count:
         block = alloc_interleaved(state, order, nodes or all_nodes(state))
         if block == 0:
-            return errno.ENOMEM, done
-        count_pages(state, order, node_of(state, block), 1, 0)
-        put_page(state, block, order)
-        if hvo:
-            release_boot_frames(state, block, order)
-    return 0, count
-
-
-@jit
-def restore_for_demotion(state: State, first: int) -> bool:
-    """Take the frames for all page structs of a 1 GiB page whose HVO is undone; False, and nothing taken, if short (K5)."""
-    for block in range(first, first + GIGA_BLOCKS):
-        missing = STRUCT_FRAMES - 1 if block == first else STRUCT_FRAMES
-        if not restore_structs(state, block, missing):
-            for other in range(first, block):
-                release_structs(state, other, STRUCT_FRAMES - 1 if other == first else STRUCT_FRAMES)
-            return False
-    return True
+            break
+        hold_page(state, block, order)
+        state.blocks[block].next = newest
+        newest = block
+        done += 1
+    add_pages(state, order, newest)
+    return (0 if done == count else errno.ENOMEM), done
 
 
 @jit
@@ -199,8 +222,7 @@ def demote_top(state: State, node: int) -> bool:
     giga = state.pools[pool_of(GIGA_ORDER)]
     small = state.pools[pool_of(BLOCK_ORDER)]
     first = int(state.node_pools[part_of(GIGA_ORDER, node)].head)
-    restores = bool(giga.hvo and has_structs(state))
-    if restores and not restore_for_demotion(state, first):
+    if giga.hvo and not restore(state, first, GIGA_ORDER):
         return False
     take_page(state, GIGA_ORDER, node)
     count_pages(state, GIGA_ORDER, node, -1, 0)
@@ -208,9 +230,9 @@ def demote_top(state: State, node: int) -> bool:
     count_pages(state, BLOCK_ORDER, node, GIGA_BLOCKS, 0)
     for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):  # the lowest is used first
         put_page(state, block, BLOCK_ORDER)
-    if restores:
+    if giga.hvo:
         for block in range(first, first + GIGA_BLOCKS):
-            release_structs(state, block, STRUCT_FRAMES - 1)
+            optimize(state, block, BLOCK_ORDER)
     return True
 
 

@@ -15,6 +15,7 @@ from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 from gmemlab.core.subpools import put_pages
+from gmemlab.core.vmemmap import restore
 
 
 @jit
@@ -41,11 +42,17 @@ def count_pages(state: State, order: int, node: int, pages: int, surplus: int) -
 
 
 @jit
+def hold_page(state: State, block: int, order: int) -> None:
+    """Make the blocks of a huge page a pool's; it is in no stack yet."""
+    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
+        own_block(state, piece, POOL, order, 0, 0)
+
+
+@jit
 def put_page(state: State, block: int, order: int) -> None:
     """Put a huge page on top of its node's stack of idle pages (`enqueue_hugetlb_folio`)."""
     here = state.node_pools[part_of(order, node_of(state, block))]
-    for piece in range(block, block + (1 << (order - BLOCK_ORDER))):
-        own_block(state, piece, POOL, order, 0, 0)
+    hold_page(state, block, order)
     state.blocks[block].next = here.head
     here.head = block
     here.free += 1
@@ -114,13 +121,56 @@ def free_huge(state: State, block: int, order: int) -> None:
 
 
 @jit
+def update_and_free(state: State, block: int, order: int) -> bool:
+    """The same, once its page structs are restored; where frames for them are short, it comes back as a surplus page.
+
+    So `__update_and_free_hugetlb_folio`, which Linux may leave to a worker that is at it at once. Returns whether it is free.
+    """
+    if state.pools[pool_of(order)].hvo and not restore(state, block, order):
+        count_pages(state, order, node_of(state, block), 1, 1)
+        put_page(state, block, order)
+        return False
+    free_huge(state, block, order)
+    return True
+
+
+@part
+def update_and_free_bulk(state: State, order: int, listed: int) -> None:
+    """The same for a list, linked through `next` (`update_and_free_pages_bulk`).
+
+    All page structs are restored before anything is freed. Where frames for them are short, the pages that have theirs are
+    freed before the others are tried again; where none has, one after the other comes back, until one can be freed.
+    """
+    hvo = int(state.pools[pool_of(order)].hvo)
+    while listed:
+        restored = 0
+        while listed and (hvo == 0 or restore(state, listed, order)):
+            block = listed
+            listed = int(state.blocks[block].next)
+            state.blocks[block].next = restored
+            restored = block
+        stuck = restored == 0
+        while restored:
+            block = restored
+            restored = int(state.blocks[block].next)
+            free_huge(state, block, order)
+        while stuck and listed:
+            block = listed
+            listed = int(state.blocks[block].next)
+            stuck = not update_and_free(state, block, order)
+
+
+@jit
 def drop_surplus(state: State, order: int, most: int) -> None:
     """Give up to `most` surplus pages back to free memory, nodes in turn, from the top of the idle ones."""
+    listed = 0
     for _ in range(min(most, int(state.pools[pool_of(order)].surplus))):
         block = take_to_free(state, order, all_nodes(state), True)
         if block == 0:
-            return
-        free_huge(state, block, order)
+            break
+        state.blocks[block].next = listed
+        listed = block
+    update_and_free_bulk(state, order, listed)
 
 
 @jit
@@ -150,7 +200,7 @@ def return_page(state: State, block: int, order: int, pooled: bool, file: int) -
         state.files[file].reserved += 1
         pool.reserved += 1
     elif state.node_pools[part_of(order, node)].surplus:
-        free_huge(state, block, order)
         count_pages(state, order, node, -1, -1)
+        update_and_free(state, block, order)
     else:
         put_page(state, block, order)

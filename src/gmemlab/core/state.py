@@ -38,6 +38,7 @@ class State(NamedTuple):
     free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; isolated chunks by order; CPUs' lists
     pcps: Records  # zone * MAX_CPUS + cpu: what each CPU keeps
     blocks: Records  # every 2 MiB of host
+    vmemmap: NDArray[np.int32]  # beside each: the newest of the frames that hold its page structs, restored after HVO; chained
     skip: NDArray[np.int8]  # beside each: whether compaction was there lately (PB_compact_skip)
     frames: Records  # slab * 512 + offset: every frame of a split block
     frame_slabs: Records
@@ -95,6 +96,7 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
         "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
         "blocks": reserve(rows, tables.BLOCK),
+        "vmemmap": np.zeros(rows, dtype=np.int32),
         "skip": np.zeros(rows, dtype=np.int8),
         "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME),
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
@@ -160,6 +162,7 @@ def used_rows(state: State) -> dict[str, int]:
     frame_slabs, page_slabs, files = int(host.next_frame_slab), int(host.next_page_slab), int(host.next_file)
     bounds = {
         "blocks": int(host.nr_blocks) + 1,
+        "vmemmap": int(host.nr_blocks) + 1,
         "skip": int(host.nr_blocks) + 1,
         "frames": frame_slabs * layout.BLOCK_PAGES,
         "frame_slabs": frame_slabs,

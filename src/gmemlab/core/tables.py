@@ -85,17 +85,15 @@ PCP_RECORD: Final = np.dtype(
 )
 
 # 32 bytes for every 2 MiB of host. `prev` serves free and idle blocks, and with `next` huge pages on the queue of the
-# deferred-split shrinker; `vmemmap` (the chain of frames that hold restored page structs) other used ones; `nr_free` and
-# `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred` counts unmapped pages of anonymous
-# folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one 2 MiB entry). `direct` outlives
-# them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an isolated block had, and will
-# have again.
+# deferred-split shrinker; `nr_free` and `nr_movable` serve split blocks, `busy` (pins and references) whole folios. `deferred`
+# counts unmapped pages of anonymous folios, `assigned` the frames of orphans that the RMP still gives to a guest (-1: by one
+# 2 MiB entry). `direct` outlives them all: DIRECT_* says how the kernel's own mapping was split. `origin` is the type that an
+# isolated block had, and will have again.
 BLOCK: Final = np.dtype(
     {
         "names": [
             "next",
             "prev",
-            "vmemmap",
             "owner",
             "detail",
             "index",
@@ -111,8 +109,8 @@ BLOCK: Final = np.dtype(
             "direct",
             "origin",
         ],
-        "formats": ["i4", "i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1", "i1"],
-        "offsets": [0, 4, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30, 31],
+        "formats": ["i4", "i4", "i4", "i4", "i4", "i2", "i2", "i4", "i1", "i1", "i1", "i1", "i2", "i2", "i1", "i1"],
+        "offsets": [0, 4, 8, 12, 16, 20, 22, 20, 24, 25, 26, 27, 28, 28, 30, 31],
         "itemsize": 32,
     }
 )
@@ -291,6 +289,7 @@ HOST_RECORD: Final = np.dtype(
         ("watermarks", "i8"),  # some zone has a low watermark above its reserve
         ("boost_factor", "i8"),  # vm.watermark_boost_factor
         ("calls_kswapd", "i8"),  # an allocation has something to tell kswapd
+        ("pinning", "i8"),  # PF_MEMALLOC_PIN: a long-term pin is under way, and what it allocates is not movable
     ],
     align=True,
 )

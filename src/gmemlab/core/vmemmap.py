@@ -1,7 +1,11 @@
 """Page structs of huge pages: the frames that HVO gives back and that a split takes again (K5, C25, C26).
 
 The structs of one 2 MiB block fill 8 frames. HVO keeps one frame per huge page: 7 of 8 for 2 MiB, 4095 of 4096 for 1 GiB.
-At first these lie where boot put them; restored ones come from the buddy allocator, and the block record chains them.
+At first these lie where boot put them; restored ones come from the buddy allocator, and `vmemmap` chains them by block. They
+stay when the block leaves its pool, until HVO works on it again.
+
+Linux moves the frame that is kept to another place first, so that those which it frees are in one piece
+(`vmemmap_remap_free`): here it is the first of them.
 """
 
 from gmemlab.core import layout
@@ -54,22 +58,6 @@ def open_reserved(state: State, block: int) -> None:
 
 
 @jit
-def release_boot_frames(state: State, block: int, order: int) -> None:
-    """HVO's first work on a huge page that starts at `block`: free the boot-time frames of its page structs but the first."""
-    start = int(state.nodes[node_of(state, block)].struct_frame)
-    if start == 0:
-        return
-    first = start + STRUCT_FRAMES * block
-    for pfn in range(first + 1, first + 1 + saved_frames(order)):
-        holder = pfn >> BLOCK_ORDER
-        if state.blocks[holder].kind == RESERVED:
-            open_reserved(state, holder)
-        clear_frames(state, slot_of(state, pfn), 0)
-        free_pages(state, pfn, 0)
-        state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
-
-
-@jit
 def alloc_struct_frames(state: State, node: int, most: int) -> tuple[int, int]:
     """Unmovable frames for page structs: `most` or fewer. Returns (the first one or 0, their order)."""
     pfn, order = 0, 0
@@ -99,10 +87,10 @@ def restore_structs(state: State, block: int, frames: int) -> bool:
         for slot in range(first, first + (1 << order)):
             frame = state.frames[slot]
             frame.kind = FRAME_VMEMMAP
-            frame.chain = state.blocks[block].vmemmap
+            frame.chain = state.vmemmap[block]
             frame.index = block
             frame.order = 0
-            state.blocks[block].vmemmap = slot
+            state.vmemmap[block] = slot
         taken += 1 << order
         state.tally[layout.TALLY_VMEMMAP_TAKEN] += 1 << order
     return True
@@ -116,7 +104,7 @@ def newest_chunk(state: State, block: int, most: int) -> int:
     """
     if state.host[0].nr_cpus:
         return 0
-    slot = int(state.blocks[block].vmemmap)
+    slot = int(state.vmemmap[block])
     order = 0
     while order < BLOCK_ORDER - 1 and slot & (1 << order) and (2 << order) <= most:
         for member in range(slot, slot - (1 << order), -1):
@@ -128,14 +116,64 @@ def newest_chunk(state: State, block: int, most: int) -> int:
 
 
 @part
-def release_structs(state: State, block: int, frames: int) -> None:
-    """Give the newest `frames` frames of a block's chain back to the buddy allocator, in chunks as single steps would merge."""
+def release_structs(state: State, block: int, frames: int) -> int:
+    """Give the newest `frames` frames of a block's chain back to the buddy allocator, in chunks as single steps would merge.
+
+    Returns how many there were.
+    """
     left = frames
-    while left and state.blocks[block].vmemmap:
+    while left and state.vmemmap[block]:
         order = newest_chunk(state, block, left)
-        slot = int(state.blocks[block].vmemmap) - (1 << order) + 1
-        state.blocks[block].vmemmap = state.frames[slot].chain
+        slot = int(state.vmemmap[block]) - (1 << order) + 1
+        state.vmemmap[block] = state.frames[slot].chain
         clear_frames(state, slot, order)
         free_pages(state, pfn_of(state, slot), order)
         left -= 1 << order
     state.tally[layout.TALLY_VMEMMAP_RETURNED] += frames - left
+    return frames - left
+
+
+@jit
+def release_boot_frames(state: State, first: int, end: int) -> None:
+    """Free frames of page structs that lie where boot put them."""
+    for pfn in range(first, end):
+        holder = pfn >> BLOCK_ORDER
+        if state.blocks[holder].kind == RESERVED:
+            open_reserved(state, holder)
+        clear_frames(state, slot_of(state, pfn), 0)
+        free_pages(state, pfn, 0)
+        state.tally[layout.TALLY_VMEMMAP_RETURNED] += 1
+
+
+@jit
+def spare_frames(block: int, first: int) -> int:
+    """Frames for the page structs of one block that HVO gives back, in a huge page that starts at block `first`."""
+    return STRUCT_FRAMES - 1 if block == first else STRUCT_FRAMES
+
+
+@part
+def optimize(state: State, first: int, order: int) -> None:
+    """Free all frames of a huge page's page structs but one (`hugetlb_vmemmap_optimize_folio`).
+
+    Of each block, restored ones first, then those that are still where boot put them.
+    """
+    if not has_structs(state):
+        return
+    for block in range(first, first + (1 << (order - BLOCK_ORDER))):
+        spare = spare_frames(block, first)
+        released = release_structs(state, block, spare)
+        start = int(state.nodes[node_of(state, block)].struct_frame) + STRUCT_FRAMES * block
+        release_boot_frames(state, start + STRUCT_FRAMES - spare, start + STRUCT_FRAMES - released)
+
+
+@part
+def restore(state: State, first: int, order: int) -> bool:
+    """Take the frames for all page structs of a page (`hugetlb_vmemmap_restore_folio`). False, and none taken, if short."""
+    if not has_structs(state):
+        return True
+    for block in range(first, first + (1 << (order - BLOCK_ORDER))):
+        if not restore_structs(state, block, spare_frames(block, first)):
+            for other in range(first, block):
+                release_structs(state, other, spare_frames(other, first))
+            return False
+    return True

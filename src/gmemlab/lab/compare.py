@@ -179,13 +179,16 @@ def compare(
         on_setting: called before the first run.
 
     Raises:
-        UsageError: no policy or no seed, a policy that confidential guests cannot use, or a scenario larger than the host.
+        UsageError: no policy or no seed, a policy that confidential guests cannot use, or whose pool is taken at the boot of a
+            host that runs already, or a scenario larger than the host.
     """
     _check(policies, seeds)
     traces = _Traces(scenario)
     hosts = _Hosts(host_factory, keep=len(policies) > 1)
     _tell(progress, "preparing the host", 0.0)
     host = hosts.get(seeds[0])
+    if any(policy.pool_at == "boot" for policy in policies):
+        host.check_bootable()
     setting = _setting(scenario, host, traces.get(seeds[0], host), seeds)
     if on_setting:
         on_setting(setting)
@@ -215,11 +218,10 @@ def run_one(host: Host, trace: Trace, policy: Policy, progress: Callable[[float]
         policy: how guests' memory is backed.
         progress: called with the share of events done.
     """
-    before = host.state.tally.copy()
     free, usable = host.free_bytes, host.usable_bytes
     run = simulate(host, trace, policy, progress)
     null = expect(trace, policy, free, usable, run.pool_wanted_bytes if policy.source == "pool" else None)
-    return Outcome(run, figures_of(run, before), null)
+    return Outcome(run, figures_of(run, run.before), null)
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:

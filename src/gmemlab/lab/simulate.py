@@ -46,7 +46,8 @@ class Run:
         rmpopt_rebuilds: how often RMPOPT was asked about all of the host (`note_rmpopt`); None for guests other than SNP.
         hazards: what must not happen, and did: pages by kind, then by the operation that led to it (`Host.hazards`).
         after: the host when all guests have left.
-        start: the host before its pool has grown.
+        before: TALLY_* counters of the host before its pool has grown.
+        start: the host before its pool has grown; for a pool that was taken at boot, the same host without it.
         filled: the host after that, before the first event.
         pool_bytes: what the pool holds; 0 without one.
         pool_wanted_bytes: what it was to hold.
@@ -61,6 +62,7 @@ class Run:
     samples: Records
     ready: Records
     tally: NDArray[np.int64]
+    before: NDArray[np.int64]
     operations: Mapping[str, Mapping[str, int]]
     places: Places
     after: Any
@@ -80,11 +82,13 @@ class Simulation:
     """A trace on its way through a host. `advance` runs the core in slices; the caller may look at the state between."""
 
     def __init__(self, host: Host, trace: Trace, policy: Policy) -> None:
-        """Grow the policy's pool and open the host's background files."""
-        self.host = host
+        """Grow the policy's pool, or boot the host anew with it, and open the host's background files."""
         self.trace = trace
         self.policy = policy
-        self.pool_bytes, self.pool_wanted_bytes = _grow_pool(host, trace, policy)
+        self.pool_wanted_bytes = _pool_size(host, trace, policy)
+        self.host = host = _booted(host, policy, self.pool_wanted_bytes)
+        self.before = host.state.tally.copy()
+        self.pool_bytes = _grow_pool(host, policy, self.pool_wanted_bytes)
         self.row = host.policy_row(policy)
         self._hardware = guest_code(trace.hardware)
         host.set_daemons(_settings(trace.daemons))
@@ -173,6 +177,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
     start = host.measure()
     nodes = {"start": tuple(host.nodes())}
     simulation = Simulation(host, trace, policy)
+    host = simulation.host
     filled = host.measure()
     nodes["filled"] = tuple(host.nodes())
     periodic: list[Any] = []
@@ -203,6 +208,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         samples=_stack(periodic),
         ready=_stack(ready),
         tally=tally,
+        before=simulation.before,
         operations=host.operations(),
         places=places,
         after=host.measure(),
@@ -236,17 +242,26 @@ def _stack(rows: list[Any]) -> Records:
     return table
 
 
-def _grow_pool(host: Host, trace: Trace, policy: Policy) -> tuple[int, int]:
-    """Grow the policy's pool. Returns (bytes it got, bytes it was to have)."""
+def _booted(host: Host, policy: Policy, wanted: int) -> Host:
+    """The host that a policy runs on: this one, or one like it that has taken the pool at boot."""
+    if policy.pool_at != "boot":
+        return host
+    return host.rebooted({policy.unit: wanted // policy.unit}, policy.hvo == "on")
+
+
+def _grow_pool(host: Host, policy: Policy, wanted: int) -> int:
+    """Grow the policy's pool, unless it is there from boot on. Returns the bytes that it has."""
     if policy.source != "pool":
-        return 0, 0
-    wanted = _pool_size(host, trace, policy)
-    got = host.grow_pool(policy.unit, wanted // policy.unit, hvo=policy.hvo == "on")
-    return got * policy.unit, wanted
+        return 0
+    if policy.pool_at == "boot":
+        return int(host.state.pools[int(policy.orders == (layout.GIGA_ORDER,))].nr) * policy.unit
+    return host.grow_pool(policy.unit, wanted // policy.unit, hvo=policy.hvo == "on") * policy.unit
 
 
 def _pool_size(host: Host, trace: Trace, policy: Policy) -> int:
-    """Bytes that the pool shall have: a given size, a share of free memory, or what the guests can hold at once."""
+    """Bytes that the pool shall have: a given size, a share of free memory, or what guests can hold at once; 0 without one."""
+    if policy.source != "pool":
+        return 0
     if policy.pool == "auto":
         blocks = trace.guests["pages"].astype(np.int64) * PAGE_SIZE
         rounded = float((-(-blocks // policy.unit) * policy.unit).sum()) / float(max(1, blocks.sum()))
@@ -289,7 +304,13 @@ def _node_notes(host: Host, trace: Trace) -> tuple[str, ...]:
 
 def _pool_notes(simulation: Simulation) -> tuple[str, ...]:
     """What the reader must know about a pool."""
-    if simulation.pool_bytes >= simulation.pool_wanted_bytes:
-        return ()
-    got, wanted = format_size(simulation.pool_bytes), format_size(simulation.pool_wanted_bytes)
-    return (f"{simulation.policy.name}: the pool was to have {wanted} and got {got} from free memory",)
+    at_boot = simulation.policy.pool_at == "boot"
+    notes = []
+    if at_boot:
+        what = "its pool was taken at boot, before anything else (hugepages=)"
+        notes.append(f"{simulation.policy.name}: {what}; figures of the start are of the same host without it")
+    if simulation.pool_bytes < simulation.pool_wanted_bytes:
+        got, wanted = format_size(simulation.pool_bytes), format_size(simulation.pool_wanted_bytes)
+        where = "at boot" if at_boot else "from free memory"
+        notes.append(f"{simulation.policy.name}: the pool was to have {wanted} and got {got} {where}")
+    return tuple(notes)

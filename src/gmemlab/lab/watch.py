@@ -107,7 +107,7 @@ def watch(host: Host, trace: Trace, policy: Policy, vm: int, gfn: int, progress:
             progress(number / len(trace.events))
         if simulation.vms[vm].status not in (layout.VM_LAUNCHING, layout.VM_READY):
             break
-        view = _look(host.state, int(simulation.vms[vm].file), page)
+        view = _look(simulation.host.state, int(simulation.vms[vm].file), page)
         if (view.term, view.mapped_2m) != (seen.term, seen.mapped_2m):
             changes.append(_change(trace, number, page, seen, view))
         seen = view

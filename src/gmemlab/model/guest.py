@@ -151,10 +151,16 @@ class GuestMemory:
             raise UsageError("no such attribute", key="to", value=to, allowed="shared, private")
         self._run(layout.OP_TO_SHARED if to == "shared" else layout.OP_TO_PRIVATE, offset, size)
 
-    def pin(self, offset: int | str, size: int | str) -> None:
-        """Pin a range for I/O, which faults its pages in. MemoryFault for private pages (K3, G25)."""
+    def pin(self, offset: int | str, size: int | str, long_term: bool = True) -> None:
+        """Pin a range, which faults its pages in. MemoryFault for private pages (K3, G25).
+
+        For long, as passthrough (VFIO) and registered buffers do (FOLL_LONGTERM), pages in CMA or ZONE_MOVABLE move elsewhere
+        first, and what is faulted in is not movable. OutOfMemory where something there cannot move, as guest_memfd from a pool
+        and what others hold; NotSupported for hugetlb memory there, whose move the model has not. Without `long_term`, for the
+        time of one I/O, all stays where it is.
+        """
         self._check_mappable()
-        self._run(layout.OP_PIN, offset, size)
+        self._run(layout.OP_PIN, offset, size, 0 if long_term else layout.PIN_SHORT)
 
     def unpin(self, offset: int | str, size: int | str) -> None:
         """Undo one `pin` of exactly this range, also if its pages left the file since."""

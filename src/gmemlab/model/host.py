@@ -1,6 +1,8 @@
 """A host: its memory, its pools, and the guests' memory on it."""
 
 import errno
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gmemlab.capture import capture
@@ -8,7 +10,7 @@ from gmemlab.core import execute, jit, layout
 from gmemlab.core.layout import GUEST_GENERIC, PAGE_SIZE
 from gmemlab.core.state import State, copy_state
 from gmemlab.errors import CapacityError, UsageError, operation_error
-from gmemlab.model import machine, pools
+from gmemlab.model import boot_pool, machine, pools
 from gmemlab.model.background import atomic_policy, spread
 from gmemlab.model.checks import (
     check_cma,
@@ -48,6 +50,7 @@ class Host(Readings):
 
     description: str
     notes: tuple[str, ...]
+    _made: "Callable[..., Host] | None" = None  # of a machine made up: makes it again, with a pool from boot on
 
     def __init__(
         self,
@@ -59,6 +62,8 @@ class Host(Readings):
         distances: Distances | None = None,
         cma: int | str = 0,
         watermarks: bool = False,
+        boot_pages: boot_pool.BootPool | None = None,
+        boot_hvo: bool = True,
     ) -> None:
         """An empty machine of `size` bytes, each node of it in one Normal zone; 1.6 % of it holds page structs (C23).
 
@@ -73,11 +78,17 @@ class Host(Readings):
             cma: bytes, or a size, at the end of memory that only movable memory may use (the kernel's `cma=`). What drivers
                 take of it with `cma_alloc` is not modelled.
             watermarks: whether a reserve stays free, and kswapd works, as Linux sets that (`set_watermarks`).
+            boot_pages: huge pages that boot takes before anything else (hugepagesz= and hugepages=): how many of each size, as
+                `{"1G": 4, "2M": 100}`; of single nodes as `{"1G": {0: 2, 1: 2}}` (hugepages=0:2,1:2). What cannot be had is
+                among the notes. The machine is fragmented after that, but for frames that HVO gave back in pieces below 2M.
+            boot_hvo: whether these pages have HVO. Linux does not even allocate the page structs of 1G pages then
+                (`hugetlb_vmemmap_init_early`, 6.15); here they are freed at once, which leaves the same memory free.
 
         Raises:
             UsageError: the size is no multiple of 2M from 64M to 64T, the fragmentation is not in [0, 0.95], the seed is no
                 whole number from 0 on, the CPUs are none of 0 to 512; the nodes are none of 1 to 32, have less than 64M each,
-                or distances that are none; or CMA is no multiple of 2M up to half of a node, or is to be fragmented.
+                or distances that are none; or CMA is no multiple of 2M up to half of a node, or is to be fragmented; or there
+                is no such pool.
         """
         total = check_host_size(size)
         check_seed(seed)
@@ -86,14 +97,19 @@ class Host(Readings):
         table = check_nodes(nodes, distances)
         check_node_size(total, nodes)
         reserved = check_cma(cma, total // nodes, bool(fragmentation))
+        taken = boot_pool.check_boot_pool(boot_pages or {}, nodes)
         state = machine.empty(total // BLOCK_SIZE, table, cpus, reserved // BLOCK_SIZE)
         self._adopt(state, format_size(total) + ", empty", ())
         self._describe_nodes()
+        short = boot_pool.take(self, taken, boot_hvo)
         if fragmentation:
             self._precondition(fragmentation, seed)
+        self.description += boot_pool.describe_boot(taken)
+        self.notes += short
         self._give_cpus(cpus, None)
         if watermarks:
             self.set_watermarks()
+        self._made = partial(type(self), size, fragmentation, seed, cpus, nodes, distances, cma, watermarks)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
@@ -131,7 +147,23 @@ class Host(Readings):
         host = type(self).__new__(type(self))
         host._adopt(copy_state(self.state), self.description, self.notes)
         host._policies = self._policies.copy_to(host.state)
+        host._made = self._made
         return host
+
+    def check_bootable(self) -> None:
+        """See that it can be booted with a pool. UsageError for this machine or a saved one, whose memory is in use already."""
+        if self._made is None:
+            allowed = "a machine of some size, such as 64G; what has booted can only grow its pool (pool_at=run)"
+            raise UsageError("no pool can be taken at the boot of a machine that runs", key="host", allowed=allowed)
+
+    def rebooted(self, boot_pages: boot_pool.BootPool, boot_hvo: bool = True) -> "Host":
+        """A machine made as this one was (of its size, fragmented alike), as it is when boot took a pool; see `Host`.
+
+        What was done on this one since is not done there. UsageError as `check_bootable` and `Host` say.
+        """
+        self.check_bootable()
+        assert self._made is not None
+        return self._made(boot_pages=boot_pages, boot_hvo=boot_hvo)
 
     def guest_memfd(
         self,
@@ -218,7 +250,10 @@ class Host(Readings):
         return done
 
     def set_pool(self, page: int | str, count: int, overcommit: int = 0, node: int | None = None) -> None:
-        """Give a pool without HVO its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
+        """Give a pool its size, as a write to nr_hugepages does: it grows as far as memory goes, or shrinks (L19).
+
+        With HVO (`grow_pool`), what leaves the pool takes the frames of its page structs first (7 for 2M, 4095 for 1G, K5); a
+        page for which there is no memory stays, as a surplus page that is idle.
 
         Args:
             page: 2M or 1G.
@@ -228,7 +263,7 @@ class Host(Readings):
 
         Raises:
             UsageError: no such pool or node, or a negative number.
-            OperationError: ENOTSUP for a pool with HVO; InvalidArgument for surplus pages of 1G.
+            OperationError: InvalidArgument for surplus pages of 1G, which Linux has not.
         """
         error = pools.resize(self.state, page, count, overcommit, node)
         self.check_capacity()
@@ -356,8 +391,11 @@ class Host(Readings):
             self.description += f", {cpus} CPUs with lists"
 
     def _precondition(self, fragmentation: float, seed: int) -> None:
+        kept = boot_pool.keep_loose(self)
         files = self._boot_files()
         machine.precondition(self.state, files, fragmentation, seed)
+        for one in kept:
+            one.close()
         self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
         self._describe_nodes()
         self.notes += (machine.PRECONDITION_NOTE,)

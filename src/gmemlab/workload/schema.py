@@ -270,7 +270,7 @@ class Runtime(Table):
 
 
 class Pins(Table):
-    """Pins that device passthrough keeps on shared memory (P6).
+    """Pins that device passthrough keeps on shared memory (P6): long-term ones, which do not stay in CMA or ZONE_MOVABLE.
 
     Attributes:
         share: share of the run-time shared pages that is pinned (P6).

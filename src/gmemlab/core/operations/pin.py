@@ -20,12 +20,14 @@ from gmemlab.core.layout import (
     KIND_GUEST_MEMFD,
     ORPHAN,
     PIN,
+    PIN_SHORT,
     SPLIT,
 )
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, settle
 from gmemlab.core.operations.access import run_of_attribute, use_range
 from gmemlab.core.operations.checks import check_range, check_within
+from gmemlab.core.operations.longterm import leave_movable
 from gmemlab.core.operations.populate import populate
 from gmemlab.core.parts import part
 from gmemlab.core.pools import return_page
@@ -242,3 +244,27 @@ def drop_all_holds(state: State, file: int) -> None:
     """Its owner exits: every pin and reference on a file goes."""
     while state.files[file].pins:
         release_serial(state, file, int(state.pins[state.files[file].pins].serial))
+
+
+@part
+def pin(state: State, file: int, first: int, count: int, duration: int) -> tuple[int, int]:
+    """Pin a range for long or (PIN_SHORT) for the time of one I/O, which faults its pages in.
+
+    For long (`__gup_longterm_locked`), nothing that it allocates is movable, and what lies in CMA or ZONE_MOVABLE moves first;
+    then all of it is faulted in once more, as zeros of huge pages that were split are gone.
+    """
+    long_term = duration != PIN_SHORT
+    state.host[0].pinning = 1 if long_term else 0
+    error, done = fault_in(state, file, first, count)
+    found = 1 if long_term and error == 0 else 0
+    while found:
+        target = pinned_file(state, file)
+        error, found = leave_movable(state, target, first, first + count)
+        settle_around(state, target, first, count)
+        if error:
+            found, done = 0, 0
+        elif found:
+            error, done = fault_in(state, file, first, count)
+            found = 0 if error else found
+    state.host[0].pinning = 0
+    return (error, done) if error else hold(state, file, first, count, PIN)

@@ -4,7 +4,7 @@ import errno
 
 from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.register import note_cache
-from gmemlab.core.effort import alloc_folio, alloc_page
+from gmemlab.core.effort import alloc_folio, alloc_page, migratetype_now
 from gmemlab.core.frames import own_base_pages, own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
@@ -14,7 +14,6 @@ from gmemlab.core.layout import (
     GIGA_ORDER,
     KIND_ANON,
     KIND_HUGETLB,
-    MOVABLE,
     NODES_LOCAL,
     PAGE_TABLE,
     PROMISED,
@@ -212,7 +211,7 @@ def populate_base_block(state: State, file: int, index: int, policy: Records) ->
     row = block_row(state, file, index)
     if state.file_blocks[row].nr_present:
         return False
-    pfn = alloc_page_block(state, decisions.migratetype(policy), file, index)
+    pfn = alloc_page_block(state, migratetype_now(state, policy), file, index)
     if pfn == 0:
         return False
     own_block(state, pfn >> BLOCK_ORDER, UNIFORM, 0, file, index >> BLOCK_ORDER)
@@ -250,7 +249,9 @@ def end_of_gap(state: State, row: int, index: int, stop: int) -> int:
 
 
 @inline
-def populate_base_pages(state: State, file: int, row: int, begin: int, stop: int, migratetype: int) -> tuple[int, int]:
+def populate_base_pages(
+    state: State, file: int, row: int, begin: int, stop: int, migratetype: int, movable: bool
+) -> tuple[int, int]:
     """Pages [begin, stop) of one file block, for policies that know base pages only. Returns (0 or ENOMEM, where it ended)."""
     index = begin
     gap = begin
@@ -265,7 +266,7 @@ def populate_base_pages(state: State, file: int, row: int, begin: int, stop: int
         if pfn == 0:
             return errno.ENOMEM, index
         pages = 1 << order
-        own_base_pages(state, pfn, pages, file, index, migratetype == MOVABLE)
+        own_base_pages(state, pfn, pages, file, index, movable)
         fill_pages(state, row, index, pfn, pages)
         state.tally[TALLY_PRESENT] += pages
         state.tally[TALLY_ALLOCATED] += pages
@@ -283,7 +284,8 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     policy = state.policies[state.files[file].policy]
     sizes = decisions.sizes_tried(policy, by_fallocate)
     base_pages_only = sizes == 1
-    migratetype = decisions.migratetype(policy)
+    migratetype = migratetype_now(state, policy)
+    movable = policy.movable != 0
     note_cache(state, file)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
@@ -298,7 +300,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
         else:
             while index < stop:
                 if base_pages_only:
-                    error, index = populate_base_pages(state, file, row, index, stop, migratetype)
+                    error, index = populate_base_pages(state, file, row, index, stop, migratetype, movable)
                 else:
                     error = populate_page(state, file, index, policy, sizes, largest)
                     index += 1 if error == 0 else 0
