@@ -18,6 +18,7 @@ ORACLE: Final = "tests/test_oracle.py::test_"
 CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
 TYPES: Final = "tests/test_oracle_types.py::test_"
 RECLAIM: Final = "tests/test_oracle_reclaim.py::test_"
+SHRINKER: Final = "tests/test_oracle_shrinker.py::test_"
 CPUS: Final = "tests/test_oracle_cpus.py::test_"
 DAEMONS: Final = "tests/test_oracle_daemons.py::test_"
 NODES: Final = "tests/test_oracle_nodes.py::test_"
@@ -73,6 +74,20 @@ FAULTS: Final = (
         "kind <= highest and folio_busy(state, pfn) == 0",
         "kind <= highest",
         (f"{RECLAIM}the_hand_goes_round_and_leaves_what_is_held[core]",),
+    ),
+    Fault(
+        "the shrinker forgets what it left undone",
+        "daemons/shrinker.py",
+        "record.nr_deferred = min(max(deferred + delta - scanned, 0), 2 * freeable)",
+        "record.nr_deferred = 0",
+        (f"{SHRINKER}how_much_is_looked_at[core]",),
+    ),
+    Fault(
+        "a huge page is looked at without being on the queue any less",
+        "underused.py",
+        "    dequeue_whole(state, pfn >> BLOCK_ORDER)\n    if block.detail == 0:",
+        "    if block.detail == 0:",
+        (f"{SHRINKER}huge_pages_of_zeros_are_looked_at_once[core]",),
     ),
     Fault(
         "an RMP entry is not smashed when a part of it is made shared",

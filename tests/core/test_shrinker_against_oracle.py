@@ -32,7 +32,7 @@ CHOICES: Final = {
     "anon": ("anon-thp", {}),
     "retry": ("anon-thp", {"effort": "retry"}),
     "ladder": ("anon-thp", {"sizes": "2M,64K,16K,4K", "effort": "direct-once"}),
-    "collapse": ("anon-thp", {"repair": "collapse"}),
+    "collapse": ("anon-thp", {"repair": "collapse,compaction"}),
     "beside": ("thp", {"shared": "thp"}),
     "shmem": ("shmem-thp", {"zero_scan": "on", "effort": "direct-once"}),
 }

@@ -30,7 +30,8 @@ class DaemonSettings:
         pages_to_scan: how far khugepaged looks each time that it wakes, in 4K pages.
         scan_sleep_millisecs: how long it sleeps then; Linux also takes 0.
         alloc_sleep_millisecs: how long it sleeps, once in a scan, where it finds no free 2M page.
-        max_ptes_none: how many holes of a 2M it fills.
+        max_ptes_none: how many holes of a 2M it fills. And how many pages of zeros the deferred-split shrinker leaves in one,
+            where memory is short (L17); at 511 all.
         compaction_proactiveness: of kcompactd, 0 to 100; 0 leaves it to what failed allocations and kswapd ask for.
     """
 

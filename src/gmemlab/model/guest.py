@@ -109,7 +109,8 @@ class GuestMemory:
     def split_deferred(self, max_ptes_none: int = 511) -> None:
         """Do what the deferred-split shrinker does: split folios that are mapped in part, and free their rest (L16).
 
-        Of shmem whose policy has `zero_scan`: split huge pages with zeros, and free those (T4).
+        Of shmem whose policy has `zero_scan`: split huge pages with zeros, and free those (T4). Where memory is short it comes
+        by itself, with the host's max_ptes_none; here it is done to this memory alone, all of it at once.
 
         Args:
             max_ptes_none: of khugepaged. Huge pages that the shrinker sees for the first time are split, too, if more than so
