@@ -114,6 +114,18 @@ def test_a_folio_of_two_pages_has_no_room_for_the_links(world: MakeWorld) -> Non
     assert (present(model, file), free_pages(model)) == (3, FREE - 4)
 
 
+def test_a_small_folio_is_split_like_a_huge_one(world: MakeWorld) -> None:
+    """Of 16 pages three are unmapped: the only ones that are free after that."""
+    model = world(8)
+    file = new(model, 512, replace(LADDER, sizes=(4, 0)))
+    model.access(file, 0, 16, SHARED)
+    filler = filled(model)
+    model.punch(file, 5, 3)
+    assert model.allocate(filler, FREE - 16, 16) == (errno.ENOMEM, 3)
+    assert layout(model, file) == [(index, 1) for index in range(16) if index not in (5, 6, 7)]
+    assert (count(model, "deferred_split"), count(model, "split_punch"), queue(model)) == (1, 0, [])
+
+
 def test_how_much_is_looked_at(world: MakeWorld) -> None:
     """Four folios: at priority 2 a share of two, which is not looked at as the queue is longer, but remembered; at 1 four and
     one of those, which is all of it; at 0 twice as many. All are pinned. Then kswapd does the same down to priority 1.
