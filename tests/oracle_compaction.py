@@ -267,7 +267,7 @@ class Compaction:
             else:
                 frames = list(folio.frames())
                 split(self.memory, folio)
-                self.folios += [self.memory.users[pfn] for pfn in frames]
+                self.folios += [self.memory.users[pfn] for pfn in frames if pfn in self.memory.users]  # zeros are free
         return stayed
 
     # -- targets ------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def exchange(memory: Memory, file: File, base: int, pfn: int) -> None:
         tell_moves(file, index, [(file.pages[index].frame, pfn + index - base)], memory.counters)
     for index in before:
         move_entry(file, file.pages[index].frame, -index)  # for as long as the old frames are freed and the new ones inserted
-    for folio in file.folios(base, base + BLOCK_PAGES):
+    for folio in sorted(file.folios(base, base + BLOCK_PAGES), key=lambda folio: max(folio.members)):  # with their last page
         memory.leave(folio)
     folio = memory.insert(file, base, pfn, BLOCK_ORDER)
     file.accepted = accepted

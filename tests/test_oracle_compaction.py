@@ -133,6 +133,19 @@ def test_the_first_try_for_unmovable_memory_leaves_movable_blocks(world: MakeWor
         assert count(model, "compactions") == runs
 
 
+def test_zeros_of_a_folio_that_moves_in_pieces_are_freed(world: MakeWorld) -> None:
+    """There are targets of one page only, so that a folio of 64K is split; the eight of its pages that were written move."""
+    model = world(8)
+    file = new(model, 512, Policy(kind=KIND_ANON, sizes=(4, 0), movable=True, punch=PUNCH_DEFER))
+    model.access(file, 0, 8, HOST)
+    rest = new(model, 3568, MOVABLE_4K)
+    assert model.allocate(rest, 0, 3568) == (0, 3568)
+    for page in range(1, 3568, 2):
+        model.punch(rest, page, 1)
+    model.compact()
+    assert layout(model, file) in ([(0, 16)], [(index, 1) for index in range(8)])
+
+
 def test_what_compaction_does_is_counted(world: MakeWorld) -> None:
     """Two of the pages that it isolates are held, and stay; then an allocation compacts once, and has its huge page."""
     model = world(8)

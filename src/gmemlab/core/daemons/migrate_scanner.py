@@ -227,11 +227,12 @@ def isolate_from(state: State, zone: int, low: int, end: int) -> None:
 
 @jit
 def put_pages(state: State, pfn: int, order: int) -> None:
-    """Isolate the pages of a folio that was split, instead of the folio."""
+    """Isolate the pages of a folio that was split, instead of the folio: of anonymous memory those that were not zeros."""
     control = state.control[0]
     for page in range(pfn, pfn + (1 << order)):
-        state.migratepages[control.nr_folios] = page
-        control.nr_folios += 1
+        if state.frames[slot_of(state, page)].kind == FRAME_USED:
+            state.migratepages[control.nr_folios] = page
+            control.nr_folios += 1
 
 
 @part
