@@ -107,9 +107,8 @@ class NodePlayers(Players):
             return
         least = random.choice((-1, 0, 1, 2))
         most = random.choice((-1, max(least, 0), 2, 3))
-        number = len(self.oracle.mounts)
         if not self.mounts and self.both("mount", BLOCK_ORDER, most, least) == 0:
-            self.mounts = [number + 1]
+            self.mounts = [1]
 
     def leave(self) -> None:
         """All guests leave, then the mounts."""

@@ -238,13 +238,14 @@ class OracleHost(OracleMachine):
         return False
 
     def mount(self, order: int, most: int, least: int) -> tuple[int, int]:
-        """A mount of hugetlbfs, -1 for no limit; (errno, its number from 1)."""
+        """A mount of hugetlbfs, -1 for no limit; (errno, its number from 1, the lowest that no other has)."""
         pool = self.memory.pools[order]
         if least > 0 and not self.memory.promise(pool, least):
             return errno.ENOMEM, 0
         limits = (None if most < 0 else most, None if least < 0 else least)
-        self.mounts.append(Mount(pool, *limits, kept=max(least, 0)))
-        return 0, len(self.mounts)
+        place = self.mounts.index(None) if None in self.mounts else len(self.mounts)
+        self.mounts[place : place + 1] = [Mount(pool, *limits, kept=max(least, 0))]
+        return 0, place + 1
 
     def unmount(self, mount: int) -> tuple[int, int]:
         """It goes, and what it keeps; EBUSY while it has files."""
@@ -373,11 +374,6 @@ class OracleHost(OracleMachine):
         for index in range(first, first + count):
             if index not in backing.pages:
                 return errno.ENOENT, index - first
-        while pin and any(index not in backing.pages for index in range(first, first + count)):  # the shrinker took it
-            for index in range(first, first + count):
-                error = self.touch(target, index, SHARED, TOUCH, pin=True)
-                if error:
-                    return error, index - first
         folios = [backing.pages[index].folio for index in range(first, first + count)]
         for folio in folios:
             if pin:
@@ -388,11 +384,18 @@ class OracleHost(OracleMachine):
         return 0, count
 
     def fault_in(self, target: File, first: int, count: int) -> tuple[int, int]:
-        """A pin faults its pages in; a private one cannot be mapped (G25), nor one beyond the end."""
-        for index in range(first, first + count):
-            error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
-            if error:  # a hugetlb page that the pool cannot give: SIGBUS for an access
-                return errno.EFAULT if error == errno.ENOSPC else error, index - first
+        """A pin faults its pages in; a private one cannot be mapped (G25), nor one beyond the end.
+
+        Once more what the shrinker took meanwhile.
+        """
+        backing = target.other if target.other is not None else target
+        absent = True
+        while absent:
+            for index in range(first, first + count):
+                error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
+                if error:  # a hugetlb page that the pool cannot give: SIGBUS for an access
+                    return errno.EFAULT if error == errno.ENOSPC else error, index - first
+            absent = any(index not in backing.pages for index in range(first, first + count))
         return 0, count
 
     def unhold(self, file: int, first: int, count: int, pin: bool) -> tuple[int, int]:

@@ -112,6 +112,7 @@ def split_deferred(memory: Memory, file: File, max_none: int) -> tuple[int, int]
             split_to_pages(memory, folio)
         elif folio.order == BLOCK_ORDER and folio.index // BLOCK_PAGES in file.unseen:
             file.unseen.remove(folio.index // BLOCK_PAGES)
+            memory.shrinker.drop(folio)
             zeros = sum(file.pages[index].content == FRESH for index in folio.members)
             if max_none < zeros and max_none != BLOCK_PAGES - 1 and split_to_pages(memory, folio):
                 memory.counters["underused"] += 1

@@ -54,6 +54,11 @@ class Shrinker:
             self.listed.remove(folio)
             self.listed.append(folio)
 
+    def drop(self, folio: Folio) -> None:
+        """It was looked at: what becomes of it later comes last."""
+        if folio in self.listed:
+            self.listed.remove(folio)
+
     def some(self) -> bool:
         return any(self.queue(node) for node in self.memory.all_nodes())
 

@@ -49,7 +49,9 @@ def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     assert max(map(len, lines)) <= 100
     (row,) = (line.split() for line in lines if line.startswith("guest-memfd-fallocate "))
     assert row == ["guest-memfd-fallocate", "4K", "page", "1.04us", "1us–1.08us", "742ns", "1.40"]
-    assert "Linux 6.18, AMD EPYC (Turin), 2 virtual processors; from L section 6, C31, C33, C32." in " ".join(output.split())
+    assert "Linux 6.18, AMD EPYC (Turin), 2 virtual processors; from L section 6, L23, C31, C33, C32." in " ".join(
+        output.split()
+    )
     (row,) = (line.split() for line in lines if line.startswith("unpin "))
     assert "!" in row
     assert row[-2:] == ["-", "-"]

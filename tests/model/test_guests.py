@@ -107,3 +107,19 @@ def test_effort_of_the_shared_side(effort: str, pages: int) -> None:
     guest.access(0, "4K", by="host")
     assert guest.usage().shared_side == pages * 4096
     host.audit()
+
+
+def test_first_use_of_a_merged_page_clears_what_was_never_used() -> None:
+    """A 1G page was split for a shared page, used in part, and merged: the next use clears what was never used (G27)."""
+    host = Host("3G")
+    host.grow_pool("1G", 1)
+    guest = host.guest_memfd("1G", "hugetlb-1g")
+    guest.allocate()
+    guest.convert(0, "4K", to="shared")
+    guest.access("20K", "4K", by="guest")
+    guest.convert(0, "4K", to="private")
+    assert {extent.folio for extent in guest.layout()} == {1 << 30}
+    guest.access("20K", "4K", by="guest")
+    cleared = {name: sum(host.operations()[name].values()) for name in ("clear-4k", "clear-2m")}
+    assert cleared == {"clear-4k": 512, "clear-2m": 511}
+    host.audit()

@@ -67,10 +67,11 @@ def use_fresh_blocks(state: State, file: int, row: int, index: int, order: int) 
     first = row - ((index & ((1 << order) - 1)) >> layout.BLOCK_ORDER)
     for member in range(first, first + (1 << (order - layout.BLOCK_ORDER))):
         block = state.file_blocks[member]
+        if block.content != FRESH:
+            continue
         if block.detail == 0:
-            if block.content == FRESH:
-                block.content = USED
-                note_cleared(state, file, BLOCK_PAGES)
+            block.content = USED
+            note_cleared(state, file, BLOCK_PAGES)
             continue
         base = int(block.detail) * BLOCK_PAGES
         fresh = 0
@@ -110,11 +111,15 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
         set_content(state, row, begin - first, end - first, USED)
         settle(state, file, begin)
         return
+    if state.policies[state.files[file].policy].sizes >> layout.GIGA_ORDER & 1:
+        # A merged one may have fresh parts where this one was used.
+        if folio_order(state, frame_of(state, row, begin)) == layout.GIGA_ORDER:
+            use_fresh_blocks(state, file, row, begin, layout.GIGA_ORDER)
     if block.detail == 0:
         if block.content == USED:
             return
         order = folio_order(state, frame_of(state, row, begin))
-        if block.content == FRESH and order >= layout.BLOCK_ORDER:
+        if block.content == FRESH and order == layout.BLOCK_ORDER:
             use_fresh_blocks(state, file, row, begin, order)
             return
         if block.content != FRESH or state.blocks[block.block].kind == layout.UNIFORM:
@@ -134,8 +139,6 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
             set_content(state, row, index - first, index - first + 1, USED)
             index += 1
             continue
-        if order > layout.BLOCK_ORDER and state.pages[base + (index - first)].content == FRESH:
-            use_fresh_blocks(state, file, row, index, order)
         order = min(order, layout.BLOCK_ORDER)
         head = folio_head(index, order)
         after = head + (1 << order)
