@@ -386,7 +386,7 @@ class OracleHost(OracleMachine):
     def fault_in(self, target: File, first: int, count: int) -> tuple[int, int]:
         """A pin faults its pages in; a private one cannot be mapped (G25), nor one beyond the end.
 
-        Once more what the shrinker took meanwhile.
+        Once more what the shrinker took meanwhile, of anonymous memory.
         """
         backing = target.other if target.other is not None else target
         absent = True
@@ -395,7 +395,8 @@ class OracleHost(OracleMachine):
                 error = self.touch(target, index, SHARED, TOUCH, pin=True) if index < target.size else errno.EFAULT
                 if error:  # a hugetlb page that the pool cannot give: SIGBUS for an access
                     return errno.EFAULT if error == errno.ENOSPC else error, index - first
-            absent = any(index not in backing.pages for index in range(first, first + count))
+            pages = range(first, first + count)
+            absent = backing.policy.kind == KIND_ANON and any(index not in backing.pages for index in pages)
         return 0, count
 
     def unhold(self, file: int, first: int, count: int, pin: bool) -> tuple[int, int]:
