@@ -11,7 +11,6 @@ from gmemlab.core.layout import (
     GFP_DIRECT,
     GFP_HIGH,
     GFP_KSWAPD,
-    GFP_NORETRY,
     GFP_RETRY_MAYFAIL,
     KIND_GUEST_MEMFD,
     MERGE_EAGER,
@@ -69,19 +68,16 @@ def gfp(policy: Records, kind: int, order: int) -> int:
     told = GFP_KSWAPD if kind == KIND_GUEST_MEMFD or policy.effort == layout.EFFORT_LIGHT else 0
     if policy.effort == layout.EFFORT_LIGHT:
         return told
-    return told | GFP_DIRECT | (GFP_RETRY_MAYFAIL if policy.effort == layout.EFFORT_RETRY else GFP_NORETRY)
-
-
-@jit
-def khugepaged_gfp() -> int:
-    """The same for khugepaged's huge page (`alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1)."""
-    return GFP_DIRECT | GFP_NORETRY
+    return told | GFP_DIRECT | (GFP_RETRY_MAYFAIL if policy.effort == layout.EFFORT_RETRY else 0)
 
 
 @jit
 def collapse_gfp() -> int:
-    """The same for that of MADV_COLLAPSE: GFP_TRANSHUGE, whatever faults do (`alloc_charge_folio`)."""
-    return GFP_DIRECT | GFP_NORETRY
+    """The same for the huge page of a collapse, whatever faults do (`alloc_charge_folio`).
+
+    GFP_TRANSHUGE for MADV_COLLAPSE; for khugepaged `alloc_hugepage_khugepaged_gfpmask`, where its `defrag` is 1.
+    """
+    return GFP_DIRECT
 
 
 @jit

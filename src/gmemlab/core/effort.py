@@ -18,7 +18,6 @@ from gmemlab.core.layout import (
     GFP_DIRECT,
     GFP_HIGH,
     GFP_KSWAPD,
-    GFP_NORETRY,
     GFP_RETRY_MAYFAIL,
     GFP_THISNODE,
     MOVABLE,
@@ -174,7 +173,7 @@ def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     pfn = 0
     anywhere = True
     if state.host[0].nr_nodes > 1 and tries_wanted_first(state, owner, order, node, allowed):
-        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_NORETRY | GFP_THISNODE
+        once = gfp & ~GFP_RETRY_MAYFAIL | GFP_THISNODE
         pfn = alloc_trying(state, order, migratetype, once, node, 1 << node)
         anywhere = pfn == 0 and gfp & GFP_DIRECT != 0
     if anywhere:

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 
 # -- geometry (x86-64) ------------------------------------------------------------------------------------------------
-PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 4096
 BLOCK_ORDER: Final = 9  # pageblock_order: one 2 MiB block, the unit of migratetypes
 BLOCK_PAGES: Final = 512
@@ -102,10 +101,9 @@ EFFORT_ATOMIC: Final = 4
 # What an allocation may do besides looking at the free lists (gfp_t): bits.
 GFP_KSWAPD: Final = 1  # __GFP_KSWAPD_RECLAIM: have memory freed and compacted in the background
 GFP_DIRECT: Final = 2  # __GFP_DIRECT_RECLAIM: do so itself, and wait
-GFP_NORETRY: Final = 4  # once
 GFP_RETRY_MAYFAIL: Final = 8  # as long as that promises something, for orders above 3, too
 GFP_HIGH: Final = 16  # take of the reserves
-GFP_THISNODE: Final = 32  # with GFP_NORETRY: compaction once, and no reclaim, which would hit one node alone
+GFP_THISNODE: Final = 32  # compaction once, and no reclaim, which would hit one node alone
 SOURCE_BUDDY: Final = 0
 SOURCE_POOL: Final = 1
 PUNCH_SPLIT: Final = 0
@@ -237,8 +235,7 @@ CAUSE_PUNCH: Final = 0
 CAUSE_CONVERT: Final = 1
 CAUSE_ACCEPT: Final = 2
 CAUSE_POPULATE: Final = 3
-CAUSE_RELEASE: Final = 4
-NR_CAUSES: Final = 5
+NR_CAUSES: Final = 4
 TALLY_SHATTERED: Final = 0  # + cause: 2 MiB mappings of guests that fell to 4 KiB
 TALLY_HEALED_MAPPING: Final = 5  # + cause: blocks mapped at 2 MiB again
 TALLY_SPLIT_2M: Final = 10  # + cause: order-9 folios split

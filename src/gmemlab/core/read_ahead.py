@@ -86,8 +86,5 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
             frame = frame_at(state, page)
             if frame >> FRAMES_OF_A_LINE_SHIFT != line:
                 line = frame >> FRAMES_OF_A_LINE_SHIFT
-                slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
-                prefetch(state.frames, slot)
-                if page == first and event.op == layout.OP_HOST_FREE:  # its buddy, and the buddy of both
-                    prefetch(state.frames, slot ^ int(event.count))
-                    prefetch(state.frames, (slot & ~int(event.count)) ^ (2 * int(event.count)))
+                detail = int(state.blocks[frame >> BLOCK_ORDER].detail)
+                prefetch(state.frames, detail * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1)))

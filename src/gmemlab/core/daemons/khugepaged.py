@@ -72,7 +72,7 @@ def scan_block(state: State, file: int, base: int) -> int:
     if result != SCAN_SUCCEED:
         return result
     node, allowed = find_target_nodes(state, file, base)
-    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.khugepaged_gfp(), node, allowed)
+    pfn = alloc_trying(state, BLOCK_ORDER, decisions.migratetype(policy), decisions.collapse_gfp(), node, allowed)
     if pfn == 0:
         return SCAN_ALLOC_HUGE_PAGE_FAIL
     result = look_at_pages(state, file, base)
