@@ -233,20 +233,6 @@ def test_object_api_promises() -> None:
 
 
 # -- pools, and guest_memfd from them ---------------------------------------------------------------------------------
-def test_pool_is_a_stack(world: MakeWorld) -> None:
-    """Of new pages the first is on top (`prep_and_add_allocated_folios`); then what was given back last."""
-    model = world(8)
-    model.grow_pool(9, 2, False)
-    assert model.observe()["pools"][9][:4] == (2, 2, 0, [4096, 1024])
-    file = new(model, 1024, HUGETLBFS)
-    model.allocate(file, 0, 512)
-    assert model.observe()["pools"][9][:4] == (2, 1, 0, [1024])
-    model.allocate(file, 512, 512)
-    model.punch(file, 0, 512)
-    model.punch(file, 512, 512)
-    assert model.observe()["pools"][9][:4] == (2, 2, 0, [1024, 4096])
-
-
 def test_huge_guest_memfd_wants_whole_pages_and_reserves_them(world: MakeWorld) -> None:
     """G68, G69, G70."""
     model = world(8)

@@ -63,6 +63,15 @@ def filled(model: World) -> int:
     return file
 
 
+def unwritten(model: World, kept: int) -> int:
+    """A huge page that was never written, of which so many pages are mapped still; nothing else is free."""
+    file = new(model, 512, ANON_THP)
+    model.allocate(file, 0, 512)
+    filled(model)
+    model.punch(file, kept, 512 - kept)
+    return file
+
+
 def test_an_allocation_frees_what_is_not_mapped(world: MakeWorld) -> None:
     """100 pages of one folio; guest_memfd gets them, and fails when they are used up. What stays is base pages."""
     model = world(8)
@@ -243,10 +252,7 @@ def test_a_huge_page_of_what_was_split(world: MakeWorld, effort: int, huge: bool
     Direct reclaim counts that as no progress, and looks at the free lists only where it may try again.
     """
     model = world(8)
-    file = new(model, 512, ANON_THP)
-    model.allocate(file, 0, 512)
-    filled(model)
-    model.punch(file, 1, 511)
+    file = unwritten(model, 1)
     guest = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=()))
     assert model.allocate(guest, 0, 512) == (0, 512)
     assert present(model, file) == 0
@@ -256,10 +262,7 @@ def test_a_huge_page_of_what_was_split(world: MakeWorld, effort: int, huge: bool
 def test_what_is_there_is_written_before_more_is_allocated(world: MakeWorld) -> None:
     """The first 100 pages of a folio are zeros when the guest comes to them, and not when it needs memory for the rest."""
     model = world(8)
-    file = new(model, 512, ANON_THP)
-    model.allocate(file, 0, 512)
-    filled(model)
-    model.punch(file, 100, 412)
+    file = unwritten(model, 100)
     assert model.access(file, 0, 512, SHARED) == (0, 512)
     assert contents(model, file) == {USED: list(range(512))}
     assert count(model, "deferred_freed") == 412
@@ -268,10 +271,7 @@ def test_what_is_there_is_written_before_more_is_allocated(world: MakeWorld) -> 
 def test_a_pin_faults_in_again_what_went_meanwhile(world: MakeWorld) -> None:
     """The first 100 pages are zeros still, and are freed with the rest; all 512 are there and held in the end."""
     model = world(8)
-    file = new(model, 512, ANON_THP)
-    model.allocate(file, 0, 512)
-    filled(model)
-    model.punch(file, 100, 412)
+    file = unwritten(model, 100)
     assert model.pin(file, 0, 512) == (0, 512)
     assert contents(model, file) == {FRESH: list(range(512))}
     assert (count(model, "deferred_freed"), free_pages(model)) == (512, 0)

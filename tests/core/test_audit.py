@@ -1,11 +1,20 @@
 """The audit can fail: each rule is broken by hand in a sound state, and the audit names it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
+from breakers import (
+    QUEUE_BREAKERS,
+    STRUCT_BREAKERS,
+    Breaker,
+    block_of_kind,
+    file_row,
+    queued,
+    set_field,
+    slot_of_kind,
+    with_structs,
+)
 from core_world import CoreWorld
 from gmemlab.core import layout
 from gmemlab.core.audit import RULES, audit
@@ -23,7 +32,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.state import MAX_FILES
 from oracle_files import OraclePolicy
-from world import ANON_THP, HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
+from world import HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL_IN_PLACE, THP, synthetic
 
 
 @pytest.fixture
@@ -65,42 +74,15 @@ def built_fixture() -> CoreWorld:
     return world
 
 
-def block_of_kind(world: CoreWorld, kind: int) -> int:
-    """The first host block of a kind."""
-    return int((world.state.blocks.kind == kind).argmax())
-
-
-def slot_of_kind(world: CoreWorld, kind: int) -> int:
-    """The first frame slot of a kind in use."""
-    kinds = world.state.frames.kind[BLOCK_PAGES : int(world.state.host[0].next_frame_slab) * BLOCK_PAGES].tolist()
-    return BLOCK_PAGES + int(kinds.index(kind))
-
-
 def free_row(world: CoreWorld) -> int:
     """A free list of small chunks that is not empty."""
     counts = world.state.free_lists["count"].tolist()
     return next(row for row, count in enumerate(counts) if count and row % layout.NR_ORDERS < 9)
 
 
-def file_row(world: CoreWorld, file: int, block: int = 0) -> int:
-    """Row of a file's block."""
-    return int(world.state.files[world.files[file]].first_block) + block
-
-
 def page_slot(world: CoreWorld, index: int) -> int:
     """Row of the details of a page of file 1."""
     return int(world.state.file_blocks[file_row(world, 1, index // 512)].detail) * BLOCK_PAGES + index % 512
-
-
-Breaker = Callable[[CoreWorld], None]
-
-
-def _set(table: str, row: Callable[[CoreWorld], int], field: str, change: Callable[[int], int]) -> Breaker:
-    def breaker(world: CoreWorld) -> None:
-        record = getattr(world.state, table)[row(world)]
-        setattr(record, field, change(int(getattr(record, field))))
-
-    return breaker
 
 
 def _tally(world: CoreWorld) -> None:
@@ -141,50 +123,50 @@ def _head(world: CoreWorld) -> int:
 
 
 BREAKERS: list[tuple[int, Breaker]] = [
-    (1, _set("free_lists", free_row, "count", lambda n: n + 1)),
-    (1, _set("free_lists", free_row, "tail", lambda n: n + 1)),
-    (2, _set("frames", _head, "order", lambda n: n + 1)),
-    (2, _set("frames", _head, "prev", lambda n: n + 5)),
-    (2, _set("blocks", lambda w: block_of_kind(w, layout.FREE), "migratetype", lambda n: (n + 1) % 3)),
-    (2, _set("blocks", lambda w: block_of_kind(w, layout.FREE), "prev", lambda n: n + 3)),
-    (3, _set("zones", lambda w: 0, "free", lambda n: n + 1)),
+    (1, set_field("free_lists", free_row, "count", lambda n: n + 1)),
+    (1, set_field("free_lists", free_row, "tail", lambda n: n + 1)),
+    (2, set_field("frames", _head, "order", lambda n: n + 1)),
+    (2, set_field("frames", _head, "prev", lambda n: n + 5)),
+    (2, set_field("blocks", lambda w: block_of_kind(w, layout.FREE), "migratetype", lambda n: (n + 1) % 3)),
+    (2, set_field("blocks", lambda w: block_of_kind(w, layout.FREE), "prev", lambda n: n + 3)),
+    (3, set_field("zones", lambda w: 0, "free", lambda n: n + 1)),
     (6, _lonely_chunk),
-    (7, _set("blocks", lambda w: block_of_kind(w, layout.SPLIT), "nr_movable", lambda n: n + 1)),
-    (8, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "kind", lambda n: layout.FRAME_TAIL)),
-    (9, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "index", lambda n: n + 1)),
-    (10, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "busy", lambda n: -1)),
-    (11, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "index", lambda n: n + 1)),
-    (10, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: -1)),
-    (12, _set("pools", lambda w: 0, "free", lambda n: n + 1)),
-    (12, _set("blocks", lambda w: block_of_kind(w, layout.POOL), "kind", lambda n: layout.RESERVED)),
-    (13, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: n + 1)),
-    (14, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "busy", lambda n: 0)),
-    (14, _set("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "busy", lambda n: 0)),
-    (15, _set("pools", lambda w: 0, "reserved", lambda n: n + 1)),
-    (15, _set("files", lambda w: w.files[6], "reserved", lambda n: n + 1)),
-    (15, _set("file_blocks", lambda w: file_row(w, 6), "marks", lambda n: 0)),
-    (15, _set("file_blocks", lambda w: file_row(w, 6, 1), "marks", lambda n: 0)),
-    (15, _set("file_blocks", lambda w: file_row(w, 6, 2), "marks", lambda n: layout.PROMISED)),
+    (7, set_field("blocks", lambda w: block_of_kind(w, layout.SPLIT), "nr_movable", lambda n: n + 1)),
+    (8, set_field("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "kind", lambda n: layout.FRAME_TAIL)),
+    (9, set_field("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "index", lambda n: n + 1)),
+    (10, set_field("frames", lambda w: slot_of_kind(w, layout.FRAME_USED), "busy", lambda n: -1)),
+    (11, set_field("blocks", lambda w: block_of_kind(w, layout.WHOLE), "index", lambda n: n + 1)),
+    (10, set_field("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: -1)),
+    (12, set_field("pools", lambda w: 0, "free", lambda n: n + 1)),
+    (12, set_field("blocks", lambda w: block_of_kind(w, layout.POOL), "kind", lambda n: layout.RESERVED)),
+    (13, set_field("blocks", lambda w: block_of_kind(w, layout.WHOLE), "busy", lambda n: n + 1)),
+    (14, set_field("frames", lambda w: slot_of_kind(w, layout.FRAME_ORPHAN), "busy", lambda n: 0)),
+    (14, set_field("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "busy", lambda n: 0)),
+    (15, set_field("pools", lambda w: 0, "reserved", lambda n: n + 1)),
+    (15, set_field("files", lambda w: w.files[6], "reserved", lambda n: n + 1)),
+    (15, set_field("file_blocks", lambda w: file_row(w, 6), "marks", lambda n: 0)),
+    (15, set_field("file_blocks", lambda w: file_row(w, 6, 1), "marks", lambda n: 0)),
+    (15, set_field("file_blocks", lambda w: file_row(w, 6, 2), "marks", lambda n: layout.PROMISED)),
     (15, _overpromise),
-    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_present", lambda n: n + 1)),
-    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "nr_stranded", lambda n: n + 1)),
-    (20, _set("file_blocks", lambda w: file_row(w, 1, 1), "content", lambda n: layout.USED)),
-    (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
-    (20, _set("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
-    (22, _set("pages", lambda w: page_slot(w, 702), "mapped", lambda n: 1)),
-    (22, _set("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
-    (23, _set("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
+    (20, set_field("file_blocks", lambda w: file_row(w, 1, 1), "nr_present", lambda n: n + 1)),
+    (20, set_field("file_blocks", lambda w: file_row(w, 1, 1), "nr_stranded", lambda n: n + 1)),
+    (20, set_field("file_blocks", lambda w: file_row(w, 1, 1), "content", lambda n: layout.USED)),
+    (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
+    (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
+    (22, set_field("pages", lambda w: page_slot(w, 702), "mapped", lambda n: 1)),
+    (22, set_field("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
+    (23, set_field("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
     (24, _tally),
-    (28, _set("nodes", lambda w: 0, "max_order", lambda n: NR_ORDERS)),
-    (28, _set("nodes", lambda w: 0, "highest_zone", lambda n: ZONE_DMA32)),
-    (28, _set("nodes", lambda w: 0, "kcompactd_sleep", lambda n: 0)),
-    (28, _set("daemons", lambda w: 0, "tail", lambda n: 0)),
-    (28, _set("daemons", lambda w: 0, "head", lambda n: 0)),
-    (28, _set("daemons", lambda w: 0, "file", lambda n: MAX_FILES - 1)),
-    (28, _set("files", lambda w: w.files[8], "scan_prev", lambda n: 0)),
-    (28, _set("files", lambda w: w.files[8], "scan_next", lambda n: 0)),
+    (28, set_field("nodes", lambda w: 0, "max_order", lambda n: NR_ORDERS)),
+    (28, set_field("nodes", lambda w: 0, "highest_zone", lambda n: ZONE_DMA32)),
+    (28, set_field("nodes", lambda w: 0, "kcompactd_sleep", lambda n: 0)),
+    (28, set_field("daemons", lambda w: 0, "tail", lambda n: 0)),
+    (28, set_field("daemons", lambda w: 0, "head", lambda n: 0)),
+    (28, set_field("daemons", lambda w: 0, "file", lambda n: MAX_FILES - 1)),
+    (28, set_field("files", lambda w: w.files[8], "scan_prev", lambda n: 0)),
+    (28, set_field("files", lambda w: w.files[8], "scan_next", lambda n: 0)),
     (28, _circle),
-    (25, _set("pages", lambda w: page_slot(w, 1310), "shared", lambda n: 1)),
+    (25, set_field("pages", lambda w: page_slot(w, 1310), "shared", lambda n: 1)),
 ]
 
 
@@ -216,13 +198,13 @@ def _kept_frame(world: CoreWorld) -> int:
 
 
 CPU_BREAKERS: list[tuple[int, Breaker]] = [
-    (8, _set("frames", _kept_frame, "kind", lambda n: layout.FRAME_TAIL)),
-    (16, _set("frames", _kept_frame, "order", lambda n: 2)),
-    (16, _set("frames", _kept_frame, "prev", lambda n: n + 1)),
-    (16, _set("blocks", lambda w: block_of_kind(w, layout.PCP), "order", lambda n: 10)),
-    (16, _set("blocks", lambda w: block_of_kind(w, layout.PCP), "kind", lambda n: layout.RESERVED)),
-    (17, _set("pcps", lambda w: 0, "count", lambda n: n + 1)),
-    (17, _set("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "kind", lambda n: layout.PCP)),
+    (8, set_field("frames", _kept_frame, "kind", lambda n: layout.FRAME_TAIL)),
+    (16, set_field("frames", _kept_frame, "order", lambda n: 2)),
+    (16, set_field("frames", _kept_frame, "prev", lambda n: n + 1)),
+    (16, set_field("blocks", lambda w: block_of_kind(w, layout.PCP), "order", lambda n: 10)),
+    (16, set_field("blocks", lambda w: block_of_kind(w, layout.PCP), "kind", lambda n: layout.RESERVED)),
+    (17, set_field("pcps", lambda w: 0, "count", lambda n: n + 1)),
+    (17, set_field("blocks", lambda w: block_of_kind(w, layout.ORPHAN), "kind", lambda n: layout.PCP)),
 ]
 
 
@@ -249,13 +231,13 @@ def _cma_block(world: CoreWorld) -> int:
 
 
 TYPE_BREAKERS: list[tuple[int, Breaker]] = [
-    (18, _set("zones", lambda w: 0, "held", lambda n: n + 1)),
-    (18, _set("zones", lambda w: 0, "reserved_highatomic", lambda n: 512)),
-    (18, _set("zones", lambda w: 0, "free_highatomic", lambda n: 1)),
-    (19, _set("blocks", _cma_block, "origin", lambda n: 1)),
-    (34, _set("daemons", lambda w: 0, "lru_head", lambda n: 0)),
-    (34, _set("nodes", lambda w: 0, "lru_file", lambda n: 2)),
-    (34, _set("nodes", lambda w: 0, "lru_dry", lambda n: 1)),
+    (18, set_field("zones", lambda w: 0, "held", lambda n: n + 1)),
+    (18, set_field("zones", lambda w: 0, "reserved_highatomic", lambda n: 512)),
+    (18, set_field("zones", lambda w: 0, "free_highatomic", lambda n: 1)),
+    (19, set_field("blocks", _cma_block, "origin", lambda n: 1)),
+    (34, set_field("daemons", lambda w: 0, "lru_head", lambda n: 0)),
+    (34, set_field("nodes", lambda w: 0, "lru_file", lambda n: 2)),
+    (34, set_field("nodes", lambda w: 0, "lru_dry", lambda n: 1)),
 ]
 
 
@@ -283,19 +265,19 @@ def _far_zone(world: CoreWorld) -> None:
 
 
 NODE_BREAKERS: list[tuple[int, Breaker]] = [
-    (12, _set("node_pools", lambda w: 1, "nr", lambda n: n + 1)),
-    (12, _set("node_pools", lambda w: 0, "surplus", lambda n: n - 1)),
-    (12, _set("pools", lambda w: 0, "nr", lambda n: n + 1)),
-    (29, _set("zones", lambda w: 0, "node", lambda n: 2)),
+    (12, set_field("node_pools", lambda w: 1, "nr", lambda n: n + 1)),
+    (12, set_field("node_pools", lambda w: 0, "surplus", lambda n: n - 1)),
+    (12, set_field("pools", lambda w: 0, "nr", lambda n: n + 1)),
+    (29, set_field("zones", lambda w: 0, "node", lambda n: 2)),
     (29, _far_zone),
-    (30, _set("nodes", lambda w: 0, "miss", lambda n: n + 1)),
-    (30, _set("nodes", lambda w: 1, "hit", lambda n: n + 1)),
-    (31, _set("files", lambda w: w.files[1], "home", lambda n: 2)),
-    (31, _set("files", lambda w: w.files[1], "node_mode", lambda n: layout.NODES_BIND)),
-    (31, _set("files", lambda w: w.files[1], "allowed", lambda n: 4)),
-    (32, _set("subpools", lambda w: 1, "files", lambda n: 0)),
-    (32, _set("subpools", lambda w: 1, "used_hpages", lambda n: 3)),
-    (15, _set("subpools", lambda w: 1, "rsv_hpages", lambda n: n + 1)),
+    (30, set_field("nodes", lambda w: 0, "miss", lambda n: n + 1)),
+    (30, set_field("nodes", lambda w: 1, "hit", lambda n: n + 1)),
+    (31, set_field("files", lambda w: w.files[1], "home", lambda n: 2)),
+    (31, set_field("files", lambda w: w.files[1], "node_mode", lambda n: layout.NODES_BIND)),
+    (31, set_field("files", lambda w: w.files[1], "allowed", lambda n: 4)),
+    (32, set_field("subpools", lambda w: 1, "files", lambda n: 0)),
+    (32, set_field("subpools", lambda w: 1, "used_hpages", lambda n: 3)),
+    (15, set_field("subpools", lambda w: 1, "rsv_hpages", lambda n: n + 1)),
 ]
 
 
@@ -306,80 +288,12 @@ def test_each_broken_rule_of_the_nodes_is_named(sound: CoreWorld, rule: int, bre
     assert code == rule, RULES.get(code)
 
 
-def queued() -> CoreWorld:
-    """Three folios to be split: a huge page that nobody looked at, one that is mapped in part, and a small one that is."""
-    world = CoreWorld(*synthetic(6))
-    ladder = replace(ANON_THP, sizes=(9, 4, 0))
-    _, file = world.create(1536, ladder)
-    world.access(file, 0, 1024, layout.SHARED)
-    world.punch(file, 512, 7)
-    world.access(file, 1024, 512, layout.SHARED)
-    for first in (1024, 1280):
-        world.punch(file, first, 256)
-    world.access(file, 1024, 16, layout.SHARED)
-    world.punch(file, 1030, 1)
-    world.check()
-    return world
-
-
-def _small(world: CoreWorld) -> int:
-    """Slot of the second frame of the small folio, where its links are."""
-    return int(np.flatnonzero(world.state.frames.order == 4)[1])
-
-
-QUEUE_BREAKERS: list[tuple[int, Breaker]] = [
-    (36, _set("nodes", lambda w: 0, "split_queue_len", lambda n: n + 1)),
-    (36, _set("nodes", lambda w: 0, "split_tail", lambda n: n + 1)),
-    (36, _set("nodes", lambda w: 0, "split_head", lambda n: 0)),
-    (36, _set("nodes", lambda w: 0, "nr_deferred", lambda n: -1)),
-    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "next", lambda n: 0)),
-    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "next", lambda n: -1)),
-    (36, _set("blocks", lambda w: block_of_kind(w, layout.WHOLE), "prev", lambda n: 7)),
-    (36, _set("frames", _small, "next", lambda n: 1 << (layout.BLOCK_ORDER - 2))),
-    (36, _set("frames", _small, "prev", lambda n: -1)),
-    (36, _set("file_blocks", lambda w: file_row(w, 1), "marks", lambda n: 0)),
-]
-
-
 @pytest.mark.parametrize(("rule", "breaker"), QUEUE_BREAKERS)
 def test_each_broken_rule_of_the_queue_is_named(rule: int, breaker: Breaker) -> None:
     world = queued()
     breaker(world)
     code, _ = audit(world.state)
     assert code == rule, RULES.get(code)
-
-
-def with_structs() -> CoreWorld:
-    """A huge page of a pool with HVO that is split, so that seven frames have its page structs; two are idle."""
-    world = CoreWorld(*synthetic(40))
-    world.grow_pool(9, 3, True)
-    _, file = world.create(512, HUGE_2M)
-    world.access(file, 0, 512, PRIVATE)
-    world.convert(file, 3, 1, True)
-    world.check()
-    return world
-
-
-def _cut_chain(world: CoreWorld) -> None:
-    world.state.vmemmap[int(np.flatnonzero(world.state.vmemmap)[0])] = 0
-
-
-def _lend_chain(world: CoreWorld) -> None:
-    """An idle huge page has a frame that HVO had freed."""
-    holder = int(np.flatnonzero(world.state.vmemmap)[0])
-    slot = int(world.state.vmemmap[holder])
-    idle = block_of_kind(world, layout.POOL)
-    world.state.vmemmap[holder] = world.state.frames[slot].chain
-    world.state.frames[slot].chain = 0
-    world.state.frames[slot].index = idle
-    world.state.vmemmap[idle] = slot
-
-
-STRUCT_BREAKERS: list[tuple[int, Breaker]] = [
-    (37, _cut_chain),
-    (37, _lend_chain),
-    (37, _set("frames", lambda w: slot_of_kind(w, layout.FRAME_VMEMMAP), "index", lambda n: n + 1)),
-]
 
 
 @pytest.mark.parametrize(("rule", "breaker"), STRUCT_BREAKERS)

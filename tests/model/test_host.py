@@ -285,30 +285,6 @@ def test_wrong_arguments_are_named(call: Callable[[], object], words: str) -> No
     assert caught.value.allowed
 
 
-def test_pool_with_hvo_is_resized() -> None:
-    """K5: 7 frames for each page that leaves; without them it stays, as a surplus page."""
-    host = Host("64M")
-    empty = host.free_bytes
-    assert host.grow_pool("2M", 3) == 3
-    host.set_pool("2M", 1)
-    assert host.free_bytes == empty - (512 - 7) * 4096
-    host.set_pool("2M", 2, overcommit=1)
-    with host.guest_memfd(host.free_bytes - 6 * 4096, "4k") as filler:
-        filler.allocate()
-        host.set_pool("2M", 0)
-        assert host.state.pools[0].surplus == host.state.pools[0].free == 2
-    host.set_pool("2M", 2)
-    host.set_pool("2M", 0)
-    assert host.free_bytes == empty
-    host.audit()
-
-
-def test_giga_pages_have_no_surplus() -> None:
-    """`nr_overcommit_hugepages_store`: EINVAL."""
-    with pytest.raises(InvalidArgument, match=r"^set the pool of 1G pages to 1"):
-        Host("64M").set_pool("1G", 1, overcommit=1)
-
-
 @pytest.mark.parametrize(("policy", "largest"), [("thp", "4T"), ("thp-inplace", "8T"), ("shmem-thp", "8T")])
 def test_size_beyond_the_models_tables_leaves_the_host_as_it_was(policy: str, largest: str) -> None:
     host = Host("8G")
@@ -395,24 +371,3 @@ def assert_equal_states(one: Host, other: Host) -> None:
     for name, table in one.state._asdict().items():
         if name != "table":
             assert np.array_equal(table.view(np.uint8), getattr(other.state, name).view(np.uint8)), name
-
-
-def test_long_pin_leaves_cma() -> None:
-    """FOLL_LONGTERM: of 150M some lie in CMA, as movable memory has it first; a long pin has them moved."""
-    host = Host("256M", cma="64M")
-    memory = host.memory("150M", "anon-thp")
-    memory.allocate()
-    memory.pin(0, "150M", long_term=False)
-    before = in_cma(host)
-    memory.unpin(0, "150M")
-    memory.pin(0, "150M")
-    assert (before > 0, in_cma(host)) == (True, 0)
-    with host.memory("100M", "shmem-thp") as other, pytest.raises(OutOfMemory):
-        other.pin(0, "60M")
-    host.audit()
-
-
-def in_cma(host: Host) -> int:
-    """Blocks of CMA that are not free."""
-    blocks = host.state.blocks
-    return int(((blocks.migratetype == layout.CMA) & (blocks.kind != layout.FREE)).sum())

@@ -1,4 +1,4 @@
-"""Pools as users have them: growth, demotion of 1G pages, and how far memory for page structs reaches (K5, L20)."""
+"""Pools as users have them: sizes, demotion of 1G pages, and how far memory for page structs reaches (K5, L20)."""
 
 import pytest
 
@@ -48,4 +48,22 @@ def test_demotion_with_hvo_needs_memory_for_page_structs() -> None:
     filler.punch_hole(0, "4K")
     assert host.demote_pages(1) == 1
     assert host.free_bytes == (8 * BLOCK_PAGES - 1 - STRUCTS) * 4096
+    host.audit()
+
+
+def test_pool_with_hvo_is_resized() -> None:
+    """K5: 7 frames for each page that leaves; without them it stays, as a surplus page."""
+    host = Host("64M")
+    empty = host.free_bytes
+    assert host.grow_pool("2M", 3) == 3
+    host.set_pool("2M", 1)
+    assert host.free_bytes == empty - (512 - 7) * 4096
+    host.set_pool("2M", 2, overcommit=1)
+    with host.guest_memfd(host.free_bytes - 6 * 4096, "4k") as filler:
+        filler.allocate()
+        host.set_pool("2M", 0)
+        assert host.state.pools[0].surplus == host.state.pools[0].free == 2
+    host.set_pool("2M", 2)
+    host.set_pool("2M", 0)
+    assert host.free_bytes == empty
     host.audit()

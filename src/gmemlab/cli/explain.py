@@ -74,7 +74,6 @@ def run(
     with Ticker() as ticker:
         from gmemlab.lab.compare import host_assumptions
         from gmemlab.lab.explain import explain
-        from gmemlab.report.table import print_notes
         from gmemlab.workload.scenario import load, with_hardware
         from gmemlab.workload.trace import generate
 
@@ -89,11 +88,7 @@ def run(
         head = {"scenario": wanted.title, "host": machine.description, "policy": chosen.name, "vm": vm}
         print_json({**head, **_as_json(found), "assumptions": list(assumptions), "notes": list(machine.notes)})
         return 0
-    screen = console()
-    _print_head(screen, found, frame, f"{chosen.name}\n{wanted.title}, on {machine.description}")
-    _print_answer(screen, found)
-    _print_history(screen, found)
-    print_notes(screen, machine.notes, assumptions)
+    _print(found, frame, f"{chosen.name}\n{wanted.title}, on {machine.description}", machine.notes, assumptions)
     return 0
 
 
@@ -127,6 +122,16 @@ def _as_json(found: "Explanation") -> dict[str, Any]:
         "repeats": [asdict(repeat) for repeat in found.repeats],
         "last": [asdict(step) for step in found.last],
     }
+
+
+def _print(found: "Explanation", frame: int, where: str, notes: tuple[str, ...], assumptions: tuple[str, ...]) -> None:
+    from gmemlab.report.table import print_notes
+
+    screen = console()
+    _print_head(screen, found, frame, where)
+    _print_answer(screen, found)
+    _print_history(screen, found)
+    print_notes(screen, notes, assumptions)
 
 
 def _print_head(screen: Console, found: "Explanation", frame: int, where: str) -> None:
