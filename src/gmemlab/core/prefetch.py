@@ -7,11 +7,12 @@ from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.np import arrayobj
+from numpy.typing import NDArray
 
 from gmemlab.core.state import Records
 
 
-def prefetch(table: Records, row: int) -> None:
+def prefetch(table: Records | NDArray[Any], row: int) -> None:
     """Have a row of a table brought into the caches, to be written; nothing to do with the compiler off."""
 
 

@@ -21,6 +21,8 @@ BLOCKS_AHEAD: Final = 12
 DETAILS_AHEAD: Final = 8
 HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
+CHAINS_AHEAD: Final = 8  # of page structs' frames
+STRUCTS_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 8  # page details in a cache line
 FRAMES_OF_A_LINE_SHIFT: Final = 2  # log2 of the frames' details in one
@@ -60,6 +62,15 @@ def pages_within(event: Records) -> int:
 
 
 @jit
+def block_to_merge(state: State, event: Records, vms: Records, background: NDArray[np.int64]) -> int:
+    """Block of the host that an event may make whole again, whose page structs' frames go back then; or 0."""
+    if event.op != layout.OP_TO_PRIVATE:
+        return 0
+    record = state.file_blocks[row_of(state, event, vms, background)]
+    return int(record.block) if record.nr_shared == event.count else 0
+
+
+@jit
 def read_ahead(state: State, events: Records, vms: Records, background: NDArray[np.int64], now: int) -> None:
     """Ask for what the events after number `now` will touch: one block, some details, blocks and frames each time."""
     last = len(events) - 1
@@ -78,6 +89,11 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
             if frame_at(state, page) >> BLOCK_ORDER != block:
                 block = frame_at(state, page) >> BLOCK_ORDER
                 prefetch(state.blocks, block)
+    event = events[min(now + CHAINS_AHEAD, last)]
+    prefetch(state.vmemmap, block_to_merge(state, event, vms, background))
+    block = block_to_merge(state, events[min(now + STRUCTS_AHEAD, last)], vms, background)
+    if block:
+        prefetch(state.frames, int(state.vmemmap[block]))
     event = events[min(now + FRAMES_AHEAD, last)]
     first = first_frame_user(state, event, vms, background)
     if first:
