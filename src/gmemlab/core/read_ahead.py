@@ -21,11 +21,10 @@ BLOCKS_AHEAD: Final = 12
 DETAILS_AHEAD: Final = 8
 HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
-CHAINS_AHEAD: Final = 8  # of page structs' frames
-STRUCTS_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 8  # page details in a cache line
 FRAMES_OF_A_LINE_SHIFT: Final = 2  # log2 of the frames' details in one
+FRAMES_OF_A_LINE: Final = 1 << FRAMES_OF_A_LINE_SHIFT
 
 
 @jit
@@ -62,12 +61,54 @@ def pages_within(event: Records) -> int:
 
 
 @jit
-def block_to_merge(state: State, event: Records, vms: Records, background: NDArray[np.int64]) -> int:
-    """Block of the host that an event may make whole again, whose page structs' frames go back then; or 0."""
-    if event.op != layout.OP_TO_PRIVATE:
-        return 0
-    record = state.file_blocks[row_of(state, event, vms, background)]
-    return int(record.block) if record.nr_shared == event.count else 0
+def ask_for_details(state: State, event: Records, row: int) -> None:
+    """Ask for the page details of an event."""
+    first = first_detail(state, event, row)
+    if first:
+        for page in range(first, first + pages_within(event), PAGES_OF_A_LINE):
+            prefetch(state.pages, page)
+
+
+@jit
+def ask_for_blocks(state: State, event: Records, first: int) -> None:
+    """Ask for the host blocks of the frames that page details from `first` on name."""
+    block = 0
+    for page in range(first, first + pages_within(event)):
+        if frame_at(state, page) >> BLOCK_ORDER != block:
+            block = frame_at(state, page) >> BLOCK_ORDER
+            prefetch(state.blocks, block)
+
+
+@jit
+def ask_for_frames(state: State, event: Records, first: int) -> None:
+    """Ask for the details of these frames, and of those that they merge with when they become free."""
+    line = 0
+    for page in range(first, first + pages_within(event)):
+        frame = frame_at(state, page)
+        if frame >> FRAMES_OF_A_LINE_SHIFT != line:
+            line = frame >> FRAMES_OF_A_LINE_SHIFT
+            slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
+            prefetch(state.frames, slot)
+            if event.op == layout.OP_HOST_FREE:
+                prefetch(state.frames, slot ^ FRAMES_OF_A_LINE)
+                prefetch(state.frames, slot ^ 2 * FRAMES_OF_A_LINE)
+
+
+@jit
+def ask_for_block_in_order(state: State, row: int) -> None:
+    """Ask for the host block that backs a whole file block, and for what is beside them: conversions split it or merge it."""
+    block = int(state.file_blocks[row].block)
+    prefetch(state.blocks, block)
+    prefetch(state.vmemmap, block)
+    prefetch(state.hardware, row)
+
+
+@jit
+def ask_for_structs(state: State, event: Records, row: int) -> None:
+    """Ask for the page structs' frames that go back where a conversion makes a file block private as a whole."""
+    record = state.file_blocks[row]
+    if event.op == layout.OP_TO_PRIVATE and record.nr_shared == event.count:
+        prefetch(state.frames, int(state.vmemmap[record.block]))
 
 
 @jit
@@ -77,30 +118,16 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
     event = events[min(now + BLOCKS_AHEAD, last)]
     prefetch(state.file_blocks, row_of(state, event, vms, background))
     event = events[min(now + DETAILS_AHEAD, last)]
-    first = first_detail(state, event, row_of(state, event, vms, background))
-    if first:
-        for page in range(first, first + pages_within(event), PAGES_OF_A_LINE):
-            prefetch(state.pages, page)
+    row = row_of(state, event, vms, background)
+    ask_for_details(state, event, row)
+    if event.op == layout.OP_TO_SHARED or event.op == layout.OP_TO_PRIVATE:
+        ask_for_block_in_order(state, row)
     event = events[min(now + HOST_BLOCKS_AHEAD, last)]
     first = first_frame_user(state, event, vms, background)
     if first:
-        block = 0
-        for page in range(first, first + pages_within(event)):
-            if frame_at(state, page) >> BLOCK_ORDER != block:
-                block = frame_at(state, page) >> BLOCK_ORDER
-                prefetch(state.blocks, block)
-    event = events[min(now + CHAINS_AHEAD, last)]
-    prefetch(state.vmemmap, block_to_merge(state, event, vms, background))
-    block = block_to_merge(state, events[min(now + STRUCTS_AHEAD, last)], vms, background)
-    if block:
-        prefetch(state.frames, int(state.vmemmap[block]))
+        ask_for_blocks(state, event, first)
     event = events[min(now + FRAMES_AHEAD, last)]
+    ask_for_structs(state, event, row_of(state, event, vms, background))
     first = first_frame_user(state, event, vms, background)
     if first:
-        line = 0
-        for page in range(first, first + pages_within(event)):
-            frame = frame_at(state, page)
-            if frame >> FRAMES_OF_A_LINE_SHIFT != line:
-                line = frame >> FRAMES_OF_A_LINE_SHIFT
-                detail = int(state.blocks[frame >> BLOCK_ORDER].detail)
-                prefetch(state.frames, detail * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1)))
+        ask_for_frames(state, event, first)

@@ -27,6 +27,7 @@ from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
 from gmemlab.core.nodes import alloc_easily_near, node_of
 from gmemlab.core.page_alloc import alloc_base_chunk, free_pages
 from gmemlab.core.parts import part
+from gmemlab.core.prefetch import prefetch
 from gmemlab.core.state import State
 
 STRUCT_FRAMES = 8  # 512 page structs of 64 bytes (C23)
@@ -126,6 +127,7 @@ def release_structs(state: State, block: int, frames: int) -> int:
         order = newest_chunk(state, block, left)
         slot = int(state.vmemmap[block]) - (1 << order) + 1
         state.vmemmap[block] = state.frames[slot].chain
+        prefetch(state.frames, int(state.vmemmap[block]))
         clear_frames(state, slot, order)
         free_pages(state, pfn_of(state, slot), order)
         left -= 1 << order
