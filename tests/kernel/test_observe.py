@@ -10,7 +10,7 @@ import pytest
 from gmemlab.errors import NotSupported, OperationError, OutOfMemory, UnsupportedError, UsageError
 from gmemlab.kernel.observe import PAGE, cache, pages
 from gmemlab.kernel.observe.cache import count_present, pages_present, pages_uptodate
-from gmemlab.kernel.observe.pages import Folio, folios, frames, map_counts, page_flags
+from gmemlab.kernel.observe.pages import Folio, folios, frames, frames_of_file, map_counts, page_flags
 from gmemlab.kernel.observe.pools import NodePool, read_pool
 from gmemlab.kernel.observe.thp_stats import read_thp_stats, thp_sizes
 from gmemlab.kernel.observe.vmstat import Counters, read_vmstat, refresh
@@ -125,6 +125,7 @@ def test_frames_of_a_guest_memfd() -> None:
         assert [page for page, pfn in enumerate(numbers) if pfn is not None] == touched
         assert [folio.pfn for folio in found] == [numbers[page] for page in touched]
         assert len(set(numbers)) == 7
+        assert frames_of_file(file, [40 * PAGE, 0, 64 * PAGE]) == [numbers[40], numbers[0], None]
         (flags,) = page_flags(found[0].pfn)
         assert {"UPTODATE", "MMAP"} <= flags
         assert not {"COMPOUND_HEAD", "BUDDY", "ANON"} & flags

@@ -23,6 +23,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.syscall.restype = ctypes.c_long
 
 PROT_NONE: Final = 0
+PROT_READ: Final = 1
 PROT_READ_WRITE: Final = 3
 PROT_EXEC: Final = 4
 MAP_SHARED: Final = 1
@@ -30,6 +31,7 @@ MAP_PRIVATE: Final = 2
 MAP_FIXED: Final = 0x10
 MAP_ANONYMOUS: Final = 0x20
 MAP_NORESERVE: Final = 0x4000
+MAP_POPULATE: Final = 0x8000
 _FAILED: Final = ctypes.c_void_p(-1).value
 _MOST_VECTORS: Final = 1024  # UIO_MAXIOV
 

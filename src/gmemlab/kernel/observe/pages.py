@@ -5,12 +5,13 @@ Only pages that this process has mapped and touched are seen. Root only: others 
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from gmemlab.errors import UnsupportedError, operation_error
+from gmemlab.kernel.calls import MAP_POPULATE, MAP_SHARED, PROT_READ, mmap, munmap
 from gmemlab.kernel.observe import PAGE
 
 PAGEMAP: Final = "/proc/self/pagemap"
@@ -69,6 +70,27 @@ def frames(address: int, size: int) -> list[int | None]:
         UnsupportedError: not root, or no /proc/self/pagemap.
     """
     return [word & _PFN if word & _PRESENT else None for word in _pagemap(address, size)]
+
+
+def frames_of_file(fd: int, offsets: Iterable[int]) -> list[int | None]:
+    """Return the frame number behind single pages of a file, each mapped for a moment; None behind the file's end.
+
+    Args:
+        fd: of a file that can be mapped.
+        offsets: of the pages, in bytes.
+
+    Raises:
+        UnsupportedError: not root, or no /proc/self/pagemap.
+        OSError: the file cannot be mapped.
+    """
+    found: list[int | None] = []
+    for offset in offsets:
+        address = mmap(PAGE, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, offset)
+        try:
+            found += frames(address, PAGE)
+        finally:
+            munmap(address, PAGE)
+    return found
 
 
 def folios(address: int, size: int) -> list[Folio]:

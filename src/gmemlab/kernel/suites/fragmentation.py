@@ -6,6 +6,12 @@ is won afterwards was the file's.
 
 A file whose holes are large enough to live on also shows what others get: a hugetlb pool that grows as far as memory goes
 (K22), which leaves nothing but the holes, and huge page faults after that.
+
+What compaction gets of movable memory depends on two things that no snapshot tells, so that both are seen to. One is whether
+the holes lie in even or in odd frames: once a block without free pages was met, `isolate_freepages` looks only at every
+second to 32nd frame of a block, none of which is odd. The kernel hands frames out in order, so that this changes a few times
+in a file, where somebody else took a page; pagemap shows it, and the model's file is laid likewise. The other is how many
+attempts earlier failures still defer (`defer_compaction`): they end where compaction wins a huge page.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +21,12 @@ from typing import Any, Final, Protocol
 
 from gmemlab.kernel import abi
 from gmemlab.kernel.calls import fallocate
-from gmemlab.kernel.files import LiveFile
+from gmemlab.kernel.files import LiveFile, ShmemMemory
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.observe.free_memory import as_counters, free_by_order, read_files, unmovable_blocks
+from gmemlab.kernel.observe.pages import frames_of_file
 from gmemlab.kernel.observe.pools import read_pool
+from gmemlab.kernel.observe.vmstat import read_vmstat
 from gmemlab.kernel.quiet import on_one_cpu
 from gmemlab.kernel.settings import Settings
 from gmemlab.kernel.suites import anon, hugetlb, thp
@@ -29,6 +37,9 @@ BLOCK_ORDER: Final = 9
 BLOCK: Final = PAGE << BLOCK_ORDER
 LEAST_HOLES: Final = 4 << 30  # bytes for the rest of the machine to live on while the pool has all else
 FAULTS: Final = 64  # in huge pages, once the pool has all else
+TRIES: Final = 512  # huge faults at most until compaction wins one: it is deferred 64 times at most
+KEPT: Final = 8  # of so many pages one stays, where compaction shall be easy
+PAGEMAP: Final = "proc/self/pagemap"  # the text of it: for each 2M of the file "1" where its first frame is odd, else "0"
 KINDS: Final = ("guest_memfd", "shmem")
 DEFRAG: Final = f"{anon.THP}/defrag"
 _COMPACT: Final = Path("/proc/sys/vm/compact_memory")
@@ -134,14 +145,34 @@ class LiveMachine:
         self.host = LiveHost()
         self.settings = settings
         self.pages = read_pool(BLOCK).whole.total
+        self.pagemap = ""  # of the movable file that was filled last
+
+    def end_deferral(self, size: int) -> None:
+        """Have compaction win a huge page (`compaction_defer_reset`), where a pool has all memory but a file's many holes."""
+        with self.host.shmem(size) as memory:
+            memory.allocate(0, size)
+            for offset in range(0, size, KEPT * PAGE):
+                fallocate(memory.fd, _PUNCH, offset + PAGE, (KEPT - 1) * PAGE)
+            self.fill_pool()
+            with self.host.anonymous(TRIES * BLOCK) as faulting:
+                won = read_vmstat()["compact_success"]
+                for offset in range(0, TRIES * BLOCK, BLOCK):
+                    faulting.access(offset, PAGE, by="host")
+                    if read_vmstat()["compact_success"] > won:
+                        break
+            self.empty_pool()
 
     def open(self, step: Step) -> LiveFile:
         """An empty file."""
         return self.host.guest_memfd(step.size) if step.op == "guest_memfd" else self.host.shmem(step.size)
 
     def fill(self, memory: GuestMemory, size: int) -> None:
-        """Back all of a file."""
+        """Back all of a file, and see where movable memory lies."""
         memory.allocate(0, size)
+        self.pagemap = ""
+        if isinstance(memory, ShmemMemory):
+            found = frames_of_file(memory.fd, range(0, size, BLOCK))
+            self.pagemap = "".join("1" if frame and frame % 2 else "0" for frame in found)
 
     def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
         """Give single pages back, without looking at each: nobody else holds them."""
@@ -197,10 +228,13 @@ class LiveFragmentation:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Fill, punch, exhaust and compact."""
+        if exhausts(step):
+            self.machine.end_deferral(step.size)
         self.machine.compact()
         with on_one_cpu():
-            self.texts = read_files()
+            texts = read_files()
             self.counts = experiment(self.machine, step)
+        self.texts = {**texts, **({PAGEMAP: self.machine.pagemap} if self.machine.pagemap else {})}
         return 0, step.size // (2 * PAGE)
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
