@@ -273,20 +273,24 @@ def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
 
 
 @jit
-def drop_base_pages(state: State, row: int, index: int, pfn: int, most: int, movable: bool) -> int:
-    """Base pages from `index` on, already unmapped, leave their file, whose block is at hand. Returns how many.
+def chunk_to_drop(state: State, row: int, index: int, pfn: int, most: int) -> int:
+    """Order of the chunk that single steps would free at last: the base page `index` in frame `pfn`, and of `most` from there.
 
-    The first one, in frame `pfn`, does, and of the `most` from there on those that single steps would free as one chunk.
+    The details of the file block and of the host's are open then.
     """
     first = open_details(state, row) + (index & (BLOCK_PAGES - 1))
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
-    order = idle_chunk(state, first, pfn, most)
+    return idle_chunk(state, first, pfn, most)
+
+
+@jit
+def drop_base_pages(state: State, row: int, index: int, pfn: int, order: int, movable: bool) -> None:
+    """The base pages of a chunk that `chunk_to_drop` found, already unmapped, leave their file, whose block is at hand."""
     for offset in range(1 << order):
         remove_page(state, row, (index & (BLOCK_PAGES - 1)) + offset)
     state.tally[TALLY_PRESENT] -= 1 << order
     leave_base_pages(state, pfn, order, movable)
-    return 1 << order
 
 
 @jit

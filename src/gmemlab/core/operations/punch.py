@@ -34,6 +34,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import (
     block_row,
+    chunk_to_drop,
     drop_base_pages,
     empty_block,
     frame_of,
@@ -204,11 +205,12 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
-            most = end - index
+            order = chunk_to_drop(state, row, index, pfn, end - index)
             if assigned:
-                rmp.leave_base_page(state, file, row, index, pfn)
-                most = 1
-            index += drop_base_pages(state, row, index, pfn, most, policy.movable != 0)
+                for page in range(1 << order):
+                    rmp.leave_base_page(state, file, row, index + page, pfn + page)
+            drop_base_pages(state, row, index, pfn, order, policy.movable != 0)
+            index += 1 << order
             continue
         head = folio_head(index, order)
         after = head + (1 << order)
