@@ -281,7 +281,7 @@ def chunk_to_drop(state: State, row: int, index: int, pfn: int, most: int) -> in
     first = open_details(state, row) + (index & (BLOCK_PAGES - 1))
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
-    return idle_chunk(state, first, pfn, most)
+    return idle_chunk(state, first, pfn, most) if most > 1 else 0
 
 
 @jit
