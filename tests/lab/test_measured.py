@@ -50,15 +50,14 @@ def unmovable() -> Seen:
     return fragmentation.ModelFragmentation().take(STEPS["guest_memfd"], read_files(LAZY))
 
 
-def moved(odd: str, step: Step = STEPS["shmem"]) -> Seen:
-    """What the model shows of shmem whose first pages lie in odd frames ("1") and its holes in even ones, or the reverse."""
-    pagemap = odd * (step.size // plans.BLOCK)
-    return fragmentation.ModelFragmentation().take(step, {**read_files(LAZY), plans.PAGEMAP: pagemap})
+def lying(odd: str) -> dict[str, str]:
+    """The files of /proc, and that a file of shmem lies in odd frames ("1"), its holes in even ones; or the reverse ("0")."""
+    return {**read_files(LAZY), plans.ODD_FRAMES: odd * (STEPS["shmem"].size // plans.BLOCK)}
 
 
 @pytest.fixture(scope="module")
 def movable() -> Seen:
-    return moved("1")
+    return fragmentation.ModelFragmentation().take(STEPS["shmem"], lying("1"))
 
 
 def amiss(step: Step, model: Seen, **changes: int) -> list[str]:
@@ -116,23 +115,28 @@ def test_unmovable_and_movable_memory_differ_in_the_model(unmovable: Seen, movab
     assert moved["pool_compacted"] - fixed["pool_compacted"] > size // 3
 
 
-def test_holes_in_odd_frames_are_hard_to_find(unmovable: Seen, movable: Seen) -> None:
+def test_holes_in_odd_frames_are_hard_to_find(movable: Seen) -> None:
     """`isolate_freepages` looks at every second to 32nd frame, once it met a block without holes."""
-    odd, even = moved("0").counters, movable.counters
+    odd, even = fragmentation.ModelFragmentation().take(STEPS["shmem"], lying("0")).counters, movable.counters
     assert odd["pool"] < even["pool"] - GIB // 4
     assert odd["pool_compacted"] < even["pool_compacted"] - GIB // 2
     assert odd["freed"] == even["freed"]
 
 
 def test_model_lies_as_the_kernels_file_did() -> None:
-    pagemap = "0011101000110101"
-    machine = ModelMachine(host_of(read_files(LAZY)), pagemap)
+    odd_frames = "0011101000110101"
+    machine = ModelMachine(host_of(read_files(LAZY)), odd_frames)
     memory = machine.open(STEPS["shmem"]._replace(size=20 * plans.BLOCK))
     machine.fill(memory, 20 * plans.BLOCK)
     assert isinstance(memory, GuestMemory)
     assert memory.usage().charged == 20 * plans.BLOCK
-    found = [fragmentation.lies_odd(machine.host, memory, number * plans.BLOCK) for number in range(len(pagemap))]
-    assert found == [odd == "1" for odd in pagemap]
+    found = [fragmentation.lies_odd(machine.host, memory, number * plans.BLOCK) for number in range(len(odd_frames))]
+    assert found == [odd == "1" for odd in odd_frames]
+
+
+def test_recording_without_the_files_place_is_refused() -> None:
+    with pytest.raises(UsageError, match="does not say where the file lay"):
+        fragmentation.ModelFragmentation().take(STEPS["shmem"], read_files(LAZY))
 
 
 def test_every_figure_can_be_amiss(unmovable: Seen, movable: Seen) -> None:
@@ -155,6 +159,7 @@ def test_movable_memory_has_bounds_only(movable: Seen) -> None:
     last, share = movable.counters["pool_compacted"], int(fragmentation.LAST_POOL_SHARE * step.size)
     assert amiss(step, movable, pool=loose, compacted=0, pool_compacted=last - share) == []
     assert amiss(step, movable, pool_compacted=last - share - MIB) == ["pool gets after it"]
+    assert amiss(step, movable, pool_compacted=last + share + MIB) == ["pool gets after it"]
     assert amiss(step, movable, compacted=2 * holes + GIB) == ["compaction wins"]
     assert amiss(step, movable, turned=step.size) == ["turned unmovable"]
     assert amiss(step, movable, pool=loose - GIB) == ["pool gets"]
@@ -166,7 +171,7 @@ def test_compaction_that_moves_nothing_is_told(movable: Seen, monkeypatch: pytes
     monkeypatch.setattr(ModelMachine, "compact", lambda machine: None)
     monkeypatch.setattr(ModelMachine, "fill_pool", lambda machine: plans.in_blocks(free_by_order(machine.host)))
     step = STEPS["shmem"]
-    still = fragmentation.ModelFragmentation().take(step, read_files(LAZY))
+    still = fragmentation.ModelFragmentation().take(step, lying("1"))
     assert [one.name for one in fragmentation.compare(step, still, movable) if not one.holds] == ["shmem: pool gets after it"]
 
 

@@ -273,20 +273,19 @@ def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
 
 
 @jit
-def chunk_to_drop(state: State, row: int, index: int, pfn: int, most: int) -> int:
-    """Order of the chunk that single steps would free at last: the base page `index` in frame `pfn`, and of `most` from there.
-
-    The details of the file block and of the host's are open then.
-    """
-    first = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+def open_base_page(state: State, row: int, index: int, pfn: int) -> int:
+    """Make sure that a base page and its frame have details. Returns the row of the page's."""
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
-    return idle_chunk(state, first, pfn, most) if most > 1 else 0
+    return open_details(state, row) + (index & (BLOCK_PAGES - 1))
 
 
 @jit
 def drop_base_pages(state: State, row: int, index: int, pfn: int, order: int, movable: bool) -> None:
-    """The base pages of a chunk that `chunk_to_drop` found, already unmapped, leave their file, whose block is at hand."""
+    """2**order base pages, already unmapped, leave their file, whose block is at hand; both have details.
+
+    They start at page `index` in frame `pfn`: a single one, or what `idle_chunk` found.
+    """
     for offset in range(1 << order):
         remove_page(state, row, (index & (BLOCK_PAGES - 1)) + offset)
     state.tally[TALLY_PRESENT] -= 1 << order

@@ -89,7 +89,7 @@ def ask_for_frames(state: State, event: Records, first: int) -> None:
             line = frame >> FRAMES_OF_A_LINE_SHIFT
             slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
             prefetch(state.frames, slot)
-            if event.op == layout.OP_HOST_FREE:
+            if event.op == layout.OP_HOST_FREE:  # most of what guests free is whole 2M
                 prefetch(state.frames, slot ^ FRAMES_OF_A_LINE)
                 prefetch(state.frames, slot ^ 2 * FRAMES_OF_A_LINE)
 

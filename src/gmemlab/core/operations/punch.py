@@ -34,10 +34,11 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import (
     block_row,
-    chunk_to_drop,
     drop_base_pages,
     empty_block,
     frame_of,
+    idle_chunk,
+    open_base_page,
     open_details,
     remove_page,
     set_content,
@@ -205,7 +206,8 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
-            order = chunk_to_drop(state, row, index, pfn, end - index)
+            slot = open_base_page(state, row, index, pfn)
+            order = idle_chunk(state, slot, pfn, end - index) if end - index > 1 else 0
             if assigned:
                 for page in range(1 << order):
                     rmp.leave_base_page(state, file, row, index + page, pfn + page)

@@ -75,17 +75,22 @@ def frames(address: int, size: int) -> list[int | None]:
 def frames_of_file(fd: int, offsets: Iterable[int]) -> list[int | None]:
     """Return the frame number behind single pages of a file, each mapped for a moment; None behind the file's end.
 
+    A hole is filled by that.
+
     Args:
         fd: of a file that can be mapped.
         offsets: of the pages, in bytes.
 
     Raises:
         UnsupportedError: not root, or no /proc/self/pagemap.
-        OSError: the file cannot be mapped.
+        OperationError: the file cannot be mapped.
     """
     found: list[int | None] = []
     for offset in offsets:
-        address = mmap(PAGE, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, offset)
+        try:
+            address = mmap(PAGE, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, offset)
+        except OSError as error:
+            raise operation_error(error.errno or 0, len(found), f"mapping a file at {offset:#x}") from error
         try:
             found += frames(address, PAGE)
         finally:

@@ -8,10 +8,11 @@ A file whose holes are large enough to live on also shows what others get: a hug
 (K22), which leaves nothing but the holes, and huge page faults after that.
 
 What compaction gets of movable memory depends on two things that no snapshot tells, so that both are seen to. One is whether
-the holes lie in even or in odd frames: once a block without free pages was met, `isolate_freepages` looks only at every
-second to 32nd frame of a block, none of which is odd. The kernel hands frames out in order, so that this changes a few times
-in a file, where somebody else took a page; pagemap shows it, and the model's file is laid likewise. The other is how many
-attempts earlier failures still defer (`defer_compaction`): they end where compaction wins a huge page.
+the holes lie in even or in odd frames: `isolate_freepages` looks at every 32nd frame of a block if it is asynchronous, else at
+every frame, and at every second to 32nd after blocks that had nothing. From the block's first frame on, none of these is
+odd. The kernel hands frames out in order, so that this changes a few times in a file, where somebody else took a page;
+pagemap shows it, and the model's file is laid likewise. The other is how many attempts earlier failures still defer
+(`defer_compaction`): they end where compaction wins a huge page.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,14 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
 
+from gmemlab.errors import UnsupportedError
 from gmemlab.kernel import abi
+from gmemlab.kernel.anonymous import AnonymousMemory
 from gmemlab.kernel.calls import fallocate
 from gmemlab.kernel.files import LiveFile, ShmemMemory
 from gmemlab.kernel.host import LiveHost
 from gmemlab.kernel.observe.free_memory import as_counters, free_by_order, read_files, unmovable_blocks
-from gmemlab.kernel.observe.pages import frames_of_file
+from gmemlab.kernel.observe.pages import frames, frames_of_file
 from gmemlab.kernel.observe.pools import read_pool
 from gmemlab.kernel.observe.vmstat import read_vmstat
 from gmemlab.kernel.quiet import on_one_cpu
@@ -39,7 +42,8 @@ LEAST_HOLES: Final = 4 << 30  # bytes for the rest of the machine to live on whi
 FAULTS: Final = 64  # in huge pages, once the pool has all else
 TRIES: Final = 512  # huge faults at most until compaction wins one: it is deferred 64 times at most
 KEPT: Final = 8  # of so many pages one stays, where compaction shall be easy
-PAGEMAP: Final = "proc/self/pagemap"  # the text of it: for each 2M of the file "1" where its first frame is odd, else "0"
+NORMAL_PFN: Final = 1 << 20  # x86-64: zone Normal, whose deferral matters, starts at 4 GiB
+ODD_FRAMES: Final = "odd frames"  # a text beside those of /proc: "1" for each 2M of the file whose first frame is odd, else "0"
 KINDS: Final = ("guest_memfd", "shmem")
 DEFRAG: Final = f"{anon.THP}/defrag"
 _COMPACT: Final = Path("/proc/sys/vm/compact_memory")
@@ -145,22 +149,30 @@ class LiveMachine:
         self.host = LiveHost()
         self.settings = settings
         self.pages = read_pool(BLOCK).whole.total
-        self.pagemap = ""  # of the movable file that was filled last
+        self.odd_frames = ""  # of the movable file that was filled last
 
-    def end_deferral(self, size: int) -> None:
-        """Have compaction win a huge page (`compaction_defer_reset`), where a pool has all memory but a file's many holes."""
+    def end_deferral(self, size: int) -> bool:
+        """Have compaction win a huge page of zone Normal (`compaction_defer_reset`). Returns whether it did.
+
+        A pool has what is free in 2M chunks meanwhile, so that there are only a file's holes to win it from.
+        """
         with self.host.shmem(size) as memory:
             memory.allocate(0, size)
             for offset in range(0, size, KEPT * PAGE):
-                fallocate(memory.fd, _PUNCH, offset + PAGE, (KEPT - 1) * PAGE)
-            self.fill_pool()
-            with self.host.anonymous(TRIES * BLOCK) as faulting:
-                won = read_vmstat()["compact_success"]
-                for offset in range(0, TRIES * BLOCK, BLOCK):
-                    faulting.access(offset, PAGE, by="host")
-                    if read_vmstat()["compact_success"] > won:
-                        break
-            self.empty_pool()
+                memory.punch_hole(offset + PAGE, (KEPT - 1) * PAGE)
+            self.settings.set(hugetlb.SETTING, self.pages + in_blocks(free_by_order()) // BLOCK)
+            try:
+                with self.host.anonymous(TRIES * BLOCK) as faulting:
+                    return any(self._wins(faulting, offset) for offset in range(0, TRIES * BLOCK, BLOCK))
+            finally:
+                self.empty_pool()
+
+    def _wins(self, memory: AnonymousMemory, offset: int) -> bool:
+        """Whether a huge fault had compaction win its page, in zone Normal."""
+        before = read_vmstat()["compact_success"]
+        memory.access(offset, PAGE, by="host")
+        (frame,) = frames(memory.address + offset, PAGE)
+        return read_vmstat()["compact_success"] > before and frame is not None and frame >= NORMAL_PFN
 
     def open(self, step: Step) -> LiveFile:
         """An empty file."""
@@ -169,10 +181,10 @@ class LiveMachine:
     def fill(self, memory: GuestMemory, size: int) -> None:
         """Back all of a file, and see where movable memory lies."""
         memory.allocate(0, size)
-        self.pagemap = ""
+        self.odd_frames = ""
         if isinstance(memory, ShmemMemory):
             found = frames_of_file(memory.fd, range(0, size, BLOCK))
-            self.pagemap = "".join("1" if frame and frame % 2 else "0" for frame in found)
+            self.odd_frames = "".join("1" if frame and frame % 2 else "0" for frame in found)
 
     def punch(self, memory: GuestMemory, offsets: Iterator[int]) -> None:
         """Give single pages back, without looking at each: nobody else holds them."""
@@ -228,13 +240,13 @@ class LiveFragmentation:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Fill, punch, exhaust and compact."""
-        if exhausts(step):
-            self.machine.end_deferral(step.size)
+        ended = exhausts(step) and self.machine.end_deferral(step.size)
         self.machine.compact()
         with on_one_cpu():
             texts = read_files()
             self.counts = experiment(self.machine, step)
-        self.texts = {**texts, **({PAGEMAP: self.machine.pagemap} if self.machine.pagemap else {})}
+        self.counts["deferral_ended"] = int(ended)
+        self.texts = {**texts, **({ODD_FRAMES: self.machine.odd_frames} if self.machine.odd_frames else {})}
         return 0, step.size // (2 * PAGE)
 
     def look(self, files: Sequence[int] | None) -> tuple[Mapping[int, FileSeen], Mapping[str, int]]:
@@ -249,6 +261,8 @@ class LiveFragmentation:
 
 def live(settings: Settings) -> tuple[LiveFragmentation, dict[str, Any]]:
     """The running kernel's world; shmem in 4K pages, like guest_memfd."""
+    if not _COMPACT.exists():
+        raise UnsupportedError(str(_COMPACT), "does not exist: a kernel without CONFIG_COMPACTION")
     hugetlb.refuse_used_pool()
     settings.set(thp.SETTING, "never")
     settings.set(anon.SETTING, "madvise")

@@ -1,17 +1,18 @@
 """The model's world for the suite `fragmentation` (L22 to L24, K22): figures beside those of a null model.
 
 Movable memory lies in odd and even frames as the kernel's did. What compaction wins of it before a pool has all, and what the
-first pool wins, also depends on what lies between its blocks, which no snapshot tells: there are bounds for both (L23).
+first pool wins, also depends on what lies between its blocks, which is not recorded: there are bounds for both (L23).
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gmemlab.core import measure
+from gmemlab.errors import UsageError
 from gmemlab.kernel.observe.free_memory import from_counters
-from gmemlab.kernel.suites.fragmentation import BLOCK, FAULTS, PAGEMAP, count_huge_faults, exhausts, experiment, in_blocks
+from gmemlab.kernel.suites.fragmentation import BLOCK, FAULTS, ODD_FRAMES, count_huge_faults, exhausts, experiment, in_blocks
 from gmemlab.kernel.suites.steps import PAGE, Seen, Step
-from gmemlab.lab.conform.live_host import free_by_order, host_of, snapshot_of, unmovable
+from gmemlab.lab.conform.live_host import free_by_order, host_of, unmovable
 from gmemlab.lab.conform.measured import Compared, Comparison, beats_null, distance, shares
 from gmemlab.model.guest import GuestMemory as ModelMemory
 from gmemlab.model.host import Host
@@ -19,8 +20,8 @@ from gmemlab.presets import find
 from gmemlab.protocol import GuestMemory
 from gmemlab.units import MIB, signed_size
 
-# Of shmem, how far what a pool has at last may lie from the model's, as a share of the file: ten runs of 8 and 12 GiB, 6.18.44,
-# November 2026, were off by 0.03 to 0.11, where the null model was off by 0.01 (holes in odd frames) to 0.50 (in even ones).
+# Of shmem, how far what a pool has at last may lie from the model's, by the file's size: eleven runs of 8 and 12 GiB (6.18.44,
+# November 2026) were off by 0.01 to 0.11, where the null model was off by 0.01 (holes in odd frames) to 0.74 (in even ones).
 # How much of that the first pool has, and compaction of everything then, depends on where the scanners stood and on which
 # blocks lie between the file's: where the model's first pool got 1.9 to 2.1 of 4 GiB of holes, the kernel's got 0.1 to 0.7.
 LAST_POOL_SHARE: Final = 0.15
@@ -48,9 +49,9 @@ Bounds = tuple[float | None, float | None]
 class ModelMachine:
     """A modelled host. Satisfies `kernel.suites.fragmentation.Machine`."""
 
-    def __init__(self, host: Host, pagemap: str = "") -> None:
+    def __init__(self, host: Host, odd_frames: str = "") -> None:
         self.host = host
-        self.pagemap = pagemap  # how the kernel's file lay, where that matters
+        self.odd_frames = odd_frames  # how the kernel's file lay, where that matters
 
     def open(self, step: Step) -> GuestMemory:
         """An empty file in 4K pages."""
@@ -61,8 +62,8 @@ class ModelMachine:
     def fill(self, memory: GuestMemory, size: int) -> None:
         """Back all of a file, in odd or even frames as the kernel's lay: where need be, somebody else takes a page first."""
         assert isinstance(memory, ModelMemory)
-        others = self.host.memory((TAKEN * len(self.pagemap) + 1) * PAGE, SMALL_SHMEM)
-        for number, odd in enumerate(self.pagemap):
+        others = self.host.memory((TAKEN * len(self.odd_frames) + 1) * PAGE, SMALL_SHMEM)
+        for number, odd in enumerate(self.odd_frames):
             memory.allocate(number * BLOCK, PAGE)
             for taken in range(TAKEN * number, TAKEN * (number + 1)):
                 if lies_odd(self.host, memory, number * BLOCK) == (odd == "1"):
@@ -119,9 +120,10 @@ class ModelFragmentation:
 
     def take(self, step: Step, texts: Mapping[str, str]) -> Seen:
         """Fill, punch, exhaust and compact."""
-        machine = ModelMachine(host_of(texts), texts.get(PAGEMAP, ""))
+        if step.op == "shmem" and exhausts(step) and ODD_FRAMES not in texts:
+            raise UsageError("the recording does not say where the file lay", key=ODD_FRAMES, allowed="one of this version")
+        machine = ModelMachine(host_of(texts), texts.get(ODD_FRAMES, ""))
         counts = experiment(machine, step)
-        counts["cache"] = snapshot_of(texts).reclaimable_pages * PAGE
         machine.host.audit()
         return Seen(0, step.size // (2 * PAGE), counters=counts)
 
@@ -155,7 +157,7 @@ def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
 
     Unmovable memory tells all, but for what others do meanwhile, and for huge faults that find others' pages unmovable. Movable
     memory turns no block unmovable; how much of its holes compaction or the first pool gets has bounds only, but what a pool
-    has at last is the model's, and page cache that is dropped for it (K22).
+    has at last is the model's, which drops page cache for it, too (K22).
 
     Args:
         step: which kind of memory.
@@ -175,7 +177,7 @@ def bounds(step: Step, model: Seen, slack: float) -> dict[str, Bounds]:
             found["pool"] = (loose - slack, most)
             found["faults"] = (0, FAULTS * BLOCK)
             last, share = model.counters["pool_compacted"], LAST_POOL_SHARE * step.size
-            found["pool_compacted"] = (last - share, last + share + model.counters["cache"])
+            found["pool_compacted"] = (last - share, last + share)
     return found
 
 
