@@ -3,60 +3,28 @@
 from copy import copy
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from core_page_states import count_kept_entries, observe_entries, observe_hazards, observe_operations
-from gmemlab.core import boot, execute, layout, measure
+from core_observe import CoreView
+from gmemlab.core import boot, execute, layout
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import (
-    BLOCK_ORDER,
     BLOCK_PAGES,
-    CAUSE_ACCEPT,
-    CAUSE_CONVERT,
-    CAUSE_PUNCH,
-    FRAME_DEFERRED,
-    FRAME_ORPHAN,
-    GIGA_ORDER,
     GUEST_GENERIC,
-    HISTORY,
-    HUGE_MAPPED,
-    INHIBIT,
     MOVABLE,
-    NR_CAUSES,
-    NR_MIGRATETYPES,
-    NR_ORDERS,
-    ORPHAN,
-    PROMISED,
-    SPLIT,
     TOUCH,
-    WHOLE,
 )
-from gmemlab.core.split_queue import ENDS, SHIFT
 from gmemlab.core.state import State, copy_state, reserve_state
 from gmemlab.model.nodes import LOCAL, set_nodes
-from gmemlab.model.observe import free_list, kept_list
-from oracle_files import SCAN_RESULTS, Observation, OraclePolicy
+from oracle_files import OraclePolicy
 
 Result = tuple[int, int]
 CHOICES = (
     *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
     *("zero_scan", "truncation"),
 )
-SCANNERS = (
-    "compact_migrate",
-    "compact_migrate_sync",
-    "compact_free",
-    "compact_init_free",
-    "compact_considered",
-    "compact_defer_shift",
-    "compact_order_failed",
-    "blockskip_flush",
-)
 
 
 @dataclass
-class CoreWorld:
+class CoreWorld(CoreView):
     """A host in the core. Files are numbered as the oracle numbers them; the shared side of file f is -f."""
 
     zones: list[tuple[int, int, int, int]]
@@ -256,173 +224,3 @@ class CoreWorld:
     def check(self) -> None:
         code, place = audit(self.state)
         assert code == 0, f"{describe(code)} (at {place})"
-
-    def observe(self) -> Observation:
-        deferred = self.observe_deferred()
-        assert self.state.tally[layout.TALLY_DEFERRED] == len(deferred)
-        return {
-            "free": self.observe_free(),
-            "kept": self.observe_kept(),
-            "blocktypes": [int(self.state.blocks[block].migratetype) for block in range(self.nr_blocks + 1)],
-            "files": {name: self.observe_file(file) for name, file in self.files.items()},
-            "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
-            "pools": {order: self.observe_pool(order) for order in (BLOCK_ORDER, GIGA_ORDER)},
-            "promised": {name: self.observe_promised(file) for name, file in self.files.items()},
-            "orphans": self.observe_orphans(),
-            "deferred": deferred,
-            "queues": [self.observe_queue(node) for node in range(len(self.distances))],
-            "scanners": [tuple(int(record[name]) for name in SCANNERS) for record in self.state.zones],
-            "skipped": [block for block in range(self.nr_blocks + 1) if self.state.skip[block]],
-            "counters": self.observe_counters(),
-            "boosts": [int(boost) for boost in self.state.zones.boost],
-            "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
-            "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
-            "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
-            "entries": {name: observe_entries(self.state, file) for name, file in self.files.items()},
-            "kept_entries": count_kept_entries(self.state),
-            "operations": observe_operations(self.state),
-            "host_mapped": {name: np.flatnonzero(self.pages_of(file)[:, 7]).tolist() for name, file in self.files.items()},
-            "hazards": observe_hazards(self.state),
-            "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
-        }
-
-    def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
-        lists = {
-            (zone, kind, order): free_list(self.state, zone, kind, order)
-            for zone in range(len(self.zones))
-            for kind in range(NR_MIGRATETYPES)
-            for order in range(NR_ORDERS)
-        }
-        return {key: pfns for key, pfns in lists.items() if pfns}
-
-    def observe_kept(self) -> dict[tuple[int, int, int], list[int]]:
-        lists = {
-            (zone, cpu, index): kept_list(self.state, zone, cpu, index)
-            for zone in range(len(self.zones))
-            for cpu in range(int(self.state.host[0].nr_cpus))
-            for index in range(layout.NR_PCP_LISTS)
-        }
-        return {key: pfns for key, pfns in lists.items() if pfns}
-
-    def observe_file(self, file: int) -> dict[int, tuple[int, int, int, int, int]]:
-        table = self.pages_of(file)
-        seen = table[:, 0] | table[:, 2] | table[:, 4]
-        indexes = np.flatnonzero(seen)
-        return dict(zip(indexes.tolist(), map(tuple, table[indexes, :5].tolist()), strict=True))
-
-    def pages_of(self, file: int) -> NDArray[np.int64]:
-        table = measure.new_listing(int(self.state.files[file].pages))
-        measure.list_pages(self.state, file, 0, table)
-        return table
-
-    def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
-        record = self.state.files[file]
-        found = {}
-        for block in range(-(-int(record.pages) // BLOCK_PAGES)):
-            marks = int(self.state.file_blocks[int(record.first_block) + block].marks)
-            if marks & (HUGE_MAPPED | HISTORY | INHIBIT):
-                found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
-        return found
-
-    def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
-        table = self.pages_of(file)[:, 5:7]
-        indexes = np.flatnonzero(table.any(axis=1))
-        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
-
-    def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
-        number = 1 if order == GIGA_ORDER else 0
-        pool = self.state.pools[number]
-        parts = self.state.node_pools[number * layout.MAX_NODES :][: len(self.distances)]
-        idle = []
-        for part in parts:
-            block = int(part.head)
-            while block:
-                idle.append(block * BLOCK_PAGES)
-                block = int(self.state.blocks[block].next)
-        of_nodes = [(int(part.nr), int(part.surplus)) for part in parts]
-        return int(pool.nr), int(pool.free), int(pool.reserved), idle, of_nodes
-
-    def observe_promised(self, file: int) -> list[int]:
-        record = self.state.files[file]
-        blocks = max(1, (1 << int(self.state.policies[record.policy].unit)) // BLOCK_PAGES)  # of one huge page
-        marks = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
-        return [block // blocks for block, mark in enumerate(marks) if mark & PROMISED]
-
-    def frames_of_kind(self, kind: int) -> list[int]:
-        found = []
-        for block in range(1, self.nr_blocks + 1):
-            record = self.state.blocks[block]
-            if record.kind == SPLIT:
-                base = int(record.detail) * BLOCK_PAGES
-                kinds = self.state.frames.kind[base : base + BLOCK_PAGES].tolist()
-                found += [block * BLOCK_PAGES + offset for offset, other in enumerate(kinds) if other == kind]
-        return found
-
-    def observe_orphans(self) -> list[int]:
-        whole = [block for block in range(1, self.nr_blocks + 1) if self.state.blocks[block].kind == ORPHAN]
-        large = [block * BLOCK_PAGES + offset for block in whole for offset in range(BLOCK_PAGES)]
-        return sorted(large + self.frames_of_kind(FRAME_ORPHAN))
-
-    def observe_queue(self, node: int) -> tuple[int, list[int]]:
-        record = self.state.nodes[node]
-        found = []
-        entry = int(record.split_head) or ENDS
-        while entry != ENDS:
-            pfn = entry << SHIFT
-            found.append(pfn)
-            block = self.state.blocks[pfn >> BLOCK_ORDER]
-            links = block if block.kind == WHOLE else self.state.frames[int(block.detail) * BLOCK_PAGES + pfn % BLOCK_PAGES + 1]
-            entry = int(links.next)
-        return int(record.nr_deferred), found
-
-    def observe_deferred(self) -> list[int]:
-        partly = [
-            b for b in range(1, self.nr_blocks + 1) if self.state.blocks[b].kind == WHOLE and self.state.blocks[b].deferred
-        ]
-        if not partly:
-            return self.frames_of_kind(FRAME_DEFERRED)
-        used = {pfn for file in self.files.values() for pfn in self.pages_of(file)[:, 0].tolist()}
-        large = [b * BLOCK_PAGES + o for b in partly for o in range(BLOCK_PAGES) if b * BLOCK_PAGES + o not in used]
-        return sorted(large + self.frames_of_kind(FRAME_DEFERRED))
-
-    def observe_counters(self) -> dict[str, int]:
-        tally = [int(count) for count in self.state.tally]
-        split = [
-            sum(tally[first + cause] for first in (layout.TALLY_SPLIT_2M, layout.TALLY_SPLIT_1G))
-            for cause in (CAUSE_PUNCH, CAUSE_CONVERT)
-        ]
-        return {
-            "split_punch": split[0],
-            "split_convert": split[1],
-            "split_failed": tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH],
-            "stale_pages": tally[layout.TALLY_STALE_PAGES],
-            "lost_pages": tally[layout.TALLY_LOST_PAGES],
-            "shattered_punch": tally[layout.TALLY_SHATTERED + CAUSE_PUNCH],
-            "shattered_convert": tally[layout.TALLY_SHATTERED + CAUSE_CONVERT],
-            "shattered_accept": tally[layout.TALLY_SHATTERED + CAUSE_ACCEPT],
-            "shattered_move": tally[layout.TALLY_SHATTERED + layout.CAUSE_POPULATE],
-            "healed_mapping": sum(tally[layout.TALLY_HEALED_MAPPING + cause] for cause in range(NR_CAUSES)),
-            "healed_backing": sum(tally[layout.TALLY_HEALED_BACKING + cause] for cause in range(NR_CAUSES)),
-            "eagain": tally[layout.TALLY_EAGAIN],
-            "orphaned_pages": tally[layout.TALLY_ORPHANED_PAGES],
-            "vmm_punch_failed": tally[layout.TALLY_VMM_PUNCH_FAILED],
-            "underused": tally[layout.TALLY_UNDERUSED],
-            "moved": tally[layout.TALLY_COMPACT_MOVED],
-            "compactions": tally[layout.TALLY_COMPACT_RUNS],
-            "kcompactd": tally[layout.TALLY_KCOMPACTD_RUNS],
-            "copied": tally[layout.TALLY_COLLAPSE_COPIED],
-            "firmware_copies": tally[layout.TALLY_FIRMWARE_COPIES],
-            "pgscan_kswapd": tally[layout.TALLY_PGSCAN_KSWAPD],
-            "pgsteal_kswapd": tally[layout.TALLY_PGSTEAL_KSWAPD],
-            "pgscan_direct": tally[layout.TALLY_PGSCAN_DIRECT],
-            "pgsteal_direct": tally[layout.TALLY_PGSTEAL_DIRECT],
-            "missed_pages": tally[layout.TALLY_NUMA_MISS_PAGES],
-            "slabs_scanned": tally[layout.TALLY_SLABS_SCANNED],
-            "deferred_split": tally[layout.TALLY_DEFERRED_SPLIT],
-            "deferred_freed": tally[layout.TALLY_DEFERRED_FREED],
-            "compact_failed": tally[layout.TALLY_COMPACT_FAILED],
-            "compact_stall": tally[layout.TALLY_COMPACTSTALL],
-            "compact_fail": tally[layout.TALLY_COMPACTFAIL],
-            "compact_success": tally[layout.TALLY_COMPACTSUCCESS],
-            **{f"scan_{result}": tally[layout.TALLY_SCAN + number] for number, result in enumerate(SCAN_RESULTS)},
-        }

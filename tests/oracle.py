@@ -237,31 +237,6 @@ class OracleHost(OracleMachine):
                 self.memory.forget(pool, file.mount.put(pages - more))
         return False
 
-    def mount(self, order: int, most: int, least: int) -> tuple[int, int]:
-        """A mount of hugetlbfs, -1 for no limit; (errno, its number from 1, the lowest that no other has)."""
-        pool = self.memory.pools[order]
-        if least > 0 and not self.memory.promise(pool, least):
-            return errno.ENOMEM, 0
-        limits = (None if most < 0 else most, None if least < 0 else least)
-        place = self.mounts.index(None) if None in self.mounts else len(self.mounts)
-        self.mounts[place : place + 1] = [Mount(pool, *limits, kept=max(least, 0))]
-        return 0, place + 1
-
-    def unmount(self, mount: int) -> tuple[int, int]:
-        """It goes, and what it keeps; EBUSY while it has files."""
-        mine = self.mounts[mount - 1]
-        assert mine is not None
-        if any(file.mount is mine for file in self.files.values()):
-            return errno.EBUSY, 0
-        self.memory.forget(mine.pool, mine.least or 0)
-        self.mounts[mount - 1] = None
-        return 0, 0
-
-    def join(self, mount: int, file: int) -> tuple[int, int]:
-        """A new file is of a mount."""
-        self.files[file].mount = self.mounts[mount - 1]
-        return 0, 0
-
     def punch(self, file: int, first: int, count: int) -> tuple[int, int]:
         """Punch a hole (G22 to G24)."""
         error = self.in_range(file, first, count)

@@ -1,11 +1,11 @@
-"""The oracle's machine: pools, nodes, CPUs, watermarks, and time that passes for its daemons."""
+"""The oracle's machine: pools and mounts of hugetlbfs, nodes, CPUs, watermarks, and time that passes for its daemons."""
 
 import errno
 
 from gmemlab.core.layout import GIGA_ORDER
 from oracle_compaction import WHOLE_ZONE, Compaction
 from oracle_daemons import Daemons, Kcompactd
-from oracle_files import File
+from oracle_files import File, Mount
 from oracle_memory import Memory
 from oracle_nodes import Nodes, nearest_first
 from oracle_page_alloc import Cpu
@@ -17,8 +17,8 @@ class OracleMachine:
     memory: Memory
     files: dict[int, File]
     daemons: Daemons
+    mounts: list[Mount | None]
 
-    # -- pools --------------------------------------------------------------------------------------------------------
     def grow_pool(self, order: int, count: int, hvo: bool, nodes: int = 0) -> tuple[int, int]:
         """Add `count` huge pages to the pool of an order; (errno, huge pages added)."""
         if order not in self.memory.pools or count <= 0:
@@ -39,6 +39,31 @@ class OracleMachine:
 
     def bits(self, nodes: int) -> set[int]:
         return {node for node in range(32) if nodes >> node & 1}
+
+    def mount(self, order: int, most: int, least: int) -> tuple[int, int]:
+        """A mount of hugetlbfs, -1 for no limit; (errno, its number from 1, the lowest that no other has)."""
+        pool = self.memory.pools[order]
+        if least > 0 and not self.memory.promise(pool, least):
+            return errno.ENOMEM, 0
+        limits = (None if most < 0 else most, None if least < 0 else least)
+        place = self.mounts.index(None) if None in self.mounts else len(self.mounts)
+        self.mounts[place : place + 1] = [Mount(pool, *limits, kept=max(least, 0))]
+        return 0, place + 1
+
+    def unmount(self, mount: int) -> tuple[int, int]:
+        """It goes, and what it keeps; EBUSY while it has files."""
+        mine = self.mounts[mount - 1]
+        assert mine is not None
+        if any(file.mount is mine for file in self.files.values()):
+            return errno.EBUSY, 0
+        self.memory.forget(mine.pool, mine.least or 0)
+        self.mounts[mount - 1] = None
+        return 0, 0
+
+    def join(self, mount: int, file: int) -> tuple[int, int]:
+        """A new file is of a mount."""
+        self.files[file].mount = self.mounts[mount - 1]
+        return 0, 0
 
     def set_nodes(self, distances: list[list[int]], of_zone: list[int]) -> None:
         """The host has several nodes."""
