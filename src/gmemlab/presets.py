@@ -81,17 +81,19 @@ def find(name: str) -> Policy:
     return PRESETS[name]
 
 
-def for_guest(policy: Policy) -> Policy:
-    """The policy, if a guest_memfd can be backed by it. UsageError for one of ordinary memory."""
+def for_guest(policy: Policy | str) -> Policy:
+    """The policy, or the preset of that name, if a guest_memfd can be backed by it. UsageError for one of ordinary memory."""
     return _of_kind(policy, True, "a policy for ordinary memory, which confidential guests cannot have")
 
 
-def for_ordinary_memory(policy: Policy) -> Policy:
-    """The policy, if it is one of shmem, anonymous or hugetlb memory. UsageError for one of guest_memfd."""
+def for_ordinary_memory(policy: Policy | str) -> Policy:
+    """The policy, or the preset of that name, if it is of shmem, anonymous or hugetlb memory. UsageError for guest_memfd."""
     return _of_kind(policy, False, "a policy for guest_memfd, which is no ordinary memory")
 
 
-def _of_kind(policy: Policy, confidential: bool, refusal: str) -> Policy:
+def _of_kind(policy: Policy | str, confidential: bool, refusal: str) -> Policy:
+    if isinstance(policy, str):
+        policy = find(policy)
     if not isinstance(policy, Policy):
         raise UsageError("not a policy", key="policy", value=policy, allowed="a Policy, or the name of one")
     if (policy.memory == "guest_memfd") is not confidential:

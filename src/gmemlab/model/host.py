@@ -29,7 +29,7 @@ from gmemlab.model.policies import KINDS, PolicyTable
 from gmemlab.model.readings import Readings
 from gmemlab.model.room import BLOCK_SIZE, check_room
 from gmemlab.policy import Policy
-from gmemlab.presets import background, find, for_guest, for_ordinary_memory, page_cache
+from gmemlab.presets import background, for_guest, for_ordinary_memory, page_cache
 from gmemlab.snapshot import Snapshot
 from gmemlab.units import format_size, parse_size
 
@@ -196,7 +196,7 @@ class Host(Readings):
                 policy, or that the host has not.
         """
         mappable, shared = parse_flags(flags)
-        memory = self._open(size, for_guest(_policy(policy)), nodes, home, shared, guest_code(guest))
+        memory = self._open(size, for_guest(policy), nodes, home, shared, guest_code(guest))
         memory.mappable = mappable
         return memory
 
@@ -209,7 +209,7 @@ class Host(Readings):
             OperationError: as `guest_memfd` does for sizes.
             UsageError: no such policy, or one for guest_memfd.
         """
-        return self._open(size, for_ordinary_memory(_policy(policy)), nodes, home)
+        return self._open(size, for_ordinary_memory(policy), nodes, home)
 
     def background(self, size: int | str, movable: bool, atomic: int | str | None = None) -> GuestMemory:
         """Memory of the host itself, in 4K pages. Its tasks run on all nodes: each 2M of it is local to the next node.
@@ -399,7 +399,3 @@ class Host(Readings):
         self.description = f"{format_size(self.total_bytes)}, fragmented to {fragmentation:g}"
         self._describe_nodes()
         self.notes += (machine.PRECONDITION_NOTE,)
-
-
-def _policy(policy: Policy | str) -> Policy:
-    return find(policy) if isinstance(policy, str) else policy
