@@ -259,8 +259,10 @@ def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
     Of at most `most` pages and below order 9; 0 also where the page is busy, or a CPU would keep what is freed. `pfn` is its
     frame.
     """
+    if most < 2 or state.host[0].nr_cpus:
+        return 0
     slot = slot_of(state, pfn)
-    if state.host[0].nr_cpus or state.frames[slot].busy:
+    if state.frames[slot].busy:
         return 0
     order = 0
     while order < BLOCK_ORDER - 1 and pfn & (1 << order) == 0 and (2 << order) <= most:

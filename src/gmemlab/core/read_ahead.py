@@ -46,12 +46,12 @@ def first_detail(state: State, event: Records, row: int) -> int:
 
 
 @jit
-def first_frame_user(state: State, event: Records, vms: Records, background: NDArray[np.int64]) -> int:
+def first_frame_user(state: State, event: Records, row: int) -> int:
     """`first_detail` of an event that looks at its pages' frames: one that allocates finds none yet."""
     op = int(event.op)
     if op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE:
         return 0
-    return first_detail(state, event, row_of(state, event, vms, background))
+    return first_detail(state, event, row)
 
 
 @jit
@@ -64,26 +64,27 @@ def pages_within(event: Records) -> int:
 def ask_for_details(state: State, event: Records, row: int) -> None:
     """Ask for the page details of an event."""
     first = first_detail(state, event, row)
-    if first:
-        for page in range(first, first + pages_within(event), PAGES_OF_A_LINE):
-            prefetch(state.pages, page)
+    for page in range(first, first + pages_within(event) if first else 0, PAGES_OF_A_LINE):
+        prefetch(state.pages, page)
 
 
 @jit
-def ask_for_blocks(state: State, event: Records, first: int) -> None:
-    """Ask for the host blocks of the frames that page details from `first` on name."""
+def ask_for_blocks(state: State, event: Records, row: int) -> None:
+    """Ask for the host blocks of an event's frames."""
+    first = first_frame_user(state, event, row)
     block = 0
-    for page in range(first, first + pages_within(event)):
+    for page in range(first, first + pages_within(event) if first else 0):
         if frame_at(state, page) >> BLOCK_ORDER != block:
             block = frame_at(state, page) >> BLOCK_ORDER
             prefetch(state.blocks, block)
 
 
 @jit
-def ask_for_frames(state: State, event: Records, first: int) -> None:
-    """Ask for the details of these frames, and of those that they merge with when they become free."""
+def ask_for_frames(state: State, event: Records, row: int) -> None:
+    """Ask for the details of an event's frames, and of those that they merge with when they become free."""
+    first = first_frame_user(state, event, row)
     line = 0
-    for page in range(first, first + pages_within(event)):
+    for page in range(first, first + pages_within(event) if first else 0):
         frame = frame_at(state, page)
         if frame >> FRAMES_OF_A_LINE_SHIFT != line:
             line = frame >> FRAMES_OF_A_LINE_SHIFT
@@ -123,11 +124,8 @@ def read_ahead(state: State, events: Records, vms: Records, background: NDArray[
     if event.op == layout.OP_TO_SHARED or event.op == layout.OP_TO_PRIVATE:
         ask_for_block_in_order(state, row)
     event = events[min(now + HOST_BLOCKS_AHEAD, last)]
-    first = first_frame_user(state, event, vms, background)
-    if first:
-        ask_for_blocks(state, event, first)
+    ask_for_blocks(state, event, row_of(state, event, vms, background))
     event = events[min(now + FRAMES_AHEAD, last)]
-    ask_for_structs(state, event, row_of(state, event, vms, background))
-    first = first_frame_user(state, event, vms, background)
-    if first:
-        ask_for_frames(state, event, first)
+    row = row_of(state, event, vms, background)
+    ask_for_structs(state, event, row)
+    ask_for_frames(state, event, row)

@@ -127,7 +127,7 @@ def release_structs(state: State, block: int, frames: int) -> int:
         order = newest_chunk(state, block, left)
         slot = int(state.vmemmap[block]) - (1 << order) + 1
         state.vmemmap[block] = state.frames[slot].chain
-        prefetch(state.frames, int(state.vmemmap[block]))
+        prefetch(state.frames, int(state.vmemmap[block]))  # on its way while this chunk is freed
         clear_frames(state, slot, order)
         free_pages(state, pfn_of(state, slot), order)
         left -= 1 << order

@@ -207,7 +207,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
             slot = open_base_page(state, row, index, pfn)
-            order = idle_chunk(state, slot, pfn, end - index) if end - index > 1 else 0
+            order = idle_chunk(state, slot, pfn, end - index)
             if assigned:
                 for page in range(1 << order):
                     rmp.leave_base_page(state, file, row, index + page, pfn + page)

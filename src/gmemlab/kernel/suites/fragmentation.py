@@ -40,9 +40,9 @@ BLOCK_ORDER: Final = 9
 BLOCK: Final = PAGE << BLOCK_ORDER
 LEAST_HOLES: Final = 4 << 30  # bytes for the rest of the machine to live on while the pool has all else
 FAULTS: Final = 64  # in huge pages, once the pool has all else
-TRIES: Final = 512  # huge faults at most until compaction wins one: it is deferred 64 times at most
+TRIES: Final = 512  # huge faults at most until compaction wins one; it is deferred 64 times at most (COMPACT_MAX_DEFER_SHIFT)
 KEPT: Final = 8  # of so many pages one stays, where compaction shall be easy
-NORMAL_PFN: Final = 1 << 20  # x86-64: zone Normal, whose deferral matters, starts at 4 GiB
+NORMAL_PFN: Final = 1 << 20  # MAX_DMA32_PFN (arch/x86/include/asm/dma.h): where zone Normal starts, whose deferral matters
 ODD_FRAMES: Final = "odd frames"  # a text beside those of /proc: "1" for each 2M of the file whose first frame is odd, else "0"
 KINDS: Final = ("guest_memfd", "shmem")
 DEFRAG: Final = f"{anon.THP}/defrag"
@@ -151,10 +151,13 @@ class LiveMachine:
         self.pages = read_pool(BLOCK).whole.total
         self.odd_frames = ""  # of the movable file that was filled last
 
-    def end_deferral(self, size: int) -> bool:
-        """Have compaction win a huge page of zone Normal (`compaction_defer_reset`). Returns whether it did.
+    def end_deferral(self, size: int) -> None:
+        """Have compaction win a huge page of zone Normal, which ends what is deferred there (`compaction_defer_reset`).
 
         A pool has what is free in 2M chunks meanwhile, so that there are only a file's holes to win it from.
+
+        Raises:
+            UnsupportedError: it wins none.
         """
         with self.host.shmem(size) as memory:
             memory.allocate(0, size)
@@ -163,7 +166,10 @@ class LiveMachine:
             self.settings.set(hugetlb.SETTING, self.pages + in_blocks(free_by_order()) // BLOCK)
             try:
                 with self.host.anonymous(TRIES * BLOCK) as faulting:
-                    return any(self._wins(faulting, offset) for offset in range(0, TRIES * BLOCK, BLOCK))
+                    if not any(self._wins(faulting, offset) for offset in range(0, TRIES * BLOCK, BLOCK)):
+                        raise UnsupportedError(
+                            "compaction", f"wins no huge page of zone Normal in {TRIES} faults, all else being taken"
+                        )
             finally:
                 self.empty_pool()
 
@@ -240,12 +246,12 @@ class LiveFragmentation:
 
     def apply(self, step: Step) -> tuple[int, int]:
         """Fill, punch, exhaust and compact."""
-        ended = exhausts(step) and self.machine.end_deferral(step.size)
+        if exhausts(step):
+            self.machine.end_deferral(step.size)
         self.machine.compact()
         with on_one_cpu():
             texts = read_files()
             self.counts = experiment(self.machine, step)
-        self.counts["deferral_ended"] = int(ended)
         self.texts = {**texts, **({ODD_FRAMES: self.machine.odd_frames} if self.machine.odd_frames else {})}
         return 0, step.size // (2 * PAGE)
 

@@ -24,7 +24,7 @@ from gmemlab.units import MIB, signed_size
 # November 2026) were off by 0.01 to 0.11, where the null model was off by 0.01 (holes in odd frames) to 0.74 (in even ones).
 # How much of that the first pool has, and compaction of everything then, depends on where the scanners stood and on which
 # blocks lie between the file's: where the model's first pool got 1.9 to 2.1 of 4 GiB of holes, the kernel's got 0.1 to 0.7.
-LAST_POOL_SHARE: Final = 0.15
+LAST_POOL_SHARE: Final = 0.125
 TAKEN: Final = 4  # pages that others take at most until the next frame is odd, or even
 SLACK_SHARE: Final = 0.05  # of the file's size
 SLACK: Final = 128 * MIB  # other processes allocate and free meanwhile
