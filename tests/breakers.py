@@ -7,7 +7,7 @@ import numpy as np
 
 from core_world import CoreWorld
 from gmemlab.core import layout
-from gmemlab.core.layout import BLOCK_PAGES, PRIVATE
+from gmemlab.core.layout import BLOCK_PAGES, PRIVATE, STRUCT_FRAMES
 from world import ANON_THP, HUGE_2M, synthetic
 
 Breaker = Callable[[CoreWorld], None]
@@ -89,23 +89,27 @@ def with_structs() -> CoreWorld:
     return world
 
 
-def _cut_chain(world: CoreWorld) -> None:
-    world.state.vmemmap[int(np.flatnonzero(world.state.vmemmap)[0])] = 0
+def _forget_struct(world: CoreWorld) -> None:
+    world.state.vmemmap[np.flatnonzero(world.state.vmemmap)[0]] = 0
 
 
-def _lend_chain(world: CoreWorld) -> None:
+def _forget_last_struct(world: CoreWorld) -> None:
+    world.state.vmemmap[np.flatnonzero(world.state.vmemmap)[-1]] = 0
+
+
+def _lend_struct(world: CoreWorld) -> None:
     """An idle huge page has a frame that HVO had freed."""
-    holder = int(np.flatnonzero(world.state.vmemmap)[0])
-    slot = int(world.state.vmemmap[holder])
+    last = int(np.flatnonzero(world.state.vmemmap)[-1])
+    slot = int(world.state.vmemmap[last])
     idle = block_of_kind(world, layout.POOL)
-    world.state.vmemmap[holder] = world.state.frames[slot].chain
-    world.state.frames[slot].chain = 0
+    world.state.vmemmap[last] = 0
     world.state.frames[slot].index = idle
-    world.state.vmemmap[idle] = slot
+    world.state.vmemmap[idle * STRUCT_FRAMES] = slot
 
 
 STRUCT_BREAKERS: list[tuple[int, Breaker]] = [
-    (37, _cut_chain),
-    (37, _lend_chain),
+    (37, _forget_struct),
+    (37, _forget_last_struct),
+    (37, _lend_struct),
     (37, set_field("frames", lambda w: slot_of_kind(w, layout.FRAME_VMEMMAP), "index", lambda n: n + 1)),
 ]

@@ -211,8 +211,8 @@ FAULTS: Final = (
     Fault(
         "HVO saves one frame too few",
         "vmemmap.py",
-        "(STRUCT_FRAMES << (order - BLOCK_ORDER)) - 1",
-        "(STRUCT_FRAMES << (order - BLOCK_ORDER)) - 2",
+        "SAVED_FRAMES: Final = STRUCT_FRAMES - 1",
+        "SAVED_FRAMES: Final = STRUCT_FRAMES - 2",
         (f"{HUGETLB}split_restores_page_structs_of_2m[core]",),
     ),
     Fault(

@@ -110,7 +110,7 @@ def split_to_share(memory: Memory, file: File, index: int, a: int, b: int) -> in
         structs = structs_for_split(file, folio)
         if structs:
             assert folio.huge is not None
-            if not memory.restore_structs(folio.huge, folio.pfn, structs):
+            if not memory.restore_structs(folio.huge, structs):
                 return errno.ENOMEM
         if folio.order >= BLOCK_ORDER:
             memory.counters["split_convert"] += 1
@@ -168,6 +168,7 @@ def merge(memory: Memory, file: File, base: int, order: int) -> None:
     if huge is not None and order == huge.order:
         memory.forget_structs(huge)
     elif huge is not None and file.policy.hvo:
-        for _ in range(7):
-            memory.buddy.free(huge.chains[pfn].pop(), 0)
+        huge.chains[pfn], freed = huge.chains[pfn][:-7], huge.chains[pfn][-7:]
+        for frame in freed:
+            memory.buddy.free(frame, 0)
     memory.counters["healed_backing"] += 1

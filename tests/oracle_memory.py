@@ -13,9 +13,10 @@ from oracle_page_alloc import PageAllocator
 from oracle_reclaim import Reclaim
 from oracle_shrinker import Shrinker
 from oracle_snp import give_up, make_shared
+from oracle_structs import PageStructs
 
 
-class Memory:
+class Memory(PageStructs):
     """Free lists, pools, orphans, and the folio that uses each frame."""
 
     def __init__(
@@ -30,7 +31,7 @@ class Memory:
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
         self.pinning = False  # a long-term pin is under way: nothing that is allocated is movable
-        self.chains: dict[int, list[int]] = {}  # by block: frames from free memory that hold page structs of whole pages
+        self.chains = {}
         self.reserved = {b * BLOCK_PAGES + offset for b in reserved_blocks for offset in range(BLOCK_PAGES)}
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.rmp = Rmp()
@@ -303,55 +304,10 @@ class Memory:
             file.reservation += 1
             pool.reserved += 1
 
-    def restore_structs(self, huge: HugePage, block: int, count: int) -> bool:
-        """Allocate `count` frames for page structs of a piece at `block` that HVO had freed (G74); all or none."""
+    def struct_frame(self, node: int) -> int | None:
         from oracle_effort import KERNEL, alloc_with  # which knows of memory
 
-        got: list[int] = []
-        for _ in range(count):
-            pfn = alloc_with(self, 0, UNMOVABLE, KERNEL, self.buddy.node_of(block))
-            if pfn is None:
-                for frame in reversed(got):
-                    self.buddy.free(frame, 0)
-                return False
-            got.append(pfn)
-        huge.chains.setdefault(block, []).extend(got)
-        return True
-
-    def forget_structs(self, huge: HugePage) -> None:
-        """Free all restored frames, block by block, the newest of each first."""
-        for block in sorted(huge.chains):
-            for pfn in reversed(huge.chains[block]):
-                self.buddy.free(pfn, 0)
-        huge.chains = {}
-
-    def optimize(self, pfn: int, order: int) -> None:
-        """HVO frees the frames of a huge page's page structs but the first: restored ones, newest first, then boot's."""
-        for block in range(pfn, pfn + (1 << order), BLOCK_PAGES):
-            place = BLOCK_PAGES + 8 * (block // BLOCK_PAGES)
-            boot = [frame for frame in range(place, place + 8) if frame in self.reserved]
-            chain = self.chains.pop(block, [])
-            assert len(boot + chain) == 8
-            kept = (boot + chain)[: block == pfn]
-            for frame in reversed(chain):
-                if frame not in kept:
-                    self.buddy.free(frame, 0)
-            for frame in boot:
-                if frame not in kept:
-                    self.reserved.remove(frame)
-                    self.buddy.free(frame, 0)
-            self.chains.update({block: kept} if chain and kept == chain[:1] else {})
-
-    def restore(self, pool: Pool, pfn: int) -> bool:
-        """A whole page of the pool has all of its page structs again; False, and nothing taken, if short."""
-        page = HugePage(pool.order, pfn)
-        for block in range(pfn, pfn + (1 << pool.order) if pool.hvo else pfn, BLOCK_PAGES):
-            if not self.restore_structs(page, block, 7 if block == pfn else 8):
-                self.forget_structs(page)
-                return False
-        for block, chain in page.chains.items():
-            self.chains.setdefault(block, []).extend(chain)
-        return True
+        return alloc_with(self, 0, UNMOVABLE, KERNEL, node)
 
     def demote(self, count: int, nodes: set[int]) -> tuple[int, int]:
         """Idle 1 GiB pages that are promised to nobody become 2 MiB pages, all of one node before those of the next."""

@@ -28,7 +28,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from oracle_effort import alloc
-from oracle_files import File, Folio, HugePage
+from oracle_files import File, Folio
 from oracle_mapping import forget_inhibit, mend, unmap
 from oracle_memory import Memory
 from oracle_snp import give_up, make_shared
@@ -89,7 +89,7 @@ def split_mixed(memory: Memory, file: File, folio: Folio) -> bool:
     """Split a new pool page so that every shared page of it is 4 KiB; False if page structs are short."""
     structs = structs_for_split(file, folio)
     assert folio.huge is not None
-    if structs and not memory.restore_structs(folio.huge, folio.pfn, structs):
+    if not memory.restore_structs(folio.huge, structs):
         return False
     pages = range(folio.index, folio.index + (1 << folio.order))
     memory.cut(folio, split_into(file, folio, pages.start, pages.stop))
@@ -160,18 +160,16 @@ def split_into(file: File, folio: Folio, a: int, b: int) -> list[tuple[int, int]
     return [(folio.index + offset, 0) for offset in range(1 << folio.order)]
 
 
-def all_structs(huge: HugePage) -> int:
-    """Frames of page structs that HVO freed: 7 per 2 MiB page, 4095 per 1 GiB page (K5)."""
-    return 8 * ((1 << huge.order) // BLOCK_PAGES) - 1
-
-
-def structs_for_split(file: File, folio: Folio) -> int:
-    """Frames of page structs that must be restored before this folio can be split (G74)."""
+def structs_for_split(file: File, folio: Folio) -> dict[int, int]:
+    """Frames of page structs that must be restored before this folio can be split, by block (G74)."""
     if folio.huge is None or not file.policy.hvo:
-        return 0
-    if file.policy.split == SPLIT_2M_FIRST:
-        return {GIGA_ORDER: (1 << GIGA_ORDER) // BLOCK_PAGES - 1, BLOCK_ORDER: 7}.get(folio.order, 0)
-    return all_structs(folio.huge) if folio.order == folio.huge.order else 0
+        return {}
+    first, *others = range(folio.pfn, folio.pfn + (1 << folio.order), BLOCK_PAGES)
+    if file.policy.split == SPLIT_2M_FIRST and folio.order == GIGA_ORDER:
+        return dict.fromkeys(others, 1)
+    if folio.order != (BLOCK_ORDER if file.policy.split == SPLIT_2M_FIRST else folio.huge.order):
+        return {}
+    return {first: 7} | dict.fromkeys(others, 8)
 
 
 # -- punch ------------------------------------------------------------------------------------------------------------

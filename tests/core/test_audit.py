@@ -16,7 +16,7 @@ from breakers import (
     with_structs,
 )
 from core_world import CoreWorld
-from gmemlab.core import layout
+from gmemlab.core import layout, page_details
 from gmemlab.core.audit import RULES, audit
 from gmemlab.core.layout import (
     BLOCK_PAGES,
@@ -122,6 +122,15 @@ def _head(world: CoreWorld) -> int:
     return int(world.state.free_lists[free_row(world)].head)
 
 
+def put_mark(index: int, mark: int) -> Breaker:
+    """What gives a page of file 1 with details a mark."""
+
+    def breaker(world: CoreWorld) -> None:
+        world.state.pages[page_slot(world, index)] |= mark
+
+    return breaker
+
+
 BREAKERS: list[tuple[int, Breaker]] = [
     (1, set_field("free_lists", free_row, "count", lambda n: n + 1)),
     (1, set_field("free_lists", free_row, "tail", lambda n: n + 1)),
@@ -153,7 +162,7 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (20, set_field("file_blocks", lambda w: file_row(w, 1, 1), "content", lambda n: layout.USED)),
     (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
     (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
-    (22, set_field("pages", lambda w: page_slot(w, 702), "mapped", lambda n: 1)),
+    (22, put_mark(702, page_details.MAPPED)),
     (22, set_field("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
     (23, set_field("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),
     (24, _tally),
@@ -166,7 +175,7 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (28, set_field("files", lambda w: w.files[8], "scan_prev", lambda n: 0)),
     (28, set_field("files", lambda w: w.files[8], "scan_next", lambda n: 0)),
     (28, _circle),
-    (25, set_field("pages", lambda w: page_slot(w, 1310), "shared", lambda n: 1)),
+    (25, put_mark(1310, page_details.SHARED)),
 ]
 
 
@@ -312,7 +321,7 @@ def test_every_rule_is_shown_to_break() -> None:
 
 def test_a_frame_of_two_files_is_found(sound: CoreWorld) -> None:
     mine, other = page_slot(sound, 900), page_slot(sound, 901)
-    sound.state.pages[mine].frame = sound.state.pages[other].frame
+    sound.state.page_frames[mine] = sound.state.page_frames[other]
     assert audit(sound.state)[0] in (9, 21)
 
 

@@ -65,8 +65,8 @@ def change(table: str, row: Callable[[CoreWorld], int], **values: int) -> Callab
 
 def put_mark(world: CoreWorld, slot: int, mark: int, value: int) -> None:
     """As the core's, which only compiled code may call."""
-    page = world.state.pages[slot]
-    page.marks = page.marks | mark if value else page.marks & ~mark
+    pages = world.state.pages
+    pages[slot] = pages[slot] | mark if value else pages[slot] & ~mark
 
 
 def mark(slot: Callable[[CoreWorld], int], bit: int, value: int) -> Callable[[CoreWorld], None]:

@@ -1,42 +1,76 @@
-"""Page details: frames up to the last one of the largest host, beside marks that stay."""
+"""Page details: what a page holds and its marks share a byte, without disturbing each other; and details that go again."""
+
+import itertools
 
 import numba
 import pytest
 
+from core_world import CoreWorld
+from gmemlab.core import layout
 from gmemlab.core.jit import OPTIONS
-from gmemlab.core.layout import PAGE_SIZE
-from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, has_mark, put_frame, put_mark
+from gmemlab.core.layout import FRESH, PRIVATE, STALE, UNSPECIFIED, USED, ZEROED, ZONE_NORMAL
+from gmemlab.core.page_details import (
+    ACCEPTED,
+    ASSIGNED,
+    HOST_MAPPED,
+    MAPPED,
+    SHARED,
+    content_at,
+    has_mark,
+    put_content,
+    put_mark,
+)
 from gmemlab.core.state import State, reserve_state
-from gmemlab.model.checks import LARGEST
+from oracle_files import OraclePolicy
+from world import SMALL_IN_PLACE, THP_IN_PLACE
 
-LAST = LARGEST // PAGE_SIZE - 1
 SLOT = 7
+MARKS = (SHARED, MAPPED, ASSIGNED, ACCEPTED, HOST_MAPPED)
 
 
 @numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
-def write(state: State, mark: int, pfn: int) -> None:
-    put_frame(state, SLOT, LAST - pfn)
-    put_mark(state, SLOT, mark, 1)
-    put_frame(state, SLOT, pfn)
+def write(state: State, content: int, mark: int, value: int) -> None:
+    put_content(state, SLOT, content)
+    put_mark(state, SLOT, mark, value)
 
 
 @numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
-def read(state: State, slot: int) -> tuple[int, int, int, int]:
-    marks = has_mark(state, slot, ASSIGNED), has_mark(state, slot, ACCEPTED), has_mark(state, slot, HOST_MAPPED)
-    return frame_at(state, slot), *marks
+def read(state: State, slot: int, mark: int) -> tuple[int, int]:
+    return content_at(state, slot), has_mark(state, slot, mark)
 
 
-@numba.njit(**OPTIONS)  # type: ignore[untyped-decorator]  # Numba has no types
-def take_away(state: State, mark: int) -> None:
-    put_mark(state, SLOT, mark, 0)
-
-
-@pytest.mark.parametrize("pfn", [0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, LAST])
-def test_frames_and_marks_do_not_disturb_each_other(pfn: int) -> None:
+@pytest.mark.parametrize("content", [FRESH, USED, ZEROED, STALE, UNSPECIFIED])
+def test_content_and_marks_do_not_disturb_each_other(content: int) -> None:
     state = reserve_state(1, 1)
-    marks = (ASSIGNED, ACCEPTED, HOST_MAPPED)
-    for mark in marks:
-        write(state, mark, pfn)
-        assert read(state, SLOT) == (pfn, *(int(other == mark) for other in marks))
-        take_away(state, mark)
-        assert [read(state, slot) for slot in (SLOT - 1, SLOT, SLOT + 1)] == [(0,) * 4, (pfn, 0, 0, 0), (0,) * 4]
+    for mark, before in itertools.product(MARKS, (FRESH, UNSPECIFIED)):
+        write(state, before, mark, 1)
+        assert [read(state, SLOT, other) for other in MARKS] == [(before, int(other == mark)) for other in MARKS]
+        write(state, content, mark, 1)
+        assert [read(state, SLOT, other) for other in MARKS] == [(content, int(other == mark)) for other in MARKS]
+        assert [read(state, slot, mark) for slot in (SLOT - 1, SLOT + 1)] == [(0, 0), (0, 0)]
+        write(state, content, mark, 0)
+        assert [read(state, SLOT, other) for other in MARKS] == [(content, 0)] * len(MARKS)
+
+
+def test_all_marks_together_fit() -> None:
+    state = reserve_state(1, 1)
+    for mark in MARKS:
+        write(state, UNSPECIFIED, mark, 1)
+    assert [read(state, SLOT, mark) for mark in MARKS] == [(UNSPECIFIED, 1)] * len(MARKS)
+
+
+@pytest.mark.parametrize("policy", [SMALL_IN_PLACE, THP_IN_PLACE], ids=["base-pages", "huge"])
+@pytest.mark.parametrize("page", [0, 100, 511])
+def test_details_go_when_a_converted_page_is_as_the_others_again(policy: OraclePolicy, page: int) -> None:
+    world = CoreWorld([(1, 9, ZONE_NORMAL, 0)], {1}, 9)
+    _, file = world.create(512, policy)
+    row = int(world.state.files[world.files[file]].first_block)
+    block = world.state.file_blocks[row]
+    world.access(file, 0, 512, PRIVATE)
+    world.convert(file, page, 1, True)
+    world.access(file, page, 1, layout.SHARED)
+    assert block.detail
+    world.convert(file, page, 1, False)
+    world.access(file, page, 1, PRIVATE)
+    assert (block.detail, block.nr_present, block.nr_mapped, block.nr_shared, block.content) == (0, 512, 512, 0, USED)
+    world.check()

@@ -28,5 +28,5 @@ def test_long_runs_have_their_details_in_huge_pages() -> None:
     state = Host("1G").state
     assert "hg" not in flags_of(state.frames.ctypes.data)
     prefer_huge_pages(state)
-    for table in (state.frames, state.pages):
+    for table in (state.frames, state.pages, state.page_frames):
         assert "hg" in flags_of(table.ctypes.data)

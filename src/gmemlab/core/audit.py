@@ -79,7 +79,7 @@ RULES: Final = {
     34: "the list of page cache differs from the files, or a hand of reclaim stands beside it, or what one calls dry is not",
     35: "a VMM maps a page that is private or absent, or of a file that it cannot map, or how many differs from the pages",
     36: "the queue of the deferred-split shrinker is broken, or what is on it is not what is to be split",
-    37: "the page structs of a free block or an idle huge page are not what HVO leaves of them, or a chain of them is broken",
+    37: "the page structs of a free block or an idle huge page are not what HVO leaves, or a block names others than its own",
 }
 
 

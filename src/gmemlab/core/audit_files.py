@@ -34,7 +34,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import contiguous_block, frame_of
 from gmemlab.core.nodes import node_of
-from gmemlab.core.page_details import frame_at
+from gmemlab.core.page_details import MAPPED, SHARED, content_at, has_mark
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
 from gmemlab.core.subpools import kept_by_subpools
@@ -54,13 +54,12 @@ def owns_frame(state: State, file: int, index: int, pfn: int) -> bool:
 
 
 @jit
-def audit_page(state: State, file: int, index: int, slot: int) -> int:
+def audit_page(state: State, file: int, index: int, row: int, slot: int) -> int:
     """Check one page that has details."""
-    page = state.pages[slot]
-    pfn = frame_at(state, slot)
+    pfn = frame_of(state, row, index)
     if pfn and not owns_frame(state, file, index, pfn):
         return 21
-    if page.mapped and (page.shared or pfn == 0):
+    if has_mark(state, slot, MAPPED) and (has_mark(state, slot, SHARED) or pfn == 0):
         return 22
     if pfn:
         order = folio_order(state, pfn)
@@ -79,21 +78,20 @@ def audit_details(state: State, file: int, first: int, row: int) -> int:
     mapped = 0
     stranded = 0
     for offset in range(BLOCK_PAGES):
-        code = audit_page(state, file, first + offset, base + offset)
+        slot = base + offset
+        code = audit_page(state, file, first + offset, row, slot)
         if code:
             return code
-        page = state.pages[base + offset]
-        pfn = frame_at(state, base + offset)
+        pfn = frame_of(state, row, offset)
+        content, is_shared, is_mapped = content_at(state, slot), has_mark(state, slot, SHARED), has_mark(state, slot, MAPPED)
         present += 1 if pfn else 0
-        shared += int(page.shared)
-        mapped += int(page.mapped)
-        stranded += 1 if page.content == ZEROED or page.content == STALE else 0
-        if pfn and page.content == FRESH and block.content != FRESH:
+        shared += is_shared
+        mapped += is_mapped
+        stranded += 1 if content == ZEROED or content == STALE else 0
+        if pfn and content == FRESH and block.content != FRESH:
             return 20
-        if first + offset >= state.files[file].pages and (pfn or page.shared or page.mapped):
+        if first + offset >= state.files[file].pages and (pfn or is_shared or is_mapped):
             return 25
-        if block.block and pfn != int(block.block) * BLOCK_PAGES + offset:
-            return 20
     if present != block.nr_present or shared != block.nr_shared or mapped != block.nr_mapped:
         return 20
     return 20 if stranded != block.nr_stranded else 0
@@ -129,9 +127,7 @@ def present_in_order(state: State, row: int, order: int) -> int:
         return BLOCK_PAGES if folio_order(state, int(block.block) << BLOCK_ORDER) == order else 0
     pages = 0
     for offset in range(BLOCK_PAGES):
-        pfn = int(block.block) * BLOCK_PAGES + offset
-        if block.detail:
-            pfn = frame_at(state, int(block.detail) * BLOCK_PAGES + offset)
+        pfn = frame_of(state, row, offset)
         if pfn and folio_order(state, pfn) == order:
             pages += 1
     return pages

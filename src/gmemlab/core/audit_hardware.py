@@ -3,8 +3,8 @@
 from gmemlab.core import decisions, layout
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, RMP_WHOLE
-from gmemlab.core.mapping import contiguous_block
-from gmemlab.core.page_details import ACCEPTED, ASSIGNED, frame_at, has_mark
+from gmemlab.core.mapping import contiguous_block, frame_of
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, MAPPED, SHARED, has_mark
 from gmemlab.core.state import State
 
 BROKEN = 33
@@ -21,17 +21,18 @@ def audit_bits(state: State, file: int, row: int) -> bool:
     in_place = decisions.shares_in_place(state.policies[record.policy])
     base = int(state.file_blocks[row].detail) * BLOCK_PAGES
     assigned, accepted = 0, 0
-    for slot in range(base, base + BLOCK_PAGES):
-        page = state.pages[slot]
+    for offset in range(BLOCK_PAGES):
+        slot = base + offset
+        is_mapped, is_shared = has_mark(state, slot, MAPPED), has_mark(state, slot, SHARED)
         is_assigned, is_accepted = has_mark(state, slot, ASSIGNED), has_mark(state, slot, ACCEPTED)
         assigned += is_assigned
         accepted += is_accepted
         if record.guest == GUEST_SNP:
-            if is_accepted > is_assigned or page.mapped > is_assigned or (is_assigned and frame_at(state, slot) == 0):
+            if is_accepted > is_assigned or is_mapped > is_assigned or (is_assigned and frame_of(state, row, offset) == 0):
                 return False
-            if page.shared and (is_accepted or (in_place and is_assigned)):
+            if is_shared and (is_accepted or (in_place and is_assigned)):
                 return False
-        elif is_assigned or (record.guest == GUEST_TDX and is_accepted > page.mapped):
+        elif is_assigned or (record.guest == GUEST_TDX and is_accepted > is_mapped):
             return False
     hardware = state.hardware[row]
     return bool(assigned == hardware.nr_assigned and accepted == hardware.nr_accepted)

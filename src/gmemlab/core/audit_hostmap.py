@@ -3,7 +3,8 @@
 from gmemlab.core import decisions
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_PAGES, KIND_GUEST_MEMFD
-from gmemlab.core.page_details import HOST_MAPPED, frame_at, has_mark
+from gmemlab.core.mapping import frame_of
+from gmemlab.core.page_details import HOST_MAPPED, SHARED, has_mark
 from gmemlab.core.state import State
 
 MAPPED_FOR_HOST = 35
@@ -22,9 +23,9 @@ def audit_host_mappings(state: State, file: int, row: int) -> int:
         possible = count == 0 or (count == BLOCK_PAGES and block.nr_shared == BLOCK_PAGES and block.nr_present == BLOCK_PAGES)
         return 0 if possible else MAPPED_FOR_HOST
     base = int(block.detail) * BLOCK_PAGES
-    for slot in range(base, base + BLOCK_PAGES):
-        is_mapped = has_mark(state, slot, HOST_MAPPED)
+    for offset in range(BLOCK_PAGES):
+        is_mapped = has_mark(state, base + offset, HOST_MAPPED)
         count -= is_mapped
-        if is_mapped and (frame_at(state, slot) == 0 or state.pages[slot].shared == 0):
+        if is_mapped and (frame_of(state, row, offset) == 0 or not has_mark(state, base + offset, SHARED)):
             return MAPPED_FOR_HOST
     return MAPPED_FOR_HOST if count else 0

@@ -10,12 +10,13 @@ from gmemlab.core.layout import (
     POOL,
     RESERVED,
     SPLIT,
+    STRUCT_FRAMES,
 )
 from gmemlab.core.lists import slot_of
 from gmemlab.core.nodes import node_of
 from gmemlab.core.pools import pool_of
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import STRUCT_FRAMES, has_structs
+from gmemlab.core.vmemmap import has_structs, nr_restored
 
 
 @jit
@@ -46,26 +47,24 @@ def wanted_frames(state: State, block: int) -> int:
 
 @jit
 def audit_structs(state: State) -> tuple[int, int]:
-    """Walk all chains of restored frames, and count those of free blocks and of idle huge pages."""
+    """Hold the frames that blocks name against the frames, and count those of free blocks and of idle huge pages."""
     if not has_structs(state):
         return 0, 0
-    chained = 0
+    named = 0
     listed = 0
     for block in range(1, int(state.host[0].nr_blocks) + 1):
-        length = 0
-        slot = int(state.vmemmap[block])
-        while slot:
+        restored = nr_restored(state, block)
+        for k in range(STRUCT_FRAMES):
+            slot = int(state.vmemmap[block * STRUCT_FRAMES + k])
             frame = state.frames[slot]
-            if frame.kind != FRAME_VMEMMAP or frame.index != block or length > STRUCT_FRAMES * BLOCK_PAGES:
+            if (slot > 0) != (k < restored) or (slot and (frame.kind != FRAME_VMEMMAP or frame.index != block)):
                 return 37, block
-            length += 1
-            slot = int(frame.chain)
-        chained += length
+        named += restored
         wanted = wanted_frames(state, block)
-        if wanted >= 0 and length + boot_frames(state, block) != wanted:
+        if wanted >= 0 and restored + boot_frames(state, block) != wanted:
             return 37, block
         if state.blocks[block].kind == SPLIT:
             base = int(state.blocks[block].detail) * BLOCK_PAGES
             for slot in range(base, base + BLOCK_PAGES):
                 listed += 1 if state.frames[slot].kind == FRAME_VMEMMAP else 0
-    return (0, 0) if chained == listed else (37, 0)
+    return (0, 0) if named == listed else (37, 0)

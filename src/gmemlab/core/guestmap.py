@@ -16,7 +16,7 @@ from gmemlab.core.layout import (
     ZAPPED,
 )
 from gmemlab.core.mapping import block_row, block_span, frame_of, is_shared, open_details
-from gmemlab.core.page_details import ACCEPTED, frame_at, has_mark
+from gmemlab.core.page_details import ACCEPTED, MAPPED, SHARED, content_at, has_mark, put_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -111,7 +111,7 @@ def map_huge(state: State, file: int, row: int) -> None:
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):
-            state.pages[base + offset].mapped = 1
+            put_mark(state, base + offset, MAPPED, 1)
 
 
 @jit
@@ -127,9 +127,8 @@ def map_base_pages(state: State, row: int, begin: int, end: int) -> int:
     else:
         base = open_details(state, row)
         for offset in range(begin, end):
-            page = state.pages[base + offset]
-            if page.mapped == 0:
-                page.mapped = 1
+            if not has_mark(state, base + offset, MAPPED):
+                put_mark(state, base + offset, MAPPED, 1)
                 block.nr_mapped += 1
     mapped = int(block.nr_mapped) - before
     state.tally[layout.TALLY_MAPPED_4K] += mapped
@@ -143,9 +142,8 @@ def unmap_base_pages(state: State, row: int, begin: int, end: int) -> int:
     base = open_details(state, row)
     before = int(block.nr_mapped)
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        block.nr_mapped -= page.mapped
-        page.mapped = 0
+        block.nr_mapped -= has_mark(state, base + offset, MAPPED)
+        put_mark(state, base + offset, MAPPED, 0)
     if block.nr_mapped == 0:
         block.marks &= ~HISTORY
     unmapped = before - int(block.nr_mapped)
@@ -164,14 +162,14 @@ def unmap_block(state: State, row: int) -> int:
 
 
 @jit
-def is_in_use(state: State, file: int, slot: int) -> bool:
-    """Whether the guest uses a page that has details: it accepted it, or (where nothing is accepted) wrote to it."""
-    page = state.pages[slot]
-    if frame_at(state, slot) == 0 or page.shared:
+def is_in_use(state: State, file: int, row: int, offset: int) -> bool:
+    """Whether the guest uses a page of a block that has details: it accepted it, or (where nothing is accepted) wrote to it."""
+    slot = int(state.file_blocks[row].detail) * BLOCK_PAGES + offset
+    if frame_of(state, row, offset) == 0 or has_mark(state, slot, SHARED):
         return False
     if decisions.accepts(int(state.files[file].guest)):
         return bool(has_mark(state, slot, ACCEPTED))
-    return bool(page.content != layout.FRESH)
+    return content_at(state, slot) != layout.FRESH
 
 
 @jit
@@ -181,9 +179,8 @@ def map_in_use(state: State, file: int, row: int) -> None:
     base = open_details(state, row)
     found = 0
     for offset in range(BLOCK_PAGES):
-        page = state.pages[base + offset]
-        if page.mapped == 0 and is_in_use(state, file, base + offset):
-            page.mapped = 1
+        if not has_mark(state, base + offset, MAPPED) and is_in_use(state, file, row, offset):
+            put_mark(state, base + offset, MAPPED, 1)
             found += 1
     block.nr_mapped += found
     if found:
@@ -222,4 +219,4 @@ def forget_mapping(state: State, row: int) -> None:
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for offset in range(BLOCK_PAGES):
-            state.pages[base + offset].mapped = 0
+            put_mark(state, base + offset, MAPPED, 0)

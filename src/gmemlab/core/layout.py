@@ -19,6 +19,7 @@ NR_ORDERS: Final = 11
 GIGA_ORDER: Final = 18  # a 1 GiB page
 GIGA_BLOCKS: Final = 512
 NR_FOLIO_ORDERS: Final = 19
+STRUCT_FRAMES: Final = 8  # frames of the page structs of one block: 512 of 64 bytes (C23)
 
 # -- migratetypes (include/linux/mmzone.h) ------------------------------------------------------------------------------
 UNMOVABLE: Final = 0

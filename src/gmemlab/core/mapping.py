@@ -10,7 +10,18 @@ from gmemlab.core.frames import leave_base_pages, open_block, settle_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNIFORM, UNSPECIFIED, USED, ZEROED
 from gmemlab.core.lists import slot_of
-from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, frame_at, put_frame
+from gmemlab.core.page_details import (
+    ACCEPTED,
+    ASSIGNED,
+    CONTENT,
+    HOST_MAPPED,
+    MAPPED,
+    SHARED,
+    content_at,
+    has_mark,
+    put_content,
+    put_mark,
+)
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -51,22 +62,30 @@ def open_details(state: State, row: int) -> int:
         return int(block.detail) * BLOCK_PAGES
     slab = take_page_slab(state)
     base = slab * BLOCK_PAGES
-    first = int(block.block) * BLOCK_PAGES if block.nr_present else 0
-    content = block.content
+    page = int(block.content) if block.nr_present else 0
+    page |= MAPPED if block.nr_mapped else 0
+    page |= ASSIGNED if state.hardware[row].nr_assigned else 0
+    page |= ACCEPTED if state.hardware[row].nr_accepted else 0
+    page |= HOST_MAPPED if block.nr_host_mapped else 0
     shared = int(block.nr_shared)  # all pages within the file, or none
-    mapped = 1 if block.nr_mapped else 0
-    marks = ASSIGNED if state.hardware[row].nr_assigned else 0
-    marks |= ACCEPTED if state.hardware[row].nr_accepted else 0
-    marks |= HOST_MAPPED if block.nr_host_mapped else 0
-    for offset in range(BLOCK_PAGES):
-        page = state.pages[base + offset]
-        page.marks = marks
-        put_frame(state, base + offset, first + offset if first else 0)
-        page.content = content if first else 0
-        page.shared = 1 if offset < shared else 0
-        page.mapped = mapped
+    for slot in range(base, base + shared):
+        state.pages[slot] = page | SHARED
+    for slot in range(base + shared, base + BLOCK_PAGES):
+        state.pages[slot] = page
     block.detail = slab
     return base
+
+
+@jit
+def open_frames(state: State, row: int) -> None:
+    """Give the pages of a file block that has details rows for their frames, as they will no longer lie in order."""
+    block = state.file_blocks[row]
+    if block.block:
+        base = int(block.detail) * BLOCK_PAGES
+        first = int(block.block) * BLOCK_PAGES
+        for offset in range(BLOCK_PAGES):
+            state.page_frames[base + offset] = first + offset
+        block.block = 0
 
 
 @jit
@@ -83,11 +102,10 @@ def drop_details(state: State, row: int) -> None:
 def frame_of(state: State, row: int, index: int) -> int:
     """Frame behind page `index`, or 0."""
     block = state.file_blocks[row]
-    if block.detail:
-        return frame_at(state, int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1)))
-    if block.nr_present:
-        return int(block.block) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))
-    return 0
+    offset = index & (BLOCK_PAGES - 1)
+    if block.block:
+        return int(block.block) * BLOCK_PAGES + offset
+    return int(state.page_frames[int(block.detail) * BLOCK_PAGES + offset]) if block.nr_present else 0
 
 
 @jit
@@ -95,7 +113,7 @@ def is_shared(state: State, row: int, index: int) -> bool:
     """Attribute of page `index`."""
     block = state.file_blocks[row]
     if block.detail:
-        return bool(state.pages[int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))].shared)
+        return bool(has_mark(state, int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1)), SHARED))
     return bool(block.nr_shared)
 
 
@@ -105,26 +123,28 @@ def contiguous_block(state: State, row: int) -> int:
     block = state.file_blocks[row]
     if block.nr_present != BLOCK_PAGES:
         return 0
-    if block.block or block.detail == 0:
+    if block.block:
         return int(block.block)
     base = int(block.detail) * BLOCK_PAGES
-    first = frame_at(state, base)
+    first = int(state.page_frames[base])
     if first & (BLOCK_PAGES - 1):
         return 0
     for offset in range(1, BLOCK_PAGES):
-        if frame_at(state, base + offset) != first + offset:
+        if state.page_frames[base + offset] != first + offset:
             return 0
     return first >> BLOCK_ORDER
 
 
 @jit
-def content_is_uniform(state: State, base: int) -> bool:
-    """Whether all 512 pages of a set of details have the same content."""
-    content = state.pages[base].content
-    for offset in range(1, BLOCK_PAGES):
-        if state.pages[base + offset].content != content:
-            return False
-    return True
+def content_is_uniform(state: State, base: int, changed: int) -> bool:
+    """Whether all 512 pages of a set of details have the same content; asks first of `changed`, the page that changed last."""
+    first = int(state.pages[base + changed])
+    differing = (int(state.pages[base]) ^ first) | (int(state.pages[base + BLOCK_PAGES - 1]) ^ first)
+    if differing & CONTENT:
+        return False
+    for slot in range(base, base + BLOCK_PAGES):
+        differing |= int(state.pages[slot]) ^ first
+    return differing & CONTENT == 0
 
 
 @part
@@ -152,8 +172,8 @@ def settle(state: State, file: int, index: int) -> None:
         return
     base = int(block.detail) * BLOCK_PAGES
     host_block = contiguous_block(state, row)
-    if host_block and content_is_uniform(state, base):
-        block.content = state.pages[base].content
+    if host_block and content_is_uniform(state, base, index & (BLOCK_PAGES - 1)):
+        block.content = content_at(state, base)
         block.block = host_block
         drop_details(state, row)
         settle_block(state, host_block)
@@ -168,20 +188,29 @@ def fill_block(state: State, row: int, host_block: int) -> None:
     block.content = layout.FRESH
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
-        for offset in range(BLOCK_PAGES):
-            put_frame(state, base + offset, host_block * BLOCK_PAGES + offset)
-            state.pages[base + offset].content = layout.FRESH
+        for slot in range(base, base + BLOCK_PAGES):
+            put_content(state, slot, layout.FRESH)
 
 
 @jit
 def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None:
     """Insert `count` fresh pages (a folio below order 9) at page `index`."""
-    base = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    base = open_details(state, row)
+    if state.file_blocks[row].nr_present == 0:
+        for slot in range(base, base + BLOCK_PAGES):
+            state.page_frames[slot] = 0
+    base += index & (BLOCK_PAGES - 1)
     for offset in range(count):
-        put_frame(state, base + offset, pfn + offset)
-        state.pages[base + offset].content = layout.FRESH
+        state.page_frames[base + offset] = pfn + offset
+        put_content(state, base + offset, layout.FRESH)
     state.file_blocks[row].nr_present += count
     state.file_blocks[row].content = layout.FRESH
+
+
+@jit
+def is_stranded(content: int) -> bool:
+    """Whether a present page of this content was punched."""
+    return content == ZEROED or content == STALE
 
 
 @jit
@@ -192,17 +221,15 @@ def set_content(state: State, row: int, begin: int, end: int, content: int) -> N
         return
     if block.detail == 0 and begin == 0 and end == BLOCK_PAGES:
         block.content = content
-        block.nr_stranded = BLOCK_PAGES if content == ZEROED or content == STALE else 0
+        block.nr_stranded = BLOCK_PAGES if is_stranded(content) else 0
         return
     if block.detail == 0 and block.content == content:
         return
     base = open_details(state, row)
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        if frame_at(state, base + offset):
-            block.nr_stranded -= 1 if page.content == ZEROED or page.content == STALE else 0
-            block.nr_stranded += 1 if content == ZEROED or content == STALE else 0
-            page.content = content
+        if frame_of(state, row, offset):
+            block.nr_stranded += int(is_stranded(content)) - int(is_stranded(content_at(state, base + offset)))
+            put_content(state, base + offset, content)
 
 
 @jit
@@ -216,8 +243,8 @@ def scramble(state: State, row: int, begin: int, end: int) -> None:
         return
     base = open_details(state, row)
     for offset in range(begin, end):
-        if state.pages[base + offset].content == USED:
-            state.pages[base + offset].content = UNSPECIFIED
+        if content_at(state, base + offset) == USED:
+            put_content(state, base + offset, UNSPECIFIED)
 
 
 @jit
@@ -231,9 +258,8 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
         return
     base = open_details(state, row)
     for offset in range(begin, end):
-        page = state.pages[base + offset]
-        block.nr_shared += shared - page.shared
-        page.shared = shared
+        block.nr_shared += shared - has_mark(state, base + offset, SHARED)
+        put_mark(state, base + offset, SHARED, shared)
 
 
 @jit
@@ -241,20 +267,18 @@ def remove_page(state: State, row: int, offset: int) -> None:
     """Take one present page (already unmapped) out of a file block that has details."""
     block = state.file_blocks[row]
     slot = int(block.detail) * BLOCK_PAGES + offset
-    page = state.pages[slot]
+    open_frames(state, row)
     block.nr_present -= 1
-    if page.content == ZEROED or page.content == STALE:
-        block.nr_stranded -= 1
-    put_frame(state, slot, 0)
-    page.content = layout.FRESH
-    block.block = 0
+    block.nr_stranded -= 1 if is_stranded(content_at(state, slot)) else 0
+    state.page_frames[slot] = 0
+    put_content(state, slot, layout.FRESH)
     if block.nr_present == 0:
         block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
 
 
 @jit
-def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
-    """Order of the largest aligned chunk of base pages, idle and in order, that the page with details at `first` starts.
+def idle_chunk(state: State, row: int, index: int, pfn: int, most: int) -> int:
+    """Order of the largest aligned chunk of base pages, idle and in order, that page `index` of a file block starts.
 
     Of at most `most` pages and below order 9; 0 also where the page is busy, or a CPU would keep what is freed. `pfn` is its
     frame.
@@ -268,18 +292,18 @@ def idle_chunk(state: State, first: int, pfn: int, most: int) -> int:
     while order < BLOCK_ORDER - 1 and pfn & (1 << order) == 0 and (2 << order) <= most:
         for offset in range(1 << order, 2 << order):
             frame = state.frames[slot + offset]
-            if frame_at(state, first + offset) != pfn + offset or frame.busy or frame.order:
+            if frame_of(state, row, index + offset) != pfn + offset or frame.busy or frame.order:
                 return order
         order += 1
     return order
 
 
 @jit
-def open_base_page(state: State, row: int, index: int, pfn: int) -> int:
-    """Make sure that a base page and its frame have details. Returns the row of the page's."""
+def open_base_page(state: State, row: int, pfn: int) -> None:
+    """Make sure that a base page of a file block and its frame have details."""
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
-    return open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    open_details(state, row)
 
 
 @jit
@@ -305,6 +329,5 @@ def empty_block(state: State, row: int) -> None:
     block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
-        for offset in range(BLOCK_PAGES):
-            put_frame(state, base + offset, 0)
-            state.pages[base + offset].content = layout.FRESH
+        for slot in range(base, base + BLOCK_PAGES):
+            put_content(state, slot, layout.FRESH)

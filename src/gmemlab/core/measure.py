@@ -28,7 +28,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, frame_of, is_shared
 from gmemlab.core.nodes import node_of
-from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, has_mark
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, MAPPED, content_at, has_mark
 from gmemlab.core.pcp import kept_in_block, pcp_row
 from gmemlab.core.state import Records, State
 
@@ -200,8 +200,8 @@ def list_pages(state: State, file: int, first: int, out: Listing) -> None:
         out[place, 7] = 1 if block.nr_host_mapped else 0
         if block.detail:
             slot = int(block.detail) * BLOCK_PAGES + (index & (BLOCK_PAGES - 1))
-            out[place, 3] = state.pages[slot].content
-            out[place, 4] = state.pages[slot].mapped
+            out[place, 3] = content_at(state, slot)
+            out[place, 4] = has_mark(state, slot, MAPPED)
             out[place, 5] = has_mark(state, slot, ASSIGNED)
             out[place, 6] = has_mark(state, slot, ACCEPTED)
             out[place, 7] = has_mark(state, slot, HOST_MAPPED)

@@ -6,8 +6,7 @@ from gmemlab.core.hardware.moves import move_block_state, move_page_state, part_
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON, KIND_GUEST_MEMFD
 from gmemlab.core.lists import pfn_of, slot_of
-from gmemlab.core.mapping import block_row, is_shared, open_details
-from gmemlab.core.page_details import put_frame
+from gmemlab.core.mapping import block_row, is_shared, open_details, open_frames
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 from gmemlab.core.underused import split_to_pages
@@ -28,12 +27,9 @@ def move_backing(state: State, row: int, source: int, target: int) -> None:
     owner = int(state.blocks[target].owner)
     move_block_state(state, owner, row, source, target)
     index = int(state.blocks[target].index) << BLOCK_ORDER
-    if block.block:
-        block.block = target
+    block.block = target
     for offset in range(BLOCK_PAGES):
         note_moved(state, owner, row, index + offset)
-        if block.detail:
-            put_frame(state, int(block.detail) * BLOCK_PAGES + offset, (target << BLOCK_ORDER) + offset)
 
 
 @part
@@ -45,12 +41,12 @@ def move_frames(state: State, pfn: int, target: int) -> None:
     row = block_row(state, owner, index)
     part_huge(state, owner, index)
     details = open_details(state, row) + (index & (BLOCK_PAGES - 1))
+    open_frames(state, row)
     new = pfn_of(state, target)
     for offset in range(1 << order):
         move_page_state(state, owner, details + offset, pfn + offset, new + offset)
-        put_frame(state, details + offset, new + offset)
+        state.page_frames[details + offset] = new + offset
         note_moved(state, owner, row, index + offset)
-    state.file_blocks[row].block = 0
     write_frames(state, target, order, FRAME_USED, owner, index)
     state.blocks[new >> BLOCK_ORDER].nr_movable += 1 << order
     state.blocks[pfn >> BLOCK_ORDER].nr_movable -= 1 << order

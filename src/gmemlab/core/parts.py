@@ -128,7 +128,6 @@ NAMES: Final = (
     "vmemmap.optimize",
     "vmemmap.release_structs",
     "vmemmap.restore",
-    "vmemmap.restore_structs",
 )
 TYPES: Final[dict[Any, types.Type]] = {
     int: types.int64,

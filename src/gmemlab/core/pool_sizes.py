@@ -222,7 +222,7 @@ def demote_top(state: State, node: int) -> bool:
     giga = state.pools[pool_of(GIGA_ORDER)]
     small = state.pools[pool_of(BLOCK_ORDER)]
     first = int(state.node_pools[part_of(GIGA_ORDER, node)].head)
-    if giga.hvo and not restore(state, first, GIGA_ORDER):
+    if giga.hvo and not restore(state, first, GIGA_ORDER, 0):
         return False
     take_page(state, GIGA_ORDER, node)
     count_pages(state, GIGA_ORDER, node, -1, 0)

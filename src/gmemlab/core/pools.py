@@ -126,7 +126,7 @@ def update_and_free(state: State, block: int, order: int) -> bool:
 
     So `__update_and_free_hugetlb_folio`, which Linux may leave to a worker that is at it at once. Returns whether it is free.
     """
-    if state.pools[pool_of(order)].hvo and not restore(state, block, order):
+    if state.pools[pool_of(order)].hvo and not restore(state, block, order, 0):
         count_pages(state, order, node_of(state, block), 1, 1)
         put_page(state, block, order)
         return False
@@ -144,7 +144,7 @@ def update_and_free_bulk(state: State, order: int, listed: int) -> None:
     hvo = int(state.pools[pool_of(order)].hvo)
     while listed:
         restored = 0
-        while listed and (hvo == 0 or restore(state, listed, order)):
+        while listed and (hvo == 0 or restore(state, listed, order, 0)):
             block = listed
             listed = int(state.blocks[block].next)
             state.blocks[block].next = restored

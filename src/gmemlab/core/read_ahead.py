@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES
-from gmemlab.core.page_details import frame_at
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STRUCT_FRAMES
+from gmemlab.core.mapping import frame_of
 from gmemlab.core.prefetch import prefetch
 from gmemlab.core.state import Records, State
 
@@ -22,7 +22,8 @@ DETAILS_AHEAD: Final = 8
 HOST_BLOCKS_AHEAD: Final = 6
 FRAMES_AHEAD: Final = 4
 MOST_PAGES: Final = 64  # of one event
-PAGES_OF_A_LINE: Final = 8  # page details in a cache line
+PAGES_OF_A_LINE: Final = 64  # page details in a cache line
+ROWS_OF_A_LINE: Final = 8  # pages' frames in a cache line
 FRAMES_OF_A_LINE_SHIFT: Final = 2  # log2 of the frames' details in one
 FRAMES_OF_A_LINE: Final = 1 << FRAMES_OF_A_LINE_SHIFT
 
@@ -46,15 +47,6 @@ def first_detail(state: State, event: Records, row: int) -> int:
 
 
 @jit
-def first_frame_user(state: State, event: Records, row: int) -> int:
-    """`first_detail` of an event that looks at its pages' frames: one that allocates finds none yet."""
-    op = int(event.op)
-    if op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE:
-        return 0
-    return first_detail(state, event, row)
-
-
-@jit
 def pages_within(event: Records) -> int:
     """Pages of an event in its first file block, as far as they are asked for."""
     return min(int(event.count), MOST_PAGES, BLOCK_PAGES - int(event.first & (BLOCK_PAGES - 1)))
@@ -62,30 +54,45 @@ def pages_within(event: Records) -> int:
 
 @jit
 def ask_for_details(state: State, event: Records, row: int) -> None:
-    """Ask for the page details of an event."""
+    """Ask for the page details of an event, and for the rows of their frames where those are in use."""
     first = first_detail(state, event, row)
-    for page in range(first, first + pages_within(event) if first else 0, PAGES_OF_A_LINE):
-        prefetch(state.pages, page)
+    if first:
+        prefetch(state.pages, first)
+        if event.op == layout.OP_ACCESS:  # the last one of a block that is private again looks at all of it
+            base = first & ~(BLOCK_PAGES - 1)
+            for page in range(base, base + BLOCK_PAGES, PAGES_OF_A_LINE):
+                prefetch(state.pages, page)
+        if state.file_blocks[row].block == 0:
+            for page in range(first, first + pages_within(event), ROWS_OF_A_LINE):
+                prefetch(state.page_frames, page)
+
+
+@jit
+def pages_with_frames(state: State, event: Records, row: int) -> int:
+    """Pages whose frames an event looks at, as far as they are asked for: one that allocates finds none yet."""
+    op = int(event.op)
+    if op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE or first_detail(state, event, row) == 0:
+        return 0
+    return pages_within(event)
 
 
 @jit
 def ask_for_blocks(state: State, event: Records, row: int) -> None:
     """Ask for the host blocks of an event's frames."""
-    first = first_frame_user(state, event, row)
     block = 0
-    for page in range(first, first + pages_within(event) if first else 0):
-        if frame_at(state, page) >> BLOCK_ORDER != block:
-            block = frame_at(state, page) >> BLOCK_ORDER
+    for offset in range(pages_with_frames(state, event, row)):
+        frame = frame_of(state, row, int(event.first) + offset)
+        if frame >> BLOCK_ORDER != block:
+            block = frame >> BLOCK_ORDER
             prefetch(state.blocks, block)
 
 
 @jit
 def ask_for_frames(state: State, event: Records, row: int) -> None:
     """Ask for the details of an event's frames, and of those that they merge with when they become free."""
-    first = first_frame_user(state, event, row)
     line = 0
-    for page in range(first, first + pages_within(event) if first else 0):
-        frame = frame_at(state, page)
+    for offset in range(pages_with_frames(state, event, row)):
+        frame = frame_of(state, row, int(event.first) + offset)
         if frame >> FRAMES_OF_A_LINE_SHIFT != line:
             line = frame >> FRAMES_OF_A_LINE_SHIFT
             slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
@@ -100,7 +107,7 @@ def ask_for_block_in_order(state: State, row: int) -> None:
     """Ask for the host block that backs a whole file block, and for what is beside them: conversions split it or merge it."""
     block = int(state.file_blocks[row].block)
     prefetch(state.blocks, block)
-    prefetch(state.vmemmap, block)
+    prefetch(state.vmemmap, block * STRUCT_FRAMES)
     prefetch(state.hardware, row)
 
 
@@ -109,7 +116,9 @@ def ask_for_structs(state: State, event: Records, row: int) -> None:
     """Ask for the page structs' frames that go back where a conversion makes a file block private as a whole."""
     record = state.file_blocks[row]
     if event.op == layout.OP_TO_PRIVATE and record.nr_shared == event.count:
-        prefetch(state.frames, int(state.vmemmap[record.block]))
+        first = int(record.block) * STRUCT_FRAMES
+        for place in range(first, first + STRUCT_FRAMES):
+            prefetch(state.frames, int(state.vmemmap[place]))
 
 
 @jit

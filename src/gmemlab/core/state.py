@@ -38,14 +38,15 @@ class State(NamedTuple):
     free_lists: Records  # (zone * NR_MIGRATETYPES + migratetype) * NR_ORDERS + order; isolated chunks by order; CPUs' lists
     pcps: Records  # zone * MAX_CPUS + cpu: what each CPU keeps
     blocks: Records  # every 2 MiB of host
-    vmemmap: NDArray[np.int32]  # beside each: the newest of the frames that hold its page structs, restored after HVO; chained
+    vmemmap: NDArray[np.int32]  # beside each, STRUCT_FRAMES rows: frames of its page structs restored after HVO, oldest first
     skip: NDArray[np.int8]  # beside each: whether compaction was there lately (PB_compact_skip)
     frames: Records  # slab * 512 + offset: every frame of a split block
     frame_slabs: Records
     files: Records
     file_blocks: Records  # every 2 MiB of every file
     hardware: Records  # beside each row of file_blocks: what SNP or TDX says of it
-    pages: Records  # slab * 512 + offset: every page of a file block that is not uniform
+    pages: NDArray[np.int8]  # slab * 512 + offset: every page of a file block that is not uniform (`page_details`)
+    page_frames: NDArray[np.int64]  # beside each: its frame or 0, in use where `mapping.frame_of` reads it
     page_slabs: Records
     extents: NDArray[np.int64]  # heads of free runs of file_blocks, by log2 of their length
     slots: Records  # file * MAX_SLOTS + k: memslots
@@ -69,12 +70,17 @@ def records(table: NDArray[Any]) -> Records:
     return table.view(Rows if config.DISABLE_JIT else np.recarray)
 
 
-def reserve(count: int, dtype: np.dtype[Any]) -> Records:
-    """A zeroed record array of `count` rows that costs memory only where it is written."""
-    length = max(count, 1) * dtype.itemsize
+def reserve_plain(count: int, dtype: Any) -> NDArray[Any]:
+    """A zeroed array of `count` rows that costs memory only where it is written."""
+    length = max(count, 1) * np.dtype(dtype).itemsize
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     memory = mmap.mmap(-1, length, flags=flags)
-    return records(np.frombuffer(memory, dtype=dtype, count=max(count, 1)))
+    return np.frombuffer(memory, dtype=dtype, count=max(count, 1))
+
+
+def reserve(count: int, dtype: np.dtype[Any]) -> Records:
+    """`reserve_plain` of records."""
+    return records(reserve_plain(count, dtype))
 
 
 def nr_free_lists(nr_zones: int) -> int:
@@ -96,14 +102,15 @@ def reserve_tables(nr_blocks: int, nr_zones: int) -> dict[str, Any]:
         "free_lists": reserve(nr_free_lists(nr_zones) + nr_zones * layout.MAX_CPUS * layout.NR_PCP_LISTS, tables.FREE_LIST),
         "pcps": reserve(nr_zones * layout.MAX_CPUS, tables.PCP_RECORD),
         "blocks": reserve(rows, tables.BLOCK),
-        "vmemmap": np.zeros(rows, dtype=np.int32),
+        "vmemmap": reserve_plain(rows * layout.STRUCT_FRAMES, np.int32),
         "skip": np.zeros(rows, dtype=np.int8),
         "frames": reserve(frame_slabs * layout.BLOCK_PAGES, tables.FRAME),
         "frame_slabs": reserve(frame_slabs, tables.SLAB),
         "files": reserve(MAX_FILES, tables.FILE),
         "file_blocks": reserve(file_rows, tables.FILE_BLOCK),
         "hardware": reserve(file_rows, tables.HARDWARE),
-        "pages": reserve(page_slabs * layout.BLOCK_PAGES, tables.PAGE),
+        "pages": reserve_plain(page_slabs * layout.BLOCK_PAGES, np.int8),
+        "page_frames": reserve_plain(page_slabs * layout.BLOCK_PAGES, np.int64),
         "page_slabs": reserve(page_slabs, tables.SLAB),
         "extents": np.zeros(NR_EXTENT_CLASSES, dtype=np.int64),
         "slots": reserve(MAX_FILES * layout.MAX_SLOTS, tables.SLOT),
@@ -148,7 +155,7 @@ def reserve_state(nr_blocks: int, nr_zones: int) -> State:
 
 def prefer_huge_pages(state: State) -> None:
     """Back the details of frames and pages with huge pages from now on: a long run on a large host walks all over them."""
-    for table in (state.frames, state.pages):
+    for table in (state.frames, state.pages, state.page_frames):
         memory: Any = table
         while isinstance(memory, np.ndarray):
             memory = memory.base  # at last the view of the mapping that `reserve` made
@@ -162,7 +169,7 @@ def used_rows(state: State) -> dict[str, int]:
     frame_slabs, page_slabs, files = int(host.next_frame_slab), int(host.next_page_slab), int(host.next_file)
     bounds = {
         "blocks": int(host.nr_blocks) + 1,
-        "vmemmap": int(host.nr_blocks) + 1,
+        "vmemmap": (int(host.nr_blocks) + 1) * layout.STRUCT_FRAMES if state.nodes[0].struct_frame else 0,
         "skip": int(host.nr_blocks) + 1,
         "frames": frame_slabs * layout.BLOCK_PAGES,
         "frame_slabs": frame_slabs,
@@ -170,6 +177,7 @@ def used_rows(state: State) -> dict[str, int]:
         "file_blocks": int(host.next_extent),
         "hardware": int(host.next_extent),
         "pages": page_slabs * layout.BLOCK_PAGES,
+        "page_frames": page_slabs * layout.BLOCK_PAGES,
         "page_slabs": page_slabs,
         "slots": files * layout.MAX_SLOTS,
         "pins": int(host.next_pin),

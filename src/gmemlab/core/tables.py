@@ -115,12 +115,12 @@ BLOCK: Final = np.dtype(
     }
 )
 # 16 bytes for every frame of a split block. Links are frame slots (slab * 512 + offset). `next` and `prev` serve free
-# chunks, `index` (page in the owner's file) used ones; `chain` links the frames of one huge page's page structs.
+# chunks, `index` used ones: the page in the owner's file, or the block that a frame of page structs is for.
 FRAME: Final = np.dtype(
     {
-        "names": ["next", "prev", "index", "owner", "chain", "order", "kind", "busy"],
-        "formats": ["i4", "i4", "i8", "i4", "i4", "i1", "i1", "i2"],
-        "offsets": [0, 4, 0, 8, 8, 12, 13, 14],
+        "names": ["next", "prev", "index", "owner", "order", "kind", "busy"],
+        "formats": ["i4", "i4", "i8", "i4", "i1", "i1", "i2"],
+        "offsets": [0, 4, 0, 8, 12, 13, 14],
         "itemsize": 16,
     }
 )
@@ -162,16 +162,6 @@ FILE_BLOCK: Final = np.dtype(
         ("marks", "i1"),
         ("content", "i1"),  # of all pages; beside details anything but FRESH says that no present page is fresh
         ("nr_host_mapped", "i2"),
-    ],
-    align=True,
-)
-PAGE: Final = np.dtype(
-    [
-        ("frame", "i4"),  # read and written by `page_details`
-        ("marks", "i1"),
-        ("content", "i1"),
-        ("shared", "i1"),
-        ("mapped", "i1"),
     ],
     align=True,
 )

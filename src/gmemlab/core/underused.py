@@ -22,8 +22,8 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
-from gmemlab.core.page_details import frame_at
+from gmemlab.core.mapping import block_row, frame_of, open_details, open_frames, remove_page, settle
+from gmemlab.core.page_details import content_at
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import SHIFT, dequeue_split, dequeue_whole, is_partial
 from gmemlab.core.state import State
@@ -43,7 +43,7 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
         dequeue_whole(state, block)
         open_whole(state, block, file, first)
         state.blocks[block].deferred = 0
-        state.file_blocks[row].block = 0
+        open_frames(state, row)
         state.tally[layout.TALLY_SPLIT_2M + CAUSE_PUNCH] += 1
     elif order >= SHIFT and is_partial(state, slot_of(state, head), order):
         dequeue_split(state, head)
@@ -52,7 +52,7 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
         state.frames[slot + offset].order = 0
         if frame_of(state, row, first + offset) == head + offset:
             state.tally[TALLY_PRESENT + order] -= 1
-            if state.pages[details + offset].content == FRESH:
+            if content_at(state, details + offset) == FRESH:
                 remove_page(state, row, (first + offset) & (BLOCK_PAGES - 1))
                 state.tally[layout.TALLY_DEFERRED] += 1
             else:
@@ -82,7 +82,7 @@ def is_underused(state: State, row: int, pfn: int, max_none: int) -> bool:
     base = int(block.detail) * BLOCK_PAGES
     zeros = 0
     for offset in range(BLOCK_PAGES):
-        if state.pages[base + offset].content == FRESH:
+        if content_at(state, base + offset) == FRESH:
             zeros += 1
     return decisions.is_underused(zeros, max_none)
 
@@ -113,8 +113,8 @@ def split_zeros(state: State, file: int, base: int) -> bool:
     state.tally[TALLY_PRESENT + BLOCK_ORDER] -= BLOCK_PAGES
     state.tally[TALLY_PRESENT] += BLOCK_PAGES
     for offset in range(BLOCK_PAGES):
-        if state.pages[details + offset].content == ZEROED:
-            pfn = frame_at(state, details + offset)
+        if content_at(state, details + offset) == ZEROED:
+            pfn = frame_of(state, row, offset)
             remove_page(state, row, offset)
             state.tally[TALLY_PRESENT] -= 1
             leave_folio(state, pfn, 0)

@@ -102,7 +102,7 @@ def shrink(state: State, node: int, wanted: int, highest: int, counter: int) -> 
         if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
             scanned += 1
             if may_drop(state, pfn, highest):
-                open_base_page(state, row, index, pfn)
+                open_base_page(state, row, pfn)
                 drop_base_pages(state, row, index, pfn, 0, True)
                 dropped += 1
                 if state.file_blocks[row].nr_present == 0:

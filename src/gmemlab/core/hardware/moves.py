@@ -33,7 +33,7 @@ from gmemlab.core.layout import (
     RMP_WHOLE,
 )
 from gmemlab.core.mapping import block_row
-from gmemlab.core.page_details import ASSIGNED, has_mark
+from gmemlab.core.page_details import ASSIGNED, MAPPED, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -62,7 +62,7 @@ def move_page_state(state: State, file: int, slot: int, source: int, target: int
     if guest == GUEST_SNP:
         known = has_mark(state, slot, ASSIGNED)
     elif guest == GUEST_TDX:
-        known = int(state.pages[slot].mapped)
+        known = has_mark(state, slot, MAPPED)
     note_small(state, file, known, source >> BLOCK_ORDER, target >> BLOCK_ORDER)
 
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_ORPHAN, GUEST_SNP, GUEST_TDX, HUGE_MAPPED, ORPHAN, SPLIT
-from gmemlab.core.page_details import ASSIGNED, frame_at, has_mark
+from gmemlab.core.mapping import frame_of
+from gmemlab.core.page_details import ASSIGNED, MAPPED, has_mark
 from gmemlab.core.state import State
 
 SNP: Final = 1
@@ -31,9 +32,9 @@ def mark_file_block(state: State, row: int, guest: int, marks: Marks) -> None:
         marks[block.block] |= mark
         return
     base = int(block.detail) * BLOCK_PAGES
-    for slot in range(base, base + BLOCK_PAGES):
-        pfn = frame_at(state, slot)
-        if pfn and (has_mark(state, slot, ASSIGNED) if guest == GUEST_SNP else state.pages[slot].mapped):
+    for offset in range(BLOCK_PAGES):
+        pfn = frame_of(state, row, offset)
+        if pfn and has_mark(state, base + offset, ASSIGNED if guest == GUEST_SNP else MAPPED):
             marks[pfn >> BLOCK_ORDER] |= mark
 
 

@@ -21,7 +21,7 @@ from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_BLOCKS, RMP_WHOLE, SPLIT
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row, frame_of, open_details
-from gmemlab.core.page_details import ACCEPTED, ASSIGNED, frame_at, has_mark, put_mark
+from gmemlab.core.page_details import ACCEPTED, ASSIGNED, has_mark, put_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -53,7 +53,7 @@ def split_direct_maps(state: State, file: int, row: int, begin: int, end: int) -
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
         if has_mark(state, base + offset, ASSIGNED):
-            split_direct_map(state, file, frame_at(state, base + offset) >> BLOCK_ORDER)
+            split_direct_map(state, file, frame_of(state, row, offset) >> BLOCK_ORDER)
 
 
 @jit
@@ -87,7 +87,7 @@ def assign_pages(state: State, file: int, row: int, begin: int, end: int) -> Non
             if not has_mark(state, base + offset, ASSIGNED):
                 put_mark(state, base + offset, ASSIGNED, 1)
                 hardware.nr_assigned += 1
-                split_direct_map(state, file, frame_at(state, base + offset) >> BLOCK_ORDER)
+                split_direct_map(state, file, frame_of(state, row, offset) >> BLOCK_ORDER)
     note(state, file, RMPUPDATE_PRIVATE_4K, int(hardware.nr_assigned) - before)
 
 

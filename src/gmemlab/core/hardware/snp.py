@@ -33,7 +33,7 @@ from gmemlab.core.layout import (
     TOUCH,
 )
 from gmemlab.core.mapping import block_row, open_details
-from gmemlab.core.page_details import ACCEPTED, has_mark
+from gmemlab.core.page_details import ACCEPTED, MAPPED, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -193,7 +193,7 @@ def fault_accepted(state: State, file: int, index: int, begin: int, end: int) ->
         return
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
-        if has_mark(state, base + offset, ACCEPTED) and state.pages[base + offset].mapped == 0:
+        if has_mark(state, base + offset, ACCEPTED) and not has_mark(state, base + offset, MAPPED):
             fault(state, file, index, offset, offset + 1)
 
 

@@ -21,6 +21,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, set_content, settle
 from gmemlab.core.operations.checks import check_range, check_within
 from gmemlab.core.operations.populate import populate
+from gmemlab.core.page_details import content_at, put_content
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -76,8 +77,8 @@ def use_fresh_blocks(state: State, file: int, row: int, index: int, order: int) 
         base = int(block.detail) * BLOCK_PAGES
         fresh = 0
         for slot in range(base, base + BLOCK_PAGES):
-            if state.pages[slot].content == FRESH:
-                state.pages[slot].content = USED
+            if content_at(state, slot) == FRESH:
+                put_content(state, slot, USED)
                 fresh += 1
         block.content = USED
         note_cleared(state, file, fresh)
@@ -88,9 +89,8 @@ def use_fresh_pages(state: State, file: int, row: int, slot: int, order: int) ->
     """The fresh pages of a folio up to order 9, whose details begin at `slot`, become used."""
     fresh = 0
     for member in range(slot, slot + (1 << order)):
-        page = state.pages[member]
-        if page.content == FRESH:
-            page.content = USED
+        if content_at(state, member) == FRESH:
+            put_content(state, member, USED)
             fresh += 1
     if order == layout.BLOCK_ORDER:
         state.file_blocks[row].content = USED
@@ -109,7 +109,6 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
     first = begin & ~(BLOCK_PAGES - 1)
     if state.files[file].kind == KIND_ANON:  # zeroed when it was allocated: only what is written counts
         set_content(state, row, begin - first, end - first, USED)
-        settle(state, file, begin)
         return
     if state.policies[state.files[file].policy].sizes >> layout.GIGA_ORDER & 1:
         # A merged one may have fresh parts where this one was used.
@@ -126,7 +125,6 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
             if block.content == FRESH and not launched:
                 note_cleared_alone(state, file, end - begin)
             set_content(state, row, begin - first, end - first, USED)
-            settle(state, file, begin)
             return
     base = open_details(state, row)
     index = begin
@@ -134,7 +132,7 @@ def use_pages(state: State, file: int, begin: int, end: int, launched: bool) -> 
         pfn = frame_of(state, row, index)
         order = folio_order(state, pfn)
         if order == 0:
-            if state.pages[base + (index - first)].content == FRESH and not launched:
+            if content_at(state, base + (index - first)) == FRESH and not launched:
                 note_cleared_alone(state, file, 1)
             set_content(state, row, index - first, index - first + 1, USED)
             index += 1
@@ -188,6 +186,8 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
             use_pages(state, file, index, reached, accept == layout.ACCEPT_LAUNCH)
             if map_it:
                 touch_private(state, file, index, reached, accept)
+            if state.file_blocks[block_row(state, file, index)].detail:
+                settle(state, file, index)
         if error:
             return error, reached - first
         index = stop

@@ -26,7 +26,7 @@ from gmemlab.core.mapping import block_row, frame_of, is_shared, open_details, s
 from gmemlab.core.nodes import node_of
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.punch import defer_pages
-from gmemlab.core.page_details import frame_at, put_frame
+from gmemlab.core.page_details import content_at, put_content
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import enqueue_whole, enqueue_zeros
 from gmemlab.core.state import State
@@ -90,14 +90,12 @@ def move_pages(state: State, file: int, base: int, pfn: int) -> None:
     block = state.file_blocks[row]
     details = open_details(state, row)
     for offset in range(BLOCK_PAGES):
-        page = state.pages[details + offset]
-        content = page.content
-        if frame_at(state, details + offset):
+        content = content_at(state, details + offset)
+        if frame_of(state, row, offset):
             defer_pages(state, file, base + offset, base + offset + 1)
-        put_frame(state, details + offset, pfn + offset)
-        page.content = content
-        block.nr_present += 1
+        put_content(state, details + offset, content)
     block.content = layout.FRESH
+    block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER
     block.marks = (block.marks & ~PAGE_TABLE) | UNSEEN
     settle(state, file, base)
@@ -113,10 +111,9 @@ def leave_pages(state: State, row: int) -> None:
         state.tally[layout.TALLY_RELEASED] += BLOCK_PAGES
         free_block(state, host_block)
         return
-    base = int(state.file_blocks[row].detail) * BLOCK_PAGES
     offset = 0
     while offset < BLOCK_PAGES:
-        pfn = frame_at(state, base + offset)
+        pfn = frame_of(state, row, offset)
         order = folio_order(state, pfn) if pfn else 0
         if pfn:
             state.tally[TALLY_PRESENT + order] -= 1 << order
@@ -136,20 +133,19 @@ def move_file_pages(state: State, file: int, base: int, pfn: int) -> None:
     guest = state.files[file].kind == KIND_GUEST_MEMFD
     details = open_details(state, row)
     for offset in range(BLOCK_PAGES):
-        if frame_at(state, details + offset):
-            move_page_state(state, file, details + offset, frame_at(state, details + offset), pfn)
+        there = frame_of(state, row, offset)
+        if there:
+            move_page_state(state, file, details + offset, there, pfn)
     leave_pages(state, row)
     for offset in range(BLOCK_PAGES):
-        page = state.pages[details + offset]
-        there = frame_at(state, details + offset)
+        there = frame_of(state, row, offset)
         if guest:
             state.tally[layout.TALLY_FIRMWARE_COPIES] += 1 if there and not is_shared(state, row, base + offset) else 0
         elif there == 0:
-            page.content = ZEROED
+            put_content(state, details + offset, ZEROED)
             block.nr_stranded += 1
-        elif page.content != ZEROED:
-            page.content = USED
-        put_frame(state, details + offset, pfn + offset)
+        elif content_at(state, details + offset) != ZEROED:
+            put_content(state, details + offset, USED)
     block.content = layout.FRESH
     block.nr_present = BLOCK_PAGES
     block.block = pfn >> BLOCK_ORDER

@@ -29,7 +29,6 @@ from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
 from gmemlab.core.page_alloc import alloc_base_chunk, alloc_easily
-from gmemlab.core.page_details import put_frame
 from gmemlab.core.parts import part
 from gmemlab.core.pool_sizes import alloc_surplus
 from gmemlab.core.pools import dequeue, pool_of, put_page, withdraw
@@ -147,10 +146,6 @@ def undo_whole_blocks(state: State, file: int, base: int, order: int) -> None:
         block = state.file_blocks[row + step]
         block.nr_present = 0
         block.block = 0
-        if block.detail:
-            first = int(block.detail) * BLOCK_PAGES
-            for offset in range(BLOCK_PAGES):
-                put_frame(state, first + offset, 0)
     state.tally[TALLY_PRESENT + order] -= 1 << order
 
 

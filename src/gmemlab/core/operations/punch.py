@@ -47,7 +47,7 @@ from gmemlab.core.mapping import (
 from gmemlab.core.operations.checks import check_range
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
-from gmemlab.core.page_details import ASSIGNED, frame_at
+from gmemlab.core.page_details import ASSIGNED, SHARED, content_at, has_mark
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import enqueue_zeros
 from gmemlab.core.state import State
@@ -68,7 +68,7 @@ def count_private(state: State, row: int, begin: int, end: int) -> int:
     base = int(block.detail) * BLOCK_PAGES
     found = 0
     for offset in range(begin, end):
-        found += 1 if frame_at(state, base + offset) and state.pages[base + offset].shared == 0 else 0
+        found += 1 if frame_of(state, row, offset) and not has_mark(state, base + offset, SHARED) else 0
     return found
 
 
@@ -98,7 +98,7 @@ def is_dirty(state: State, row: int, begin: int, end: int) -> bool:
         return was_used(int(block.content))
     base = int(block.detail) * BLOCK_PAGES
     for offset in range(begin, end):
-        if was_used(int(state.pages[base + offset].content)):
+        if was_used(content_at(state, base + offset)):
             return True
     return False
 
@@ -133,11 +133,11 @@ def note_table(state: State, row: int, whole: bool) -> None:
 def defer_pages(state: State, file: int, begin: int, end: int) -> None:
     """Unmap the present pages [begin, end) of one block of an anonymous file; folios go when their last page goes."""
     row = block_row(state, file, begin)
-    base = open_details(state, row)
+    open_details(state, row)
     note_table(state, row, end - begin == BLOCK_PAGES)
     for index in range(begin, end):
         offset = index & (BLOCK_PAGES - 1)
-        pfn = frame_at(state, base + offset)
+        pfn = frame_of(state, row, offset)
         if pfn:
             order = folio_order(state, pfn)
             remove_page(state, row, offset)
@@ -206,8 +206,8 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
-            slot = open_base_page(state, row, index, pfn)
-            order = idle_chunk(state, slot, pfn, end - index)
+            open_base_page(state, row, pfn)
+            order = idle_chunk(state, row, index, pfn, end - index)
             if assigned:
                 for page in range(1 << order):
                     rmp.leave_base_page(state, file, row, index + page, pfn + page)

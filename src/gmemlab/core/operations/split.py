@@ -19,7 +19,7 @@ from gmemlab.core.mapping import block_row, contiguous_block, frame_of
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import dequeue_whole
 from gmemlab.core.state import State
-from gmemlab.core.vmemmap import has_structs, release_structs, restore_structs, saved_frames
+from gmemlab.core.vmemmap import SAVED_FRAMES, has_structs, release_structs, restore, spare_frames
 
 
 @jit
@@ -33,7 +33,7 @@ def uses_hvo(state: State, file: int) -> bool:
 def split_block(state: State, file: int, index: int, cause: int) -> bool:
     """Split the 2 MiB folio around page `index` of a unit file into base pages; False if page structs cannot be had."""
     block = int(state.file_blocks[block_row(state, file, index)].block)
-    if uses_hvo(state, file) and not restore_structs(state, block, saved_frames(BLOCK_ORDER)):
+    if uses_hvo(state, file) and not restore(state, block, BLOCK_ORDER, 0):
         return False
     own_block(state, block, UNIFORM, 0, file, index >> BLOCK_ORDER)
     state.tally[TALLY_PRESENT + BLOCK_ORDER] -= BLOCK_PAGES
@@ -47,8 +47,7 @@ def split_giga(state: State, file: int, base: int, cause: int) -> bool:
     """Split the 1 GiB folio at page `base`, to 2 MiB folios or straight to base pages as the policy says."""
     block = int(state.file_blocks[block_row(state, file, base)].block)
     to_blocks = decisions.splits_giga_to_blocks(state.policies[state.files[file].policy])
-    kept = GIGA_BLOCKS * saved_frames(BLOCK_ORDER) if to_blocks else 0
-    if uses_hvo(state, file) and not restore_structs(state, block, saved_frames(GIGA_ORDER) - kept):
+    if uses_hvo(state, file) and not restore(state, block, GIGA_ORDER, SAVED_FRAMES if to_blocks else 0):
         return False
     kind = WHOLE if to_blocks else UNIFORM
     order = BLOCK_ORDER if to_blocks else 0
@@ -147,7 +146,7 @@ def merge_block(state: State, file: int, index: int, cause: int) -> bool:
         return False
     make_whole(state, file, row, block)
     if uses_hvo(state, file):
-        release_structs(state, block, saved_frames(BLOCK_ORDER))
+        release_structs(state, block, SAVED_FRAMES)
     state.tally[layout.TALLY_HEALED_BACKING + cause] += 1
     return True
 
@@ -166,13 +165,14 @@ def giga_may_merge(state: State, row: int) -> bool:
 def make_giga(state: State, file: int, base: int) -> None:
     """Turn the idle pieces of a split 1 GiB page, at page `base`, into one folio; HVO's frames go back."""
     row = block_row(state, file, base)
+    first = int(state.file_blocks[row].block)
     for step in range(GIGA_BLOCKS):
-        block = int(state.file_blocks[row + step].block)
+        block = first + step
         if state.blocks[block].kind != WHOLE:
             make_whole(state, file, row + step, block)
         own_block(state, block, GIGA, GIGA_ORDER, file, (base >> BLOCK_ORDER) + step)
         if uses_hvo(state, file):
-            release_structs(state, block, 1 << GIGA_ORDER)
+            release_structs(state, block, spare_frames(block, first))
     state.tally[TALLY_PRESENT + BLOCK_ORDER] -= 1 << GIGA_ORDER
     state.tally[TALLY_PRESENT + GIGA_ORDER] += 1 << GIGA_ORDER
 
@@ -202,4 +202,4 @@ def join_unit(state: State, file: int, base: int, order: int) -> None:
         return
     make_whole(state, file, row, block)
     if uses_hvo(state, file):
-        release_structs(state, block, saved_frames(BLOCK_ORDER))
+        release_structs(state, block, SAVED_FRAMES)
