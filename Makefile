@@ -13,9 +13,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV ?= .venv
 SCENARIO ?= scenarios/demo.toml
 PYTEST_FLAGS ?= -q -n auto --dist worksteal
+export PYTHONDONTWRITEBYTECODE :=# else each of the many commands that the tests start compiles all modules again
 
 # All tests with the compiled core; these again without the compiler, under coverage (1 GiB pages take minutes there); these
-# again with bounds checks, less optimised, which compiles faster.
+# again with bounds checks, less optimised, which compiles faster. What asks the oracle alone is the same each time.
 TESTS ?= tests
 ORACLE_TESTS := $(wildcard tests/test_oracle*.py)
 FIRST_ORACLE_TESTS := $(wildcard tests/test_oracle_[a-c]*.py)
@@ -57,10 +58,10 @@ test-interpreted: interpreted-core interpreted-oracle
 interpreted-core: PART = $(CORE_TESTS) $(MODEL_TESTS) $(FIRST_ORACLE_TESTS)
 interpreted-oracle: PART = $(filter-out $(FIRST_ORACLE_TESTS),$(ORACLE_TESTS))
 interpreted-%: $(INSTALLED_DEV)
-	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m coverage run -m pytest -q -k "not giga" $(PART)
+	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.$* $(BIN)/python -m coverage run -m pytest -q -k "not giga and not [oracle" $(PART)
 
 test-bounds: $(INSTALLED_DEV)
-	NUMBA_BOUNDSCHECK=1 NUMBA_OPT=1 $(BIN)/python -m pytest -q $(BOUNDS_TESTS)
+	NUMBA_BOUNDSCHECK=1 NUMBA_OPT=1 $(BIN)/python -m pytest -q -k "not [oracle" $(BOUNDS_TESTS)
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

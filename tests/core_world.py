@@ -18,7 +18,7 @@ from oracle_files import OraclePolicy
 
 Result = tuple[int, int]
 CHOICES = (
-    *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "hvo", "repair"),
+    *("source", "effort", "movable", "punch", "conversion", "split", "merge", "vmm_punch", "repair"),
     *("zero_scan", "truncation"),
 )
 

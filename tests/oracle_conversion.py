@@ -107,7 +107,7 @@ def split_to_share(memory: Memory, file: File, index: int, a: int, b: int) -> in
         folio = file.pages[index].folio
         if folio.busy():
             return errno.EAGAIN
-        structs = structs_for_split(file, folio)
+        structs = structs_for_split(memory, file, folio)
         if structs:
             assert folio.huge is not None
             if not memory.restore_structs(folio.huge, structs):
@@ -167,7 +167,7 @@ def merge(memory: Memory, file: File, base: int, order: int) -> None:
         memory.users[file.pages[index].frame] = folio
     if huge is not None and order == huge.order:
         memory.forget_structs(huge)
-    elif huge is not None and file.policy.hvo:
+    elif huge is not None and memory.pools[huge.order].hvo:
         huge.chains[pfn], freed = huge.chains[pfn][:-7], huge.chains[pfn][-7:]
         for frame in freed:
             memory.buddy.free(frame, 0)

@@ -87,7 +87,7 @@ def populate_huge(memory: Memory, file: File, index: int) -> int:
 
 def split_mixed(memory: Memory, file: File, folio: Folio) -> bool:
     """Split a new pool page so that every shared page of it is 4 KiB; False if page structs are short."""
-    structs = structs_for_split(file, folio)
+    structs = structs_for_split(memory, file, folio)
     assert folio.huge is not None
     if not memory.restore_structs(folio.huge, structs):
         return False
@@ -160,9 +160,9 @@ def split_into(file: File, folio: Folio, a: int, b: int) -> list[tuple[int, int]
     return [(folio.index + offset, 0) for offset in range(1 << folio.order)]
 
 
-def structs_for_split(file: File, folio: Folio) -> dict[int, int]:
+def structs_for_split(memory: Memory, file: File, folio: Folio) -> dict[int, int]:
     """Frames of page structs that must be restored before this folio can be split, by block (G74)."""
-    if folio.huge is None or not file.policy.hvo:
+    if folio.huge is None or not memory.pools[folio.huge.order].hvo:
         return {}
     first, *others = range(folio.pfn, folio.pfn + (1 << folio.order), BLOCK_PAGES)
     if file.policy.split == SPLIT_2M_FIRST and folio.order == GIGA_ORDER:

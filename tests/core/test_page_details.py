@@ -1,6 +1,7 @@
 """Page details: what a page holds and its marks share a byte, without disturbing each other; and details that go again."""
 
 import itertools
+from typing import Any
 
 import numba
 import pytest
@@ -59,18 +60,48 @@ def test_all_marks_together_fit() -> None:
     assert [read(state, SLOT, mark) for mark in MARKS] == [(UNSPECIFIED, 1)] * len(MARKS)
 
 
-@pytest.mark.parametrize("policy", [SMALL_IN_PLACE, THP_IN_PLACE], ids=["base-pages", "huge"])
-@pytest.mark.parametrize("page", [0, 100, 511])
-def test_details_go_when_a_converted_page_is_as_the_others_again(policy: OraclePolicy, page: int) -> None:
+def new_guest(policy: OraclePolicy) -> tuple[CoreWorld, int, Any]:
+    """A guest that used all of its 2 MiB, its number, and its file block."""
     world = CoreWorld([(1, 9, ZONE_NORMAL, 0)], {1}, 9)
     _, file = world.create(512, policy)
-    row = int(world.state.files[world.files[file]].first_block)
-    block = world.state.file_blocks[row]
     world.access(file, 0, 512, PRIVATE)
-    world.convert(file, page, 1, True)
-    world.access(file, page, 1, layout.SHARED)
-    assert block.detail
-    world.convert(file, page, 1, False)
-    world.access(file, page, 1, PRIVATE)
+    return world, file, world.state.file_blocks[int(world.state.files[world.files[file]].first_block)]
+
+
+@pytest.mark.parametrize("policy", [SMALL_IN_PLACE, THP_IN_PLACE], ids=["base-pages", "huge"])
+@pytest.mark.parametrize("pages", [(0,), (100,), (511,), (0, 511), (200, 300)])
+def test_details_go_when_converted_pages_are_as_the_others_again(policy: OraclePolicy, pages: tuple[int, ...]) -> None:
+    world, file, block = new_guest(policy)
+    for page in pages:
+        world.convert(file, page, 1, True)
+        world.access(file, page, 1, layout.SHARED)
+    for page in pages:
+        world.convert(file, page, 1, False)
+    for page in pages:
+        assert block.detail
+        world.access(file, page, 1, PRIVATE)
+        world.check()
     assert (block.detail, block.nr_present, block.nr_mapped, block.nr_shared, block.content) == (0, 512, 512, 0, USED)
+
+
+def test_details_go_when_the_vmm_maps_the_last_shared_page() -> None:
+    world, file, block = new_guest(SMALL_IN_PLACE)
+    world.convert(file, 0, 512, True)
+    for page in range(512):
+        world.access(file, page, 1, layout.HOST)
+    assert (block.detail, block.nr_host_mapped) == (0, 512)
     world.check()
+
+
+def test_frames_of_details_that_were_used_before_are_not_taken_for_new_ones() -> None:
+    """Rows of frames keep what an earlier file block left in them."""
+    world, file, block = new_guest(SMALL_IN_PLACE)
+    world.punch(file, 7, 1)
+    slab = int(block.detail)
+    assert slab and world.state.page_frames[slab * 512 + 8]
+    world.punch(file, 0, 512)
+    assert block.detail == 0
+    world.access(file, 300, 1, PRIVATE)
+    assert (block.detail, block.nr_present) == (slab, 1)
+    world.check()
+    assert [row for row in range(512) if world.state.page_frames[slab * 512 + row]] == [300]

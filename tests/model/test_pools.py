@@ -67,3 +67,24 @@ def test_pool_with_hvo_is_resized() -> None:
     host.set_pool("2M", 0)
     assert host.free_bytes == empty
     host.audit()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("hvo", [True, False])
+def test_the_pool_decides_whether_a_split_takes_page_structs(before: bool, hvo: bool) -> None:
+    """Also where its blocks had been pages of another pool, and whatever the policy would have made of it (K5, G74)."""
+    host = Host("64M")
+    assert host.grow_pool("2M", 4, hvo=before) == 4
+    host.set_pool("2M", 0)
+    assert host.grow_pool("2M", 4, hvo=hvo) == 4
+    free = host.free_bytes
+    guest = host.guest_memfd("8M", "hugetlb-2m")
+    guest.access(0, "8M")
+    for block in range(4):
+        guest.convert(block << 21, 4096, "shared")
+        assert host.free_bytes == free - (block + 1) * 7 * 4096 * hvo
+    host.audit()
+    for block in range(4):
+        guest.convert(block << 21, 4096, "private")
+    assert host.free_bytes == free
+    host.audit()

@@ -9,7 +9,7 @@ page details for it. A page that is moved keeps its mapping, as migration entrie
 from gmemlab.core.hardware.counts import HOST_FAULT, HOST_UNMAP, note
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_PAGES
-from gmemlab.core.mapping import block_row, open_details
+from gmemlab.core.mapping import block_row, open_details, settle
 from gmemlab.core.page_details import HOST_MAPPED, has_mark, put_mark
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -40,7 +40,10 @@ def map_for_host(state: State, file: int, first: int, end: int) -> None:
     while index < end:
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
         begin = index & (BLOCK_PAGES - 1)
-        note(state, file, HOST_FAULT, set_host_mapped(state, block_row(state, file, index), begin, begin + stop - index, 1))
+        row = block_row(state, file, index)
+        note(state, file, HOST_FAULT, set_host_mapped(state, row, begin, begin + stop - index, 1))
+        if state.file_blocks[row].nr_host_mapped == BLOCK_PAGES and state.file_blocks[row].detail:
+            settle(state, file, index)
         index = stop
 
 

@@ -170,9 +170,13 @@ def settle(state: State, file: int, index: int) -> None:
     hardware = state.hardware[row]
     if hardware.nr_assigned not in (0, BLOCK_PAGES) or hardware.nr_accepted not in (0, BLOCK_PAGES):
         return
+    if block.nr_stranded and block.nr_stranded != BLOCK_PAGES:
+        return
     base = int(block.detail) * BLOCK_PAGES
+    if not content_is_uniform(state, base, index & (BLOCK_PAGES - 1)):
+        return
     host_block = contiguous_block(state, row)
-    if host_block and content_is_uniform(state, base, index & (BLOCK_PAGES - 1)):
+    if host_block:
         block.content = content_at(state, base)
         block.block = host_block
         drop_details(state, row)

@@ -116,9 +116,11 @@ def ask_for_structs(state: State, event: Records, row: int) -> None:
     """Ask for the page structs' frames that go back where a conversion makes a file block private as a whole."""
     record = state.file_blocks[row]
     if event.op == layout.OP_TO_PRIVATE and record.nr_shared == event.count:
-        first = int(record.block) * STRUCT_FRAMES
-        for place in range(first, first + STRUCT_FRAMES):
+        place = int(record.block) * STRUCT_FRAMES
+        end = place + STRUCT_FRAMES
+        while place < end and state.vmemmap[place]:
             prefetch(state.frames, int(state.vmemmap[place]))
+            place += 1
 
 
 @jit

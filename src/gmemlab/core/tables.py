@@ -181,7 +181,6 @@ POLICY: Final = np.dtype(
         ("split", "i2"),
         ("merge", "i2"),
         ("vmm_punch", "i2"),
-        ("hvo", "i2"),
         ("shared_policy", "i4"),  # of the ordinary memory beside a two-source guest
         ("repair", "i2"),  # REPAIR_*: which daemons work for it
         ("truncation", "i2"),

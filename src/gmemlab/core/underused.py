@@ -22,7 +22,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, frame_of, open_details, open_frames, remove_page, settle
+from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
 from gmemlab.core.page_details import content_at
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import SHIFT, dequeue_split, dequeue_whole, is_partial
@@ -43,7 +43,6 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
         dequeue_whole(state, block)
         open_whole(state, block, file, first)
         state.blocks[block].deferred = 0
-        open_frames(state, row)
         state.tally[layout.TALLY_SPLIT_2M + CAUSE_PUNCH] += 1
     elif order >= SHIFT and is_partial(state, slot_of(state, head), order):
         dequeue_split(state, head)

@@ -120,7 +120,7 @@ def restore_block(state: State, block: int, frames: int) -> bool:
 def chunk_at(state: State, place: int, most: int) -> int:
     """Order of the largest chunk of at most `most` restored frames that begins at a place of `vmemmap`.
 
-    It is below 9, and 0 where there is one frame only, or a CPU would keep what is freed.
+    It is 0 where there is one frame only, or a CPU would keep what is freed.
     """
     if state.host[0].nr_cpus:
         return 0

@@ -82,7 +82,6 @@ class PolicyTable:
         record.unit = policy.orders[-1]
         record.fallocate_sizes = sum(1 << order for order in policy.fallocate_orders)
         record.movable = policy.zone == "movable"
-        record.hvo = policy.hvo == "on"
         record.shared_policy = beside
         for choice, codes in CODES.items():
             record[choice] = codes[getattr(policy, choice)]

@@ -38,7 +38,7 @@ def look_at_pages(state: State, file: int, base: int) -> int:
     row = block_row(state, file, base)
     most = int(state.daemons[0].max_ptes_none)
     block = state.file_blocks[row]
-    if block.block and block.nr_present == BLOCK_PAGES and state.blocks[block.block].kind == layout.UNIFORM:
+    if block.block and state.blocks[block.block].kind == layout.UNIFORM:
         return SCAN_SUCCEED
     at_once = state.files[file].kind == KIND_ANON
     holes = 0

@@ -82,6 +82,7 @@ def use_fresh_blocks(state: State, file: int, row: int, index: int, order: int) 
                 fresh += 1
         block.content = USED
         note_cleared(state, file, fresh)
+        settle(state, file, (member - int(state.files[file].first_block)) << layout.BLOCK_ORDER)
 
 
 @jit
@@ -179,6 +180,8 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
     """Back, use and (for the guest's private accesses) map pages [first, end), one block or run at a time."""
     index = first
     while index < end:
+        block = state.file_blocks[block_row(state, file, index)]
+        before = int(block.nr_present) + int(block.nr_mapped)
         stop = end_of_run(state, file, index, min(end, (index | (BLOCK_PAGES - 1)) + 1))
         error, done = populate(state, file, index, stop, False)
         reached = index + done
@@ -186,7 +189,8 @@ def use_range(state: State, file: int, first: int, end: int, accept: int, map_it
             use_pages(state, file, index, reached, accept == layout.ACCEPT_LAUNCH)
             if map_it:
                 touch_private(state, file, index, reached, accept)
-            if state.file_blocks[block_row(state, file, index)].detail:
+            # Of pages that do not lie in order, a look at each time one is used again would be in vain.
+            if block.detail and (block.block or block.nr_present + block.nr_mapped != before):
                 settle(state, file, index)
         if error:
             return error, reached - first

@@ -36,7 +36,7 @@ from gmemlab.core.state import State
 def is_whole(state: State, row: int) -> bool:
     """Whether a file block lies, all of it, in one folio of order 9."""
     block = state.file_blocks[row]
-    return bool(block.block and block.nr_present == BLOCK_PAGES and state.blocks[block.block].kind == WHOLE)
+    return bool(block.block and state.blocks[block.block].kind == WHOLE)
 
 
 @jit

@@ -17,6 +17,7 @@ from gmemlab.core.layout import (
 from gmemlab.core.lists import drop_frame_slab, slot_of
 from gmemlab.core.mapping import block_row, contiguous_block, frame_of
 from gmemlab.core.parts import part
+from gmemlab.core.pools import pool_of
 from gmemlab.core.split_queue import dequeue_whole
 from gmemlab.core.state import State
 from gmemlab.core.vmemmap import SAVED_FRAMES, has_structs, release_structs, restore, spare_frames
@@ -26,7 +27,7 @@ from gmemlab.core.vmemmap import SAVED_FRAMES, has_structs, release_structs, res
 def uses_hvo(state: State, file: int) -> bool:
     """Whether the file's huge pages gave their page structs back, so that a split must restore them (G74)."""
     policy = state.policies[state.files[file].policy]
-    return bool(policy.hvo and policy.source == layout.SOURCE_POOL and has_structs(state))
+    return bool(policy.source == layout.SOURCE_POOL and state.pools[pool_of(int(policy.unit))].hvo and has_structs(state))
 
 
 @jit
