@@ -1,5 +1,6 @@
 """The observers of the live kernel, on memory whose state is known."""
 
+import errno
 import mmap
 import os
 import random
@@ -31,6 +32,20 @@ needs_pool = pytest.mark.skipif(not (LIVE / POOL).exists(), reason="hugetlb pool
 
 
 # -- cachestat, mincore --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_changes_under_the_look_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts some pages more or fewer than a moment before: their sum need not be what the whole was."""
+    told = iter([6, 0, *[8] * 7])  # eight pages, of which six were there; then none of the first half, so six of four; then all
+    monkeypatch.setattr(cache, "count_present", lambda fd, offset, size: next(told))
+    assert pages_present(-1, 0, 8 * PAGE) == [True] * 8
+
+
+def test_a_file_that_never_stands_still_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "count_present", lambda fd, offset, size: 5)
+    with pytest.raises(OperationError, match="32768 bytes at 0, whose pages come and go") as told:
+        pages_present(-1, 0, 8 * PAGE)
+    assert told.value.errno == errno.EBUSY
 
 
 @pytest.mark.parametrize("flags", [0, 1, MAPPABLE])

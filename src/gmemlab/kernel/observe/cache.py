@@ -6,13 +6,13 @@ guest_memfd that were faulted, so zeroed, and not those that were merely allocat
 
 import ctypes
 import errno
-from collections.abc import Iterator
 from typing import Final
 
 from gmemlab.errors import UnsupportedError, operation_error
 from gmemlab.kernel.observe import PAGE
 
 _SYS_CACHESTAT: Final = 451  # since 6.5; one number for all architectures
+_LOOKS: Final = 10  # at a file that changes meanwhile: reclaim and khugepaged ask nobody
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -66,12 +66,13 @@ def pages_present(fd: int, offset: int, size: int) -> list[bool]:
     Raises:
         NotSupported: the file is one of hugetlb.
         UnsupportedError: the kernel is older than 6.5.
-        OperationError: otherwise, with the kernel's errno.
+        OperationError: otherwise, with the kernel's errno; EBUSY where the file changes at each look.
     """
-    present: list[bool] = []
-    for pages, there in _runs(fd, offset, size // PAGE):
-        present += [there] * pages
-    return present
+    for _ in range(_LOOKS):
+        present = _look(fd, offset, size // PAGE)
+        if present is not None:
+            return present
+    raise operation_error(errno.EBUSY, 0, f"cachestat of {size} bytes at {offset}, whose pages come and go,")
 
 
 def pages_uptodate(address: int, size: int) -> list[bool]:
@@ -91,16 +92,20 @@ def pages_uptodate(address: int, size: int) -> list[bool]:
     return [bool(byte & 1) for byte in vector]
 
 
-def _runs(fd: int, offset: int, pages: int) -> Iterator[tuple[int, bool]]:
-    """Yield lengths in pages, and whether they are present, in ascending order."""
+def _look(fd: int, offset: int, pages: int) -> list[bool] | None:
+    """Return which pages are present; None where the halves of a range add up to what its whole was not."""
+    present: list[bool] = []
     waiting = [(offset, pages, count_present(fd, offset, pages * PAGE))]
     while waiting:
         start, length, count = waiting.pop()
+        if not 0 <= count <= length:
+            return None
         if count in (0, length):
-            yield length, count > 0
+            present += [count > 0] * length
         else:
             half = length // 2
             middle = start + half * PAGE
             first = count_present(fd, start, half * PAGE)
             waiting.append((middle, length - half, count - first))
             waiting.append((start, half, first))
+    return present
