@@ -5,7 +5,7 @@ from random import Random
 
 import numba
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from node_players import NodePlayers
@@ -51,5 +51,6 @@ def test_nodes_agree_with_the_oracle(nodes: int, names: tuple[str, ...]) -> None
 
 @settings(max_examples=20 if COMPILED else 2, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from((2, 3)), st.sampled_from(SMALL), st.integers(0, 1 << 30), st.booleans())
+@example(2, "hugetlb-2m[punch=zero]", 267, True)  # kswapd has its turn between two frames for page structs
 def test_search_for_a_difference(nodes: int, name: str, seed: int, with_cpus: bool) -> None:
     play(nodes, name, Random(seed), 12 if COMPILED else 5, with_cpus)

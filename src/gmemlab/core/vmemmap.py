@@ -12,7 +12,7 @@ before, so that those which it frees are in one piece (`vmemmap_remap_free`): he
 from typing import Final
 
 from gmemlab.core import layout
-from gmemlab.core.daemons.reclaim import alloc_page_slowly
+from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
@@ -28,7 +28,7 @@ from gmemlab.core.layout import (
     UNMOVABLE,
 )
 from gmemlab.core.lists import pfn_of, slot_of, take_frame_slab
-from gmemlab.core.nodes import alloc_easily_near, node_of
+from gmemlab.core.nodes import node_of
 from gmemlab.core.page_alloc import alloc_base_chunk, free_pages
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
@@ -59,12 +59,10 @@ def open_reserved(state: State, block: int) -> None:
 def alloc_struct_frames(state: State, node: int, most: int) -> tuple[int, int]:
     """Unmovable frames for page structs: `most` or fewer. Returns (the first one or 0, their order)."""
     pfn, order = 0, 0
-    if state.host[0].nr_nodes == 1:
+    if state.host[0].nr_nodes == 1 and state.host[0].calls_kswapd == 0:
         pfn, order = alloc_base_chunk(state, UNMOVABLE, most)
     if pfn == 0:
-        pfn = alloc_easily_near(state, 0, UNMOVABLE, node, 0)
-    if pfn == 0:
-        pfn = alloc_page_slowly(state, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
+        pfn = alloc_trying(state, 0, UNMOVABLE, GFP_KSWAPD | GFP_DIRECT, node, 0)  # GFP_KERNEL | __GFP_RETRY_MAYFAIL
     return pfn, order
 
 

@@ -104,7 +104,7 @@ SUITES: Final[Mapping[str, Suite]] = {
             "L15, T1",
             "what khugepaged collapses and fills, when kcompactd works",
             12,
-            256 * _MIB,
+            2 * _GIB,
             measured=True,
         ),
         Suite(
