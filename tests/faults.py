@@ -134,8 +134,8 @@ FAULTS: Final = (
     Fault(
         "a block is claimed for its free pages only",
         "buddy.py",
-        "if free + alike >= BLOCK_PAGES // 2:",
-        "if free >= BLOCK_PAGES // 2:",
+        "if pages_alike(state, block, migratetype, missing) >= missing:",
+        "if missing == 0:",
         (f"{ALLOCATOR}block_is_claimed_with_the_help_of_pages_alike[core]",),
     ),
     Fault(

@@ -39,14 +39,14 @@ class Zone:
 
 
 class Buddy:
-    """Free lists per zone, migratetype and order. `count_movable(block)` counts the used, movable frames of a block."""
+    """Free lists per zone, migratetype and order. `on_lru` says whether a frame's page is on the LRU lists."""
 
     def __init__(
         self,
         zones: list[tuple[int, int, int, int]],
         reserved_blocks: set[int],
         nr_blocks: int,
-        count_movable: Callable[[int], int],
+        on_lru: Callable[[int], bool],
         types: dict[int, int] | None = None,
     ) -> None:
         self.zones = [Zone(*zone) for zone in zones]
@@ -59,7 +59,7 @@ class Buddy:
         self.origins: dict[int, int] = {}  # what isolated blocks were
         self.seen: Counter[str] = Counter()  # how often what tests must meet happened
         self.nr_blocks = nr_blocks
-        self.count_movable = count_movable
+        self.on_lru = on_lru
         self.lists: list[list[list[list[int]]]] = [
             [[[] for _ in range(NR_ORDERS)] for _ in range(NR_MIGRATETYPES)] for _ in zones
         ]
@@ -174,7 +174,7 @@ class Buddy:
         frames = range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)
         heads = [pfn for pfn in frames if pfn in self.chunks]
         free = sum(1 << self.chunks[pfn] for pfn in heads)
-        movable = self.count_movable(block)
+        movable = sum(map(self.on_lru, frames))
         if mt == MOVABLE:
             alike = movable
         elif self.blocktype[block] == MOVABLE:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gmemlab.core.hardware.counts import HOST_WRITE, UNACCEPTED
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, MOVABLE, UNMOVABLE
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GIGA_ORDER, KIND_HOST, MOVABLE, UNMOVABLE
 from oracle_files import COUNTERS, File, Folio, Hold, HugePage, Page, Pool, Rmp
 from oracle_nodes import wanted
 from oracle_page_alloc import PageAllocator
@@ -26,7 +26,7 @@ class Memory(PageStructs):
         nr_blocks: int,
         types: dict[int, int] | None = None,
     ) -> None:
-        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.count_movable, types)
+        self.buddy = PageAllocator(zones, reserved_blocks, nr_blocks, self.on_lru, types)
         self.pools = {BLOCK_ORDER: Pool(BLOCK_ORDER), GIGA_ORDER: Pool(GIGA_ORDER)}
         self.users: dict[int, Folio] = {}
         self.orphans: list[Folio] = []
@@ -49,9 +49,10 @@ class Memory(PageStructs):
             done[operation] += count
         return [done[HOST_WRITE], done[UNACCEPTED], self.counters["stale_pages"], self.counters["lost_pages"]]
 
-    def count_movable(self, block: int) -> int:
-        users = [self.users.get(pfn) for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES)]
-        return sum(1 for folio in users if folio is not None and folio.members and folio.file.policy.movable)
+    def on_lru(self, pfn: int) -> bool:
+        """A page of a file, or of one that it has left while somebody holds it; but none of the kernel's own."""
+        folio = self.users.get(pfn)
+        return folio is not None and (folio.file.policy.kind != KIND_HOST or folio.file.policy.movable)
 
     def count_users(self) -> int:
         return len(self.users)

@@ -84,7 +84,7 @@ def clears_hint(memory: Memory, scanners: Scanners, block: int, as_source: bool,
     if not as_source and memory.buddy.blocktype[block] != MOVABLE:
         return False
     for pfn in range(block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES, 8):
-        if (as_source and pfn in memory.users) or (as_target and pfn in memory.buddy.chunks):
+        if (as_source and memory.on_lru(pfn)) or (as_target and pfn in memory.buddy.chunks):
             scanners.skip.discard(block)
             return True
     return False

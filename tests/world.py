@@ -18,6 +18,7 @@ from gmemlab.core.layout import (
     CONVERT_TWO_SOURCES,
     GUEST_GENERIC,
     KIND_ANON,
+    KIND_HOST,
     KIND_HUGETLB,
     KIND_SHMEM,
     MERGE_EAGER,
@@ -86,6 +87,7 @@ THP = Policy(sizes=(9, 0), conversion=CONVERT_TWO_SOURCES, split=SPLIT_BUDDY, sh
 THP_IN_PLACE = Policy(sizes=(9, 0), conversion=CONVERT_IN_PLACE, split=SPLIT_BUDDY, merge=MERGE_EAGER)
 SHMEM_THP = Policy(kind=KIND_SHMEM, sizes=(9, 0), movable=True, split=SPLIT_BUDDY, fallocate_sizes=tuple(range(9, -1, -1)))
 ANON_THP = Policy(kind=KIND_ANON, sizes=(9, 0), movable=True, punch=PUNCH_DEFER)
+KERNEL = Policy(kind=KIND_HOST)
 HUGETLBFS = Policy(kind=KIND_HUGETLB, sizes=(9,), source=SOURCE_POOL)
 HUGE_2M = Policy(sizes=(9,), source=SOURCE_POOL, punch=PUNCH_REFUSE, conversion=CONVERT_IN_PLACE, merge=MERGE_EAGER, hvo=True)
 HUGE_1G = replace(HUGE_2M, sizes=(18,))

@@ -32,6 +32,7 @@ from gmemlab.core.lists import (
     slot_of,
     take_frame_slab,
 )
+from gmemlab.core.lru import pages_alike
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
@@ -169,14 +170,8 @@ def claim(state: State, zone: int, migratetype: int, order: int, least: int) -> 
         boost_watermark(state, zone)
         block = pfn_of(state, node) >> BLOCK_ORDER
         record = state.blocks[block]
-        free = int(record.nr_free)
-        movable = int(record.nr_movable)
-        alike = 0
-        if migratetype == MOVABLE:
-            alike = movable
-        elif record.migratetype == MOVABLE:
-            alike = BLOCK_PAGES - free - movable
-        if free + alike >= BLOCK_PAGES // 2:
+        missing = max(0, BLOCK_PAGES // 2 - int(record.nr_free))
+        if pages_alike(state, block, migratetype, missing) >= missing:
             move_free_chunks(state, zone, block, other, migratetype)
             record.migratetype = migratetype
             state.tally[layout.TALLY_BLOCKS_STOLEN] += 1

@@ -10,14 +10,12 @@ from gmemlab.core.jit import jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
-    FRAME_DEFERRED,
     FRAME_FREE,
-    FRAME_ORPHAN,
-    FRAME_USED,
     MOVABLE,
     SPLIT,
     UNIFORM,
 )
+from gmemlab.core.lru import has_lru_pages, is_on_lru
 from gmemlab.core.state import State
 
 ASYNC = 0  # MIGRATE_ASYNC: the first try for a large chunk gives up a place where a single page cannot move
@@ -70,14 +68,15 @@ def skip_persistent(state: State, block: int) -> bool:
 def is_of_use(state: State, block: int, as_source: bool, as_target: bool) -> bool:
     """Whether a sample of a block's frames finds one on the LRU lists, or one that heads a free chunk."""
     record = state.blocks[block]
+    if record.kind == UNIFORM:
+        return as_source and has_lru_pages(state, int(record.owner))
     if record.kind != SPLIT:
-        return bool((as_source and record.kind == UNIFORM) or (as_target and record.kind == layout.FREE and record.order > 0))
+        return bool(as_target and record.kind == layout.FREE and record.order > 0)
     base = int(record.detail) * BLOCK_PAGES
     for slot in range(base, base + BLOCK_PAGES, SAMPLE):
-        kind = state.frames[slot].kind
-        if as_source and (kind == FRAME_USED or kind == FRAME_DEFERRED or kind == FRAME_ORPHAN):
+        if as_source and is_on_lru(state, slot):
             return True
-        if as_target and kind == FRAME_FREE:
+        if as_target and state.frames[slot].kind == FRAME_FREE:
             return True
     return False
 

@@ -3,9 +3,9 @@
 Each 2M of a file loses a few pages, none, most or all. Then khugepaged goes round, quickly: what may be filled under
 `max_ptes_none` is one folio afterwards, and charged in full. A file of which every other page is free is too much for kcompactd
 at a `compaction_proactiveness` of 100, and nothing ever is at 1; how far it scans then differs from run to run (0.02G to 11G on
-a machine of 24G), so that only whether it does is compared. The holes come to 2 % of the free memory at least, on machines of up
-to 40G: what is less counts as nothing, but on a kernel that has not handed out all of its memory yet, which takes the share of
-the rest. The shrinkers of deferred splits and of zeros (L16, L17) are held against the kernel step by step, by the suite `anon`.
+a machine of 24G), so that only whether it does is compared. The holes come to 2 % of the free memory on machines of up to 40G:
+what is less counts as nothing, but on a kernel that has not handed out all memory yet, where it is a share of the rest. The
+shrinkers of deferred splits and of zeros (L16, L17) are held against the kernel step by step, by the suite `anon`.
 """
 
 import time
