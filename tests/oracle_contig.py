@@ -1,6 +1,6 @@
 """The oracle's 1 GiB pages: a run of blocks that is free, or from which everything can be moved elsewhere (K21)."""
 
-from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLATE, KIND_ANON, MOVABLE
+from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, GIGA_ORDER, ISOLATE, KIND_ANON, MOVABLE, UNMOVABLE
 from oracle_files import Folio
 from oracle_guests import part_huge, tell_moves
 from oracle_memory import Memory
@@ -10,9 +10,9 @@ from oracle_split import split_to_pages
 
 
 def alloc_giga(memory: Memory, node: int = 0, allowed: set[int] | None = None) -> int | None:
-    """The lowest aligned GiB in the first zone that has one; migratetypes do not change."""
+    """The lowest aligned GiB in the first zone that has one and is not ZONE_MOVABLE; migratetypes do not change."""
     buddy = memory.buddy
-    for number in buddy.asked(MOVABLE, node, allowed):
+    for number in buddy.asked(UNMOVABLE, node, allowed):
         zone = buddy.zones[number]
         if buddy.zone_free(number) - (1 << GIGA_ORDER) < zone.reserve:
             continue

@@ -10,6 +10,7 @@ from gmemlab.core.layout import (
     EFFORT_ONCE,
     EFFORT_RETRY,
     KIND_GUEST_MEMFD,
+    KIND_SHMEM,
     MOVABLE,
     UNMOVABLE,
 )
@@ -23,7 +24,7 @@ from oracle_scanners import scanners_of
 KERNEL = frozenset({"kswapd", "direct"})
 
 
-def flags_of(policy: OraclePolicy, order: int) -> frozenset[str]:
+def flags_of(policy: OraclePolicy, order: int, by_fallocate: bool) -> frozenset[str]:
     """Of kswapd (is woken), direct (reclaims and compacts itself), retry, and high (takes of the reserves)."""
     if policy.effort == EFFORT_ATOMIC:
         return frozenset({"kswapd", "high"})
@@ -32,16 +33,17 @@ def flags_of(policy: OraclePolicy, order: int) -> frozenset[str]:
     flags = set()
     if policy.effort == EFFORT_LIGHT or (policy.effort != EFFORT_NONE and policy.kind == KIND_GUEST_MEMFD):
         flags.add("kswapd")
-    if policy.effort in (EFFORT_ONCE, EFFORT_RETRY):
+    if policy.effort in (EFFORT_ONCE, EFFORT_RETRY) and not (by_fallocate and policy.kind == KIND_SHMEM):
         flags.add("direct")
-    if policy.effort == EFFORT_RETRY:
+    if policy.effort == EFFORT_RETRY and "direct" in flags:
         flags.add("retry")
     return frozenset(flags)
 
 
-def alloc(memory: Memory, file: File, index: int, order: int) -> int | None:
+def alloc(memory: Memory, file: File, index: int, order: int, by_fallocate: bool) -> int | None:
     """A chunk for a file, with the effort of its policy, from the nodes of its policy."""
-    mt, flags = MOVABLE if file.policy.movable and not memory.pinning else UNMOVABLE, flags_of(file.policy, order)
+    mt = MOVABLE if file.policy.movable and not memory.pinning else UNMOVABLE
+    flags = flags_of(file.policy, order, by_fallocate)
     node, allowed = wanted(memory.buddy.nodes, file, index, order, memory.buddy.cpu)
     if memory.buddy.nodes.several() and order == BLOCK_ORDER and is_sought_near(file, node, allowed):
         pfn = alloc_with(memory, order, mt, flags - {"retry"} | {"this node"}, node, {node})
@@ -140,21 +142,14 @@ class Effort:
             pfn, _ = self.compacting(ASYNC)
             if pfn is not None or "this node" in self.flags:
                 return pfn
-        pfn = self.in_turns() if self.memory.reclaim.files or self.memory.shrinker.some() else self.again()
+        pfn = self.in_turns()
         if pfn is None and "retry" in self.flags and self.unreserve(True):
             return self.hard()
         return pfn
 
-    def again(self) -> int | None:
-        """With nothing to reclaim: where compaction wins what cannot be had, four times more."""
-        for _ in range(5 if "retry" in self.flags else 1):
-            pfn, outcome = self.compacting(SYNC_LIGHT)
-            if pfn is not None or outcome != "found":
-                return pfn
-        return None
-
     def in_turns(self) -> int | None:
-        """With something: reclaim and compaction; again as long as reclaim makes progress, and that is what lacks."""
+        """Reclaim and compaction; again as long as reclaim makes progress and that is what lacks, or compaction won."""
+        wins = 0
         for _ in range(16 if "retry" in self.flags else 1):
             pfn, progress = self.reclaiming()
             outcome = "skipped"
@@ -164,7 +159,8 @@ class Effort:
                 pfn = self.hard()
             if pfn is not None:
                 return pfn
-            if not progress or (self.order > 3 and outcome not in ("skipped", "found")):
+            wins += outcome == "found"
+            if not progress or (self.order > 3 and (outcome not in ("skipped", "found") or wins > 4)):
                 return None
         return None
 

@@ -317,33 +317,28 @@ class Memory(PageStructs):
             if done == count:
                 break
             node, giga.shrinks_next = self.turn(giga.shrinks_next, nodes)
-            while done < count and len(giga.idle) > giga.reserved:
-                mine = [pfn for pfn in giga.idle if self.buddy.node_of(pfn) == node]
-                if not mine:
-                    break
-                if not self.demote_one(mine[0]):
-                    return errno.ENOMEM, done
-                done += 1
+            mine = [pfn for pfn in giga.idle if self.buddy.node_of(pfn) == node]
+            mine = mine[: max(0, min(count - done, len(giga.idle) - giga.reserved))]
+            restored: list[int] = []
+            while len(restored) < len(mine) and self.restore(giga, mine[-1 - len(restored)]):
+                restored.insert(0, mine[-1 - len(restored)])
+            self.demote_restored(restored, node)
+            done += len(restored)
+            if len(restored) < len(mine):
+                return errno.ENOMEM, done
         return 0, done
 
-    def demote_one(self, pfn: int) -> bool:
-        """An idle 1 GiB page becomes 512 pages of 2 MiB, the lowest to be used first.
-
-        With HVO, all of its page structs are restored before, and seven of eight frames of each piece freed after.
-        """
+    def demote_restored(self, pages: list[int], node: int) -> None:
+        """1 GiB pages become 512 of 2 MiB each, the lowest of the first to be used first; HVO begins with the last."""
         giga, small = self.pools[GIGA_ORDER], self.pools[BLOCK_ORDER]
-        node = self.buddy.node_of(pfn)
-        blocks = range(pfn, pfn + (1 << GIGA_ORDER), BLOCK_PAGES)
-        if not self.restore(giga, pfn):
-            return False
-        giga.idle.remove(pfn)
-        giga.nr_on[node] -= 1
+        blocks = [block for pfn in pages for block in range(pfn, pfn + (1 << GIGA_ORDER), BLOCK_PAGES)]
+        giga.idle = [pfn for pfn in giga.idle if pfn not in pages]
+        giga.nr_on[node] -= len(pages)
         small.nr_on[node] += len(blocks)
-        small.hvo = giga.hvo
+        small.hvo = giga.hvo if pages else small.hvo
         small.idle[:0] = blocks
-        for block in blocks if giga.hvo else ():
+        for block in reversed(blocks) if giga.hvo else ():
             self.optimize(block, BLOCK_ORDER)
-        return True
 
     def huge(self, pool: Pool, node: int, allowed: set[int] | None) -> int | None:
         """A huge page from free memory."""

@@ -51,7 +51,7 @@ def populate(memory: Memory, file: File, index: int, by_fallocate: bool = False)
         mixed = order > 0 and file.in_place() and any(i in file.shared for i in pages)
         if mixed and not file.in_units():
             continue
-        pfn = alloc(memory, file, base, order)
+        pfn = alloc(memory, file, base, order, by_fallocate)
         if pfn is not None:
             if order < BLOCK_ORDER and file.policy.kind == KIND_ANON:
                 file.tables.add(index // BLOCK_PAGES)

@@ -22,6 +22,7 @@ from gmemlab.core.layout import (
     MOVABLE,
     PUNCH_DEFER,
     PUNCH_SPLIT,
+    SHARED,
     SPLIT_BUDDY,
     UNMOVABLE,
 )
@@ -118,7 +119,7 @@ def test_huge_page_is_compacted_for(world: MakeWorld) -> None:
     huge_only = replace(SHMEM_THP, sizes=(9,), fallocate_sizes=(9,))
     assert model.allocate(new(model, 512, huge_only), 0, 512) == (errno.ENOMEM, 0)
     eager = new(model, 512, replace(huge_only, effort=EFFORT_ONCE))
-    assert model.allocate(eager, 0, 512) == (0, 512)
+    assert model.access(eager, 0, 512, SHARED) == (0, 512)
     assert count(model, "moved") == 256
     assert layout(model, eager) == [(0, 512)]
 
@@ -158,9 +159,21 @@ def test_what_compaction_does_is_counted(world: MakeWorld) -> None:
     model = world(8)
     perforated(model, MOVABLE_4K, 7)
     huge = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
-    assert model.allocate(huge, 0, 512) == (0, 512)
+    assert model.access(huge, 0, 512, SHARED) == (0, 512)
     assert layout(model, huge) == [(0, 512)]
     assert [count(model, f"compact_{name}") for name in ("stall", "fail", "success", "failed")] == [1, 0, 1, 0]
+
+
+def test_fallocate_of_shmem_does_not_compact(world: MakeWorld) -> None:
+    """`shmem_get_folio_gfp`: it knows no mapping that was madvised, so that GFP_TRANSHUGE_LIGHT it is; a fault waits."""
+    model = world(8)
+    perforated(model, MOVABLE_4K, 7)
+    file = new(model, 1024, replace(SHMEM_THP, effort=EFFORT_ONCE))
+    assert model.allocate(file, 0, 512) == (0, 512)
+    assert {pages for _, pages in layout(model, file)} == {1}
+    assert count(model, "compactions") == 0
+    assert model.access(file, 512, 512, SHARED) == (0, 512)
+    assert layout(model, file)[-1] == (512, 512)
 
 
 def test_failures_are_remembered(world: MakeWorld) -> None:
@@ -178,21 +191,21 @@ def test_failures_are_remembered(world: MakeWorld) -> None:
     once = new(model, 512, replace(huge_only, effort=EFFORT_ONCE))
     runs = []
     for _ in range(7):
-        assert model.allocate(once, 0, 512) == (errno.ENOMEM, 0)
+        assert model.access(once, 0, 512, SHARED) == (errno.ENOMEM, 0)
         runs.append(count(model, "compactions"))
     assert runs == [2, 3, 3, 4, 4, 4, 4]
     assert [count(model, f"compact_{name}") for name in ("stall", "fail", "success")] == [14, 14, 0]  # passed over or not
     retry = new(model, 512, replace(huge_only, effort=EFFORT_RETRY))
-    assert model.allocate(retry, 0, 512) == (errno.ENOMEM, 0)
+    assert model.access(retry, 0, 512, SHARED) == (errno.ENOMEM, 0)
     assert count(model, "compactions") == 5  # the second try, behind which another promises nothing
     for page in range(1, 512 * 7, 256):
         assert model.unpin(pinned, page, 1) == (0, 1)
     failures = 0
-    while model.allocate(once, 0, 512) != (0, 512):
+    while model.access(once, 0, 512, SHARED) != (0, 512):
         failures += 1
     assert (failures, count(model, "compactions")) == ((16 + 32 + 64) // 2 - 1, 8)  # two tries each
     model.destroy(once)
-    assert model.allocate(retry, 0, 512) == (0, 512)
+    assert model.access(retry, 0, 512, SHARED) == (0, 512)
     assert count(model, "compactions") == 8  # it was free already
 
 
@@ -219,7 +232,7 @@ def test_kswapd_clears_hints_after_the_scanners_met(world: MakeWorld) -> None:
     for page in range(1, 512 * 7, 128):
         assert model.pin(pinned, page, 1) == (0, 1)
     huge_only = Policy(kind=KIND_SHMEM, sizes=(9,), movable=True, effort=EFFORT_ONCE, split=SPLIT_BUDDY)
-    assert model.allocate(new(model, 512, huge_only), 0, 512) == (errno.ENOMEM, 0)
+    assert model.access(new(model, 512, huge_only), 0, 512, SHARED) == (errno.ENOMEM, 0)
     seen = model.observe()
     assert (seen["scanners"][0][-1], len(seen["skipped"])) == (1, 5)
     assert model.allocate(new(model, 512, replace(huge_only, kind=KIND_GUEST_MEMFD)), 0, 512) == (errno.ENOMEM, 0)

@@ -24,6 +24,8 @@ from gmemlab.core.layout import (
     PHASE_RUNNING,
     PRIVATE,
     SHARED,
+    ZONE_MOVABLE,
+    ZONE_NORMAL,
 )
 from world import (
     ANON_THP,
@@ -49,6 +51,7 @@ GIGA = 1 << GIGA_ORDER
 BLOCKS = 3 * GIGA_BLOCKS - 1  # the runs behind the first are whole
 STRUCTS = len(synthetic(BLOCKS)[1])  # blocks
 REAL = GIGA_ORDER == 18
+SMALL_ALONE = pytest.mark.skipif(REAL, reason="looks at a quarter of a million pages; test_small_giga.py takes it")
 
 pytestmark = pytest.mark.skipif(REAL and bool(numba.config.DISABLE_JIT), reason="a quarter of a million pages, one by one")
 
@@ -176,6 +179,18 @@ def test_what_could_not_be_moved_stays_and_the_rest_is_free_again(giga_world: Ma
     assert present(model, filler) == len(place) - GIGA
 
 
+@SMALL_ALONE
+@pytest.mark.parametrize("name", sorted(WORLDS))
+def test_giga_pages_are_not_taken_from_zone_movable(name: str) -> None:
+    """They do not move (`hugepage_movable_supported`), and what does not is in no zone for what does; 2M pages move."""
+    _, reserved, blocks = synthetic(BLOCKS)
+    model = WORLDS[name]([(GIGA_BLOCKS, BLOCKS + 1, ZONE_MOVABLE, 0), (1, GIGA_BLOCKS, ZONE_NORMAL, 0)], reserved, blocks)
+    assert model.grow_pool(GIGA_ORDER, 1, False) == (errno.ENOMEM, 0)
+    assert model.grow_pool(9, 1, False) == (0, 1)
+    assert model.observe()["pools"][9][3][0] >= GIGA
+    model.check()
+
+
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_a_pool_of_2m_pages_has_memory_compacted(name: str) -> None:
     """K22: one is free, and of six blocks that are half full two are emptied, not three: the scanners meet before."""
@@ -189,7 +204,6 @@ def test_a_pool_of_2m_pages_has_memory_compacted(name: str) -> None:
     model.check()
 
 
-SMALL_ALONE = pytest.mark.skipif(REAL, reason="looks at a quarter of a million pages; test_small_giga.py takes it")
 GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN}
 
 

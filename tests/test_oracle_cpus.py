@@ -94,6 +94,21 @@ def test_each_cpu_keeps_its_own_and_cannot_have_the_others(world: MakeWorld) -> 
     assert free_pages(model) == 0
 
 
+def test_a_huge_page_of_another_cpu_is_given_back_where_compaction_has_enough(world: MakeWorld) -> None:
+    """`compaction_ready` is progress without page cache, too: `__alloc_pages_direct_reclaim` drains all lists."""
+    model = world(8)
+    stones, huge = new(model, FREE_OF_8 - 1024, SMALL), new(model, 512, SHMEM_THP)
+    model.allocate(stones, 0, FREE_OF_8 - 1024)
+    for page in range(0, FREE_OF_8 - 1024, 2):
+        model.punch(stones, page, 1)
+    model.set_cpus(2, 63, 4000, 4000)
+    model.allocate(huge, 0, 512)
+    model.destroy(huge)
+    assert (free_pages(model, 9), len(kept(model, 0, 13))) == (0, 2)
+    model.run_on(1)
+    assert model.grow_pool(9, 2, False) == (0, 2)
+
+
 def test_limits_that_grew_decay_each_second(world: MakeWorld) -> None:
     """`decay_pcp_high`: by an eighth, to the lower limit."""
     model = world(8)

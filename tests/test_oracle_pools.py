@@ -26,6 +26,29 @@ def test_demoted_giga_page_is_512_of_2m(world: MakeWorld) -> None:
     assert model.observe()["pools"][9][3][:2] == [512 * 512, 514 * 512]
 
 
+def test_of_pages_that_are_demoted_together_the_first_is_used_first(world: MakeWorld) -> None:
+    """`demote_free_hugetlb_folios`: what comes last from the stack is the first to lie in the new one, under the others."""
+    model = world(1600)
+    model.grow_pool(18, 2, False)
+    first, second = model.observe()["pools"][18][3]
+    assert model.demote(2) == (0, 2)
+    pieces = [page + 512 * step for page in (first, second) for step in range(512)]
+    assert model.observe()["pools"][9][3] == pieces
+
+
+def test_of_pages_that_are_demoted_together_the_last_is_restored_first(world: MakeWorld) -> None:
+    """With 6000 free frames HVO can restore 4095, of one page: that is demoted, the other goes back, and ENOMEM is said."""
+    model = world(1600)
+    model.grow_pool(18, 2, True)
+    first, second = model.observe()["pools"][18][3]
+    host = new(model, free_pages(model), SMALL)
+    assert model.allocate(host, 0, free_pages(model) - 6000)[0] == 0
+    assert model.demote(2) == (errno.ENOMEM, 1)
+    assert model.observe()["pools"][18][3] == [first]
+    assert model.observe()["pools"][9][3] == [second + 512 * step for step in range(512)]
+    assert free_pages(model) == 6000 - 511
+
+
 def test_demotion_of_a_giga_page_with_hvo_takes_the_structs_of_all_pieces(world: MakeWorld) -> None:
     """K5, C26: 4095 frames are restored, then 7 of each 8 go back: 511 more stay than with the 1 GiB page."""
     model = world(1100)

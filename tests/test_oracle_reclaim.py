@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gmemlab.core.layout import EFFORT_NONE, EFFORT_ONCE, KIND_CACHE, UNMOVABLE, ZONE_MOVABLE, ZONE_NORMAL
+from gmemlab.core.layout import EFFORT_NONE, EFFORT_ONCE, KIND_CACHE, SHARED, UNMOVABLE, ZONE_MOVABLE, ZONE_NORMAL
 from world import SHMEM_THP, SMALL, THP, WORLDS, MakeWorld, Policy, World, count, frames, free_pages, layout, new
 from world import world_fixture as world_fixture
 
@@ -110,8 +110,8 @@ def test_a_huge_page_reclaims_what_compaction_needs(world: MakeWorld, effort: in
     """
     model = world(4)
     full(model, 3 * 512)
-    guest = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=()))
-    assert model.allocate(guest, 0, 512) == (0, 512)
+    guest = new(model, 512, replace(SHMEM_THP, effort=effort))
+    assert model.access(guest, 0, 512, SHARED) == (0, 512)
     orders = {page[1] for page in model.observe()["files"][guest].values()}
     assert orders == ({9} if huge else {0})
     assert count(model, "pgsteal_direct") == 512
@@ -139,8 +139,8 @@ def test_nothing_is_reclaimed_where_compaction_has_enough(world: MakeWorld) -> N
         model.allocate(stones, block, 1)
     for page in range(0, 5 * 512, 8):
         model.punch(cache, page, 4)
-    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
-    model.allocate(guest, 0, 512)
+    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE))
+    model.access(guest, 0, 512, SHARED)
     assert {page[1] for page in model.observe()["files"][guest].values()} == {0}
     assert count(model, "pgscan_direct") == 0
     assert count(model, "compactions") >= 1
@@ -195,8 +195,8 @@ def test_compaction_comes_before_reclaim_where_there_is_enough(world: MakeWorld)
     model = world(6)
     new(model, 8, CACHE)
     holed(model, SHMEM_4K)
-    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
-    model.allocate(guest, 0, 512)
+    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE))
+    model.access(guest, 0, 512, SHARED)
     assert layout(model, guest) == [(0, 512)]
     assert (count(model, "pgscan_direct"), count(model, "compactions")) == (0, 1)
 
@@ -208,8 +208,8 @@ def test_reclaim_makes_room_for_compaction(world: MakeWorld) -> None:
     for page in range(0, 5 * 256, 4):
         model.allocate(cache, page, 4)
         model.allocate(file, page, 4)
-    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE, fallocate_sizes=()))
-    model.allocate(guest, 0, 512)
+    guest = new(model, 512, replace(SHMEM_THP, effort=EFFORT_ONCE))
+    model.access(guest, 0, 512, SHARED)
     assert layout(model, guest) == [(0, 512)]
     assert count(model, "pgsteal_direct") == 1024
     assert count(model, "moved") > 0

@@ -253,8 +253,8 @@ def test_a_huge_page_of_what_was_split(world: MakeWorld, effort: int, huge: bool
     """
     model = world(8)
     file = unwritten(model, 1)
-    guest = new(model, 512, replace(SHMEM_THP, effort=effort, fallocate_sizes=()))
-    assert model.allocate(guest, 0, 512) == (0, 512)
+    guest = new(model, 512, replace(SHMEM_THP, effort=effort))
+    assert model.access(guest, 0, 512, SHARED) == (0, 512)
     assert present(model, file) == 0
     assert {page[1] for page in model.observe()["files"][guest].values()} == ({9} if huge else {0})
 

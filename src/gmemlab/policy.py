@@ -53,7 +53,7 @@ class Policy:
         effort: how hard a huge allocation tries (K14): the free lists (`none`; `light` also wakes kswapd and kcompactd),
             one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
             cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC). Base pages have memory reclaimed whatever this
-            says, and MADV_COLLAPSE has it compacted.
+            says, and MADV_COLLAPSE has it compacted. fallocate of shmem, which knows of no madvise, never waits.
         zone: unmovable (G54) or movable memory (K15), which compaction moves: the host's kcompactd, which works whatever the
             policies are (`DaemonSettings`), and allocations.
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or
@@ -61,8 +61,8 @@ class Policy:
         conversion: private and shared from two sources of memory, or in place.
         split: a split leaves the largest aligned pieces (L13), 4K pages, or 2M pages first (Q6).
         shared: backing of the shared side of a two-source guest (K13). With `thp` its faults try for 2M as hard as `effort`
-            says: `none` is `defrag=never`, `light` `defer`, `direct-once` `always` (`vma_thp_gfp_mask`, 6.18). There is no
-            __GFP_RETRY_MAYFAIL there: `retry` is `direct-once`.
+            says: `none` is `defrag=never`, `light` `defer`, `direct-once` `madvise` or `always` where the memory is madvised
+            (`vma_thp_gfp_mask`, 6.18). There is no __GFP_RETRY_MAYFAIL there: `retry` is `direct-once`.
         merge: at once after a conversion back to private (G72), lazily as a pool takes the whole page back (G65), or never:
             pieces of buddy pages merge in the buddy allocator, if at all.
         repair: what mends memory that was split, any of three with a comma (or `+`) between: khugepaged scans it (`collapse`),
@@ -77,7 +77,7 @@ class Policy:
         pool: size of the pool: "auto" (what the workload can hold at once), a size, or a share of free memory ("80%").
         pool_at: whether the pool grows when the scenario starts (`run`: a write to nr_hugepages), or was taken at boot, before
             anything else (`boot`: hugepages= on the command line), which only a host made up can be: `Host.rebooted`.
-        status: merged, next, posted, proposed in words, or upper bound.
+        status: merged, next, posted, proposed in words, custom; or upper bound, which memory that no kernel moves makes it.
         origin: rows of the facts behind it.
         summary: one line for people.
     """
@@ -119,6 +119,8 @@ class Policy:
         for impossible, reason in _impossible(self):
             if impossible:
                 raise UsageError(f"policy {self.name}: {reason}")
+        if self.copies_private_memory:
+            object.__setattr__(self, "status", "upper bound")
 
     @property
     def orders(self) -> tuple[int, ...]:
@@ -161,10 +163,7 @@ class Policy:
         name = f"{self.name}[{suffix}]" if suffix else self.name
         if "repair" not in changed:
             changed["repair"] = self._repair_after(changed)
-        changed_policy = replace(self, **changed, name=name, status="custom" if choices else self.status)
-        if choices and changed_policy.copies_private_memory:
-            return replace(changed_policy, status="upper bound")
-        return changed_policy
+        return replace(self, **changed, name=name, status="custom" if choices else self.status)
 
     def _repair_after(self, changed: dict[str, Any]) -> str:
         """What `repair` says when others are changed: it follows `merge` and `zone`; khugepaged goes with its 2M pages."""
@@ -209,6 +208,15 @@ def _with_sizes(policy: Policy) -> Rules:
             pooled and not (huge_only and len(policy.sizes) == 1),
             "a pool holds pages of one huge size: set sizes=2M or sizes=1G",
         ),
+        (
+            PAGE < policy.unit < PAGE << ORDER_2M and policy.memory != "host",
+            "where there is no larger page Linux takes one of 4K: sizes below 2M end with 4K",
+        ),
+        (
+            bool(policy.fallocate_sizes) and policy.fallocate_sizes[-1] != policy.unit,
+            "fallocate_sizes end with the same size as sizes: what faults fall back to, fallocate does, too",
+        ),
+        (policy.memory == "anon" and 2 * PAGE in policy.sizes, "anonymous memory has no folios of 8K (THP_ORDERS_ALL_ANON)"),
         (giga and not pooled, "1G pages come from a pool only: the buddy allocator ends at 4M (set source=pool)"),
         (
             policy.punch == "split" and huge_only,

@@ -62,6 +62,8 @@ def test_what_the_host_has_left() -> None:
     assert (row.free_2m, row.free_2m_movable_zone, row.clean_2m) == (1022, 512, 1022)
     assert row.free == 1022 * BLOCK_PAGES
     assert row.free_1g == 0  # block 1024 alone begins an aligned GiB
+    assert sample(CoreWorld([(512, 1537, ZONE_MOVABLE, 0), (1, 512, ZONE_NORMAL, 0)], set(range(1, 30)), 1536)).free_1g == 0
+    assert sample(CoreWorld([(1, 1537, ZONE_NORMAL, 0)], set(range(1, 30)), 1536)).free_1g == 2
     world.create(3 * BLOCK_PAGES, OraclePolicy(kind=layout.KIND_HOST, movable=True))
     world.allocate(1, 0, 3 * BLOCK_PAGES)
     world.punch(1, 7, 1)

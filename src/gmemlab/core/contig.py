@@ -27,6 +27,7 @@ from gmemlab.core.layout import (
     RESERVED,
     SPLIT,
     UNIFORM,
+    UNMOVABLE,
     WHOLE,
 )
 from gmemlab.core.lists import slot_of
@@ -184,16 +185,17 @@ def take_run(state: State, zone: int, first: int) -> bool:
 
 
 @part
-def alloc_giga(state: State, migratetype: int, node: int, allowed: int) -> int:
+def alloc_giga(state: State, node: int, allowed: int) -> int:
     """The lowest aligned run of 512 blocks that is free or can be emptied. Returns its first block, or 0.
 
-    Zones in the order in which the node asks them, of allowed nodes. A zone that would fall below its reserve gives none, which
+    Zones in the order in which the node asks them, of allowed nodes; not ZONE_MOVABLE, as pages of 1 GiB do not move
+    (`hugepage_movable_supported`; 7.0 has a setting for it). A zone that would fall below its reserve gives none, which
     Linux does not ask for what is free already.
     """
     for k in range(int(state.host[0].nr_zones)):
         zone = zone_at(state, node, k)
         record = state.zones[zone]
-        if not may_serve(state, zone, migratetype, allowed) or record.free - (1 << GIGA_ORDER) < record.reserve:
+        if not may_serve(state, zone, UNMOVABLE, allowed) or record.free - (1 << GIGA_ORDER) < record.reserve:
             continue
         first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
         while first + GIGA_BLOCKS <= record.end:

@@ -13,6 +13,7 @@ from gmemlab.core.layout import (
     GFP_KSWAPD,
     GFP_RETRY_MAYFAIL,
     KIND_GUEST_MEMFD,
+    KIND_SHMEM,
     MERGE_EAGER,
     MOVABLE,
     SOURCE_POOL,
@@ -53,11 +54,12 @@ def migratetype(policy: Records) -> int:
 
 
 @jit
-def gfp(policy: Records, kind: int, order: int) -> int:
+def gfp(policy: Records, kind: int, order: int, by_fallocate: bool) -> int:
     """What an allocation of this order does that the free lists above the low watermarks cannot serve (GFP_*, K14).
 
     Base pages always have memory reclaimed, but for those that cannot wait. For larger folios GFP_HIGHUSER, as guest_memfd's
-    memory, wakes kswapd, GFP_TRANSHUGE does not: of ordinary memory only what `defer` asks for does.
+    memory, wakes kswapd, GFP_TRANSHUGE does not: of ordinary memory only what `defer` asks for does. fallocate of shmem knows
+    no mapping that was madvised, and does not wait (`shmem_get_folio_gfp`).
     """
     if policy.effort == layout.EFFORT_ATOMIC:
         return GFP_KSWAPD | GFP_HIGH
@@ -66,7 +68,7 @@ def gfp(policy: Records, kind: int, order: int) -> int:
     if policy.effort == layout.EFFORT_NONE:
         return 0
     told = GFP_KSWAPD if kind == KIND_GUEST_MEMFD or policy.effort == layout.EFFORT_LIGHT else 0
-    if policy.effort == layout.EFFORT_LIGHT:
+    if policy.effort == layout.EFFORT_LIGHT or (by_fallocate and kind == KIND_SHMEM):
         return told
     return told | GFP_DIRECT | (GFP_RETRY_MAYFAIL if policy.effort == layout.EFFORT_RETRY else 0)
 

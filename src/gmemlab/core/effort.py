@@ -26,7 +26,6 @@ from gmemlab.core.layout import (
 from gmemlab.core.mempolicy import tries_wanted_first, wanted_nodes
 from gmemlab.core.nodes import alloc_easily_near, alloc_hard
 from gmemlab.core.parts import part
-from gmemlab.core.split_queue import has_queue
 from gmemlab.core.state import Records, State
 
 MAX_COMPACT_RETRIES = 4  # 16, and a quarter of that for orders above 3 (`should_compact_retry`)
@@ -53,29 +52,14 @@ def compact_and_alloc(state: State, order: int, migratetype: int, mode: int, nod
 
 
 @jit
-def alloc_compacting(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
-    """What direct compaction wins, where there is nothing to reclaim between two tries.
-
-    With __GFP_RETRY_MAYFAIL it is repeated where a chunk was won, but not had (`should_compact_retry`); then HIGHATOMIC blocks
-    go. Linux drains the CPUs' lists in vain first, where there is free memory enough for compaction.
-    """
-    pfn = 0
-    for _ in range(1 + MAX_COMPACT_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
-        pfn, result = compact_and_alloc(state, order, migratetype, SYNC_LIGHT, node, allowed)
-        if pfn or result != SUCCESS:
-            break
-    if pfn == 0 and gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
-        pfn = alloc_hard(state, order, migratetype, node, allowed)
-    return pfn
-
-
-@jit
 def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Direct reclaim and direct compaction in turns, once or (__GFP_RETRY_MAYFAIL) as long as that promises anything.
 
-    For orders above 3 that is where there was no room for compaction, or it won a chunk that was not had. What the shrinker
-    freed is no progress, but a chunk that came to be so is had (`should_reclaim_retry`).
+    For orders above 3 that is where there was no room for compaction, or it won a chunk that was not had, which is no reason a
+    fifth time (`should_compact_retry`). What the shrinker freed is no progress, but a chunk that came to be so is had
+    (`should_reclaim_retry`).
     """
+    wins = 0
     for _ in range(MAX_RECLAIM_RETRIES if gfp & GFP_RETRY_MAYFAIL else 1):
         pfn, progress = alloc_reclaiming(state, order, migratetype, node, allowed)
         result = SKIPPED
@@ -87,8 +71,12 @@ def alloc_in_turns(state: State, order: int, migratetype: int, gfp: int, node: i
             pfn = alloc_hard(state, order, migratetype, node, allowed)
             if pfn:
                 return pfn
-        if progress == 0 or (order > COSTLY_ORDER and result != SKIPPED and result != SUCCESS):
+        if progress == 0:
             break
+        if order > COSTLY_ORDER:
+            wins += 1 if result == SUCCESS else 0
+            if wins > MAX_COMPACT_RETRIES or (result != SKIPPED and result != SUCCESS):
+                break
     if gfp & GFP_RETRY_MAYFAIL and unreserve(state, migratetype, True, node, allowed):
         return alloc_hard(state, order, migratetype, node, allowed)
     return 0
@@ -105,9 +93,7 @@ def alloc_directly(state: State, order: int, migratetype: int, gfp: int, node: i
         pfn, _ = compact_and_alloc(state, order, migratetype, ASYNC, node, allowed)
         if pfn or gfp & GFP_THISNODE:
             return pfn
-    if state.daemons[0].lru_head or has_queue(state):
-        return alloc_in_turns(state, order, migratetype, gfp, node, allowed)
-    return alloc_compacting(state, order, migratetype, gfp, node, allowed)
+    return alloc_in_turns(state, order, migratetype, gfp, node, allowed)
 
 
 @part
@@ -147,7 +133,7 @@ def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int
 def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
     """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
     policy = state.policies[state.files[file].policy]
-    gfp = decisions.gfp(policy, int(state.files[file].kind), 0)
+    gfp = decisions.gfp(policy, int(state.files[file].kind), 0, False)
     migratetype = migratetype_now(state, policy)
     if state.host[0].nr_nodes > 1:
         node, allowed = wanted_nodes(state, file, index, 0)
@@ -159,7 +145,7 @@ def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
 
 
 @part
-def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
+def alloc_folio(state: State, order: int, owner: int, index: int, by_fallocate: bool) -> int:
     """Allocate a folio of order 9 or less for page `index` of a file, as hard as its policy tries. Its first frame, or 0.
 
     On a host of several nodes, a huge page of ordinary memory is sought on its own node first, where one direct compaction is
@@ -167,7 +153,7 @@ def alloc_folio(state: State, order: int, owner: int, index: int) -> int:
     """
     record = state.files[owner]
     policy = state.policies[record.policy]
-    gfp = decisions.gfp(policy, int(record.kind), order)
+    gfp = decisions.gfp(policy, int(record.kind), order, by_fallocate)
     migratetype = migratetype_now(state, policy)
     node, allowed = wanted_nodes(state, owner, index, order)
     pfn = 0

@@ -133,7 +133,7 @@ def measure_host(state: State, out: Records) -> None:
         out.free_2m += blocks
         out.free_2m_movable_zone += blocks if record.kind == ZONE_MOVABLE else cma
         first = (int(record.start) + GIGA_BLOCKS - 1) & ~(GIGA_BLOCKS - 1)
-        while first + GIGA_BLOCKS <= record.end:
+        while first + GIGA_BLOCKS <= record.end and record.kind != ZONE_MOVABLE:
             out.free_1g += 1 if run_is_free(state, first) else 0
             first += GIGA_BLOCKS
         clean = 0

@@ -1,10 +1,11 @@
 """From which nodes the memory of a file comes: its NUMA policy, used only when memory is allocated (mm/mempolicy.c, 6.18).
 
-One policy for all of a file (G53: mbind on all of it); none is that of the task, and no task has one of its own: memory is
-local. What interleaves differs by memory: shmem and anonymous memory by index (`interleave_nid`), guest_memfd by whatever the
-task interleaved to last (`interleave_nodes`: `kvm_gmem_get_folio` gives no index), here one task for each file. Linux adds the
-number of a shmem inode to the index, which is 0 here, and the address of anonymous memory, which starts at 0 here. The RFC's
-huge pages of guest_memfd ignored the policy of the inode (K15); it was older than that policy, and here they have it.
+One policy for all of a file (G53: mbind on all of it; guest_memfd of 6.18 itself knows none yet); none is that of the task, and
+no task has one of its own: memory is local. What interleaves differs by memory: shmem and anonymous memory by index
+(`interleave_nid`), guest_memfd by whatever the task interleaved to last (`interleave_nodes`: `kvm_gmem_get_folio` gives no
+index), here one task for each file. Linux adds the number of a shmem inode to the index, which is 0 here, and the address of
+anonymous memory, which starts at 0 here. The RFC's huge pages of guest_memfd ignored the policy of the inode (K15); it was
+older than that policy, and here they have it.
 """
 
 from gmemlab.core.jit import jit

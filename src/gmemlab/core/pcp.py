@@ -5,7 +5,8 @@ list: it merges with nothing, and watermarks do not count it. A CPU refills in b
 gives back in batches, which grow while it only frees. Where the host has no CPUs of its own, there are no lists.
 
 An allocation that the free lists cannot serve fails while pages lie here, its own CPU's among them: they are given back only
-once reclaim made progress (`__alloc_pages_direct_reclaim`), and without page cache there is none.
+once reclaim made progress (`__alloc_pages_direct_reclaim`). Without page cache there is none for orders up to 3; for larger
+ones it counts as such that there is enough for compaction.
 """
 
 from gmemlab.core import layout

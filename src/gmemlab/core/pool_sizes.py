@@ -42,7 +42,7 @@ def alloc_huge(state: State, order: int, node: int, allowed: int) -> int:
     until it has one again (`node_alloc_noretry`) is not modelled.
     """
     if order == GIGA_ORDER:
-        return alloc_giga(state, MOVABLE, node, allowed)
+        return alloc_giga(state, node, allowed)
     return alloc_trying(state, BLOCK_ORDER, MOVABLE, GFP_POOL, node, allowed) >> BLOCK_ORDER
 
 
@@ -217,42 +217,76 @@ def grow_pool(state: State, order: int, count: int, hvo: int, nodes: int) -> tup
 
 
 @jit
-def demote_top(state: State, node: int) -> bool:
-    """Turn the idle 1 GiB page on top of a node's stack into 2 MiB pages; False where frames for its structs are short."""
+def take_to_demote(state: State, node: int, most: int) -> int:
+    """Take up to so many idle 1 GiB pages that are promised to nobody from a node's stack. The last, which links the others."""
     giga = state.pools[pool_of(GIGA_ORDER)]
-    small = state.pools[pool_of(BLOCK_ORDER)]
-    first = int(state.node_pools[part_of(GIGA_ORDER, node)].head)
-    if giga.hvo and not restore(state, first, GIGA_ORDER, 0):
-        return False
-    take_page(state, GIGA_ORDER, node)
-    count_pages(state, GIGA_ORDER, node, -1, 0)
-    small.hvo = giga.hvo
-    count_pages(state, BLOCK_ORDER, node, GIGA_BLOCKS, 0)
-    for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):  # the lowest is used first
-        put_page(state, block, BLOCK_ORDER)
-    if giga.hvo:
-        for block in range(first, first + GIGA_BLOCKS):
-            optimize(state, block, BLOCK_ORDER)
-    return True
+    newest = 0
+    for _ in range(most):
+        if giga.free <= giga.reserved or state.node_pools[part_of(GIGA_ORDER, node)].head == 0:
+            break
+        first = take_page(state, GIGA_ORDER, node)
+        count_pages(state, GIGA_ORDER, node, -1, 0)
+        state.blocks[first].next = newest
+        newest = first
+    return newest
+
+
+@jit
+def link_pieces(state: State, first: int, last: int) -> int:
+    """Link the 2 MiB pages of a 1 GiB page behind `last` (0: none), the highest first. The lowest, which is the last now."""
+    for block in range(first + GIGA_BLOCKS - 1, first - 1, -1):
+        hold_page(state, block, BLOCK_ORDER)
+        state.blocks[block].next = 0
+        if last:
+            state.blocks[last].next = block
+        last = block
+    return last
+
+
+@jit
+def demote_pages_of(state: State, node: int, most: int) -> tuple[int, int]:
+    """Turn up to so many idle 1 GiB pages of a node into 2 MiB pages (`demote_free_hugetlb_folios`). Returns (errno, how many).
+
+    With HVO, page structs of all of them are restored first, the last page's first; of those before one for which that fails
+    nothing is done, and they go back. The lowest piece of the page that came first is used first then.
+    """
+    giga = state.pools[pool_of(GIGA_ORDER)]
+    listed = take_to_demote(state, node, most)
+    newest, last, done = 0, 0, 0
+    while listed and (giga.hvo == 0 or restore(state, listed, GIGA_ORDER, 0)):
+        first = listed
+        listed = int(state.blocks[first].next)
+        last = link_pieces(state, first, last)
+        newest = newest or first + GIGA_BLOCKS - 1
+        done += 1
+    if done:
+        state.pools[pool_of(BLOCK_ORDER)].hvo = giga.hvo
+        add_pages(state, BLOCK_ORDER, newest)
+    error = errno.ENOMEM if listed else 0
+    while listed:
+        first = listed
+        listed = int(state.blocks[first].next)
+        count_pages(state, GIGA_ORDER, node, 1, 0)
+        put_page(state, first, GIGA_ORDER)
+    return error, done
 
 
 @part
 def demote(state: State, count: int, nodes: int) -> tuple[int, int]:
     """Turn up to `count` idle 1 GiB pages that are promised to nobody into 2 MiB pages (`demote_store`, L20).
 
-    All of a node (0: of any, those in turn) before those of the next (`demote_pool_huge_page`). With HVO, the structs of the
-    1 GiB page are restored first, then those of each 2 MiB page given back. Returns (errno, 1 GiB pages demoted): ENOMEM where
-    frames for them are short; too few pages are no error.
+    All of a node (0: of any, those in turn) before those of the next (`demote_pool_huge_page`). Linux looks only whether there
+    is a page that is not promised, and would take promised ones with it. Returns (errno, 1 GiB pages demoted): ENOMEM where
+    frames for page structs are short; too few pages are no error.
     """
-    giga = state.pools[pool_of(GIGA_ORDER)]
     allowed = nodes or all_nodes(state)
     done = 0
     for k in range(int(state.host[0].nr_nodes)):
         if done == count or (allowed >> k) & 1 == 0:
             continue
         node = next_to_free(state, GIGA_ORDER, allowed)
-        while done < count and giga.free > giga.reserved and state.node_pools[part_of(GIGA_ORDER, node)].head:
-            if not demote_top(state, node):
-                return errno.ENOMEM, done
-            done += 1
+        error, pages = demote_pages_of(state, node, count - done)
+        done += pages
+        if error:
+            return error, done
     return 0, done

@@ -25,7 +25,7 @@ MEASURE: Final = np.dtype(
             "free",  # on free lists and on the CPUs' own
             "free_2m",  # 2 MiB blocks to be had from the free lists now; neither isolated ones nor HIGHATOMIC
             "free_2m_movable_zone",  # of these, in ZONE_MOVABLE or CMA, where unmovable requesters cannot go
-            "free_1g",  # aligned 1 GiB runs of free blocks
+            "free_1g",  # aligned 1 GiB runs of free blocks, outside ZONE_MOVABLE
             "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
             "remote",  # frames of guest_memfd files on other nodes than their guest's home
         )

@@ -70,7 +70,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "free_2m_unmovable_start": Figure("count", "2M pages to be had by unmovable requesters (not in ZONE_MOVABLE), start"),
     "free_2m_unmovable_end": Figure("count", "the same at the end"),
     "free_2m_unmovable_after": Figure("count", "the same after all guests have left"),
-    "free_1g_start": Figure("count", "1G pages to be had at the start: aligned runs of free 2M blocks"),
+    "free_1g_start": Figure("count", "1G pages to be had at the start: aligned runs of free 2M blocks, outside ZONE_MOVABLE"),
     "free_1g_end": Figure("count", "the same at the end"),
     "free_1g_after": Figure("count", "the same after all guests have left"),
     "clean_2m_start": Figure("count", "2M blocks without an unmovable page: what compaction could free at most, start"),

@@ -150,7 +150,7 @@ def undo_whole_blocks(state: State, file: int, base: int, order: int) -> None:
 
 
 @jit
-def populate_page(state: State, file: int, index: int, policy: Records, sizes: int, largest: int) -> int:
+def populate_page(state: State, file: int, index: int, policy: Records, sizes: int, largest: int, by_fallocate: bool) -> int:
     """Make sure that page `index` is present, in a folio of one of `sizes` (orders as bits). Returns 0, ENOMEM or ENOSPC."""
     row = block_row(state, file, index)
     if frame_of(state, row, index):
@@ -161,7 +161,7 @@ def populate_page(state: State, file: int, index: int, policy: Records, sizes: i
         if order == 0 or (base + (1 << order) <= state.files[file].pages and range_is_empty(state, file, base, order)):
             all_private = order == 0 or not decisions.shares_in_place(policy) or range_is_private(state, file, base, order)
             if decisions.folio_may_cover(policy, order, all_private):
-                error = populate_folio(state, file, base, order, all_private, policy)
+                error = populate_folio(state, file, base, order, all_private, policy, by_fallocate)
                 if error == 0:
                     state.tally[layout.TALLY_HUGE_FALLBACK] += 1 if order < largest else 0
                     return 0
@@ -172,14 +172,16 @@ def populate_page(state: State, file: int, index: int, policy: Records, sizes: i
 
 
 @jit
-def populate_folio(state: State, file: int, base: int, order: int, all_private: bool, policy: Records) -> int:
+def populate_folio(
+    state: State, file: int, base: int, order: int, all_private: bool, policy: Records, by_fallocate: bool
+) -> int:
     """Allocate and insert one folio of the given order for an empty, aligned range. Returns 0, ENOMEM or ENOSPC."""
     if policy.source == SOURCE_POOL:
         return populate_from_pool(state, file, base, order, all_private)
     row = block_row(state, file, base)
     if order == BLOCK_ORDER and state.file_blocks[row].marks & PAGE_TABLE:
         return errno.ENOMEM
-    pfn = alloc_folio(state, order, file, base)
+    pfn = alloc_folio(state, order, file, base, by_fallocate)
     if pfn == 0:
         return errno.ENOMEM
     if order < BLOCK_ORDER and state.files[file].kind == KIND_ANON:
@@ -297,7 +299,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
                 if base_pages_only:
                     error, index = populate_base_pages(state, file, row, index, stop, migratetype, movable)
                 else:
-                    error = populate_page(state, file, index, policy, sizes, largest)
+                    error = populate_page(state, file, index, policy, sizes, largest, by_fallocate)
                     index += 1 if error == 0 else 0
                 if error:
                     return error, index - first
