@@ -27,6 +27,7 @@ from gmemlab.presets import find
 
 GIB: Final = 1 << 30
 PAGES_8G: Final = 8 * GIB // 4096
+LATENCY_READS: Final = 1_000_000
 RUNS: Final = 5
 
 
@@ -53,6 +54,22 @@ def reference() -> float:
         return time.perf_counter() - start
 
     return median(once) / PAGES_8G * 1e9
+
+
+def latency() -> float:
+    """Nanoseconds for a read that waits for the one before, anywhere in 512 MiB: what a large host's records cost."""
+    lines = (512 << 20) // 64
+    order = np.random.default_rng(0).permutation(lines)
+    nexts = np.zeros((lines, 8), dtype=np.int64)  # a cache line each
+    nexts[order, 0] = np.roll(order, -1)
+    loops.chase(nexts, 1)
+
+    def once() -> float:
+        start = time.perf_counter()
+        loops.chase(nexts, LATENCY_READS)
+        return time.perf_counter() - start
+
+    return median(once) / LATENCY_READS * 1e9
 
 
 def bulk(ref: float) -> None:

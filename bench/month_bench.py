@@ -1,7 +1,8 @@
 """Thirty days of churn on a host of 1 TiB at 85 % load, daemons on: `make bench-month`. Takes minutes.
 
-The scenario `day`, longer. Prints what was allocated, events, and the run's CPU time; for base pages also as a multiple of what
-writing one record per page takes in the same run (`core_bench.reference`).
+The scenario `day`, longer. Prints what was allocated, events, and the run's CPU time: for base pages also as a multiple of what
+writing one record per page takes in the same run (`core_bench.reference`), for others of a million reads that wait for one
+another (`core_bench.latency`), as most of their time is such reads.
 """
 
 import sys
@@ -38,7 +39,7 @@ def month() -> Scenario:
         return load(str(path))
 
 
-def run(name: str, trace: Trace, reference: float) -> None:
+def run(name: str, trace: Trace, reference: float, latency: float) -> None:
     """One policy: a line of figures, and one against its bar."""
     host = Host("1T")
     start = time.process_time()
@@ -51,17 +52,18 @@ def run(name: str, trace: Trace, reference: float) -> None:
     if POLICIES[name]:
         core_bench.show(f"{name}, per page allocated and freed", seconds / base * 1e9, "ns", PAGE_BAR, reference)
     else:
-        core_bench.show(f"{name}, 30 days on one core", seconds, "s", SECONDS_BAR)
+        core_bench.show(f"{name}, 30 days on one core", seconds, "s", SECONDS_BAR, latency / 1e3)
 
 
 def main() -> int:
     """Run the policies named on the command line, or all. Returns the exit code."""
-    reference = core_bench.reference()
+    reference, latency = core_bench.reference(), core_bench.latency()
+    core_bench.show("a read in 512 MiB that waits for the one before", latency, "ns", None)
     start = time.perf_counter()
     trace = generate(month(), Host("1T").usable_bytes, 0)
     print(f"{len(trace.guests):,} guests, drawn in {time.perf_counter() - start:.0f} s", flush=True)
     for name in sys.argv[1:] or POLICIES:
-        run(name, trace, reference)
+        run(name, trace, reference, latency)
     return 0
 
 

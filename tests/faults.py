@@ -139,6 +139,13 @@ FAULTS: Final = (
         (f"{ALLOCATOR}block_is_claimed_with_the_help_of_pages_alike[core]",),
     ),
     Fault(
+        "pages of guest_memfd are no movable ones where a block is claimed",
+        "lru.py",
+        "return bool(record.kind != KIND_HOST or state.policies[record.policy].movable)",
+        "return bool(state.policies[record.policy].movable)",
+        (f"{ALLOCATOR}pages_of_guest_memfd_count_as_movable_ones[core-kind0-1]",),
+    ),
+    Fault(
         "a CPU gives back its newest pages",
         "pcp.py",
         "free_at_once(state, unkeep(state, row, index, True), order)",

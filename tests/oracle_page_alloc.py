@@ -53,10 +53,10 @@ class PageAllocator(Buddy):
         zones: list[tuple[int, int, int, int]],
         reserved_blocks: set[int],
         nr_blocks: int,
-        movable: Callable[[int], int],
+        on_lru: Callable[[int], bool],
         types: dict[int, int] | None = None,
     ) -> None:
-        super().__init__(zones, reserved_blocks, nr_blocks, movable, types)
+        super().__init__(zones, reserved_blocks, nr_blocks, on_lru, types)
         self.below_high = [False] * len(zones)
         self.reclaiming: set[int] = set()  # zones that kswapd works on
         self.nofragment = False
