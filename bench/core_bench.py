@@ -62,11 +62,12 @@ def latency() -> float:
     order = np.random.default_rng(0).permutation(lines)
     nexts = np.zeros((lines, 8), dtype=np.int64)  # a cache line each
     nexts[order, 0] = np.roll(order, -1)
-    loops.chase(nexts, 1)
+    row = loops.chase(nexts, 0, 1)
 
     def once() -> float:
+        nonlocal row
         start = time.perf_counter()
-        loops.chase(nexts, LATENCY_READS)
+        row = loops.chase(nexts, row, LATENCY_READS)
         return time.perf_counter() - start
 
     return median(once) / LATENCY_READS * 1e9

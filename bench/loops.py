@@ -19,9 +19,8 @@ Pfns = NDArray[np.int64]
 
 
 @entry
-def chase(nexts: NDArray[np.int64], steps: int) -> int:
-    """Go from row to row as each says: every read waits for the one before. Returns the last row."""
-    row = 0
+def chase(nexts: NDArray[np.int64], row: int, steps: int) -> int:
+    """Go from a row to the one that it names, and on: every read waits for the one before. Returns the last row."""
     for _ in range(steps):
         row = nexts[row, 0]
     return row

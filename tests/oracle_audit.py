@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gmemlab.core.layout import BLOCK_PAGES, FRESH, KIND_HUGETLB
+from gmemlab.core.layout import BLOCK_PAGES, FRESH, GIGA_ORDER, KIND_HUGETLB
 from oracle_files import File, Folio, Mount
 from oracle_mapping import block_pages
 from oracle_memory import Memory
@@ -89,7 +89,8 @@ def check_pools(memory: Memory, files: dict[int, File], folios: list[Folio], mou
         assert pool.nr == len(pool.idle) + sum(1 for huge in in_use if huge.order == order)
         mine = [file for file in files.values() if file.from_pool() and file.policy.sizes[0] == order]
         kept = sum(mount.kept for mount in mounts if mount.pool is pool)
-        assert pool.reserved == kept + sum(file.outstanding() for file in mine) <= len(pool.idle)
+        assert pool.reserved == kept + sum(file.outstanding() for file in mine)
+        assert pool.order == GIGA_ORDER or pool.reserved <= len(pool.idle)  # of 1 GiB pages, demotion takes promised ones
         for node in memory.all_nodes():
             held = [pfn for pfn in pool.idle if memory.buddy.node_of(pfn) == node]
             held += [huge.pfn for huge in in_use if huge.order == order and memory.buddy.node_of(huge.pfn) == node]

@@ -50,9 +50,11 @@ class Memory(PageStructs):
         return [done[HOST_WRITE], done[UNACCEPTED], self.counters["stale_pages"], self.counters["lost_pages"]]
 
     def on_lru(self, pfn: int) -> bool:
-        """A page of a file, or of one that it has left while somebody holds it; but none of the kernel's own."""
+        """A page of a file, or of one that it left while somebody holds it; none of the kernel's own, or of a pool."""
         folio = self.users.get(pfn)
-        return folio is not None and (folio.file.policy.kind != KIND_HOST or folio.file.policy.movable)
+        if folio is None:
+            return False
+        return folio.file.policy.movable or (folio.file.policy.kind != KIND_HOST and not folio.file.from_pool())
 
     def count_users(self) -> int:
         return len(self.users)
@@ -137,7 +139,7 @@ class Memory(PageStructs):
                 return None
             ours = more == 0
         node, allowed = wanted(self.buddy.nodes, file, index, pool.order, self.buddy.cpu)
-        pfn = self.idle_near(pool, node, allowed) if ours or len(pool.idle) > pool.reserved else None
+        pfn = self.idle_near(pool, node, allowed) if ours or len(pool.idle) != pool.reserved else None
         if pfn is None and not file.confidential():
             pfn = self.surplus(pool, node, allowed)
         if pfn is None:
@@ -311,14 +313,26 @@ class Memory(PageStructs):
         return alloc_with(self, 0, UNMOVABLE, KERNEL, node)
 
     def demote(self, count: int, nodes: set[int]) -> tuple[int, int]:
-        """Idle 1 GiB pages that are promised to nobody become 2 MiB pages, all of one node before those of the next."""
+        """Idle 1 GiB pages become 2 MiB pages, as long as not as many are idle on these nodes as are promised on all."""
+        done = 0
+        while done < count and self.giga_idle(nodes) != self.pools[GIGA_ORDER].reserved:
+            error, pages = self.demote_nodes(count - done, nodes)
+            done += pages
+            if error:
+                return error, done
+        return 0, done
+
+    def giga_idle(self, nodes: set[int]) -> int:
+        return sum(self.buddy.node_of(pfn) in nodes for pfn in self.pools[GIGA_ORDER].idle)
+
+    def demote_nodes(self, most: int, nodes: set[int]) -> tuple[int, int]:
+        """All of one node before those of the next; EBUSY if there are none."""
         giga, done = self.pools[GIGA_ORDER], 0
         for _ in nodes:
-            if done == count:
+            if done == most:
                 break
             node, giga.shrinks_next = self.turn(giga.shrinks_next, nodes)
-            mine = [pfn for pfn in giga.idle if self.buddy.node_of(pfn) == node]
-            mine = mine[: max(0, min(count - done, len(giga.idle) - giga.reserved))]
+            mine = [pfn for pfn in giga.idle if self.buddy.node_of(pfn) == node][: most - done]
             restored: list[int] = []
             while len(restored) < len(mine) and self.restore(giga, mine[-1 - len(restored)]):
                 restored.insert(0, mine[-1 - len(restored)])
@@ -326,7 +340,7 @@ class Memory(PageStructs):
             done += len(restored)
             if len(restored) < len(mine):
                 return errno.ENOMEM, done
-        return 0, done
+        return (0 if done else errno.EBUSY), done
 
     def demote_restored(self, pages: list[int], node: int) -> None:
         """1 GiB pages become 512 of 2 MiB each, the lowest of the first to be used first; HVO begins with the last."""

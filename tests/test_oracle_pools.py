@@ -26,6 +26,21 @@ def test_demoted_giga_page_is_512_of_2m(world: MakeWorld) -> None:
     assert model.observe()["pools"][9][3][:2] == [512 * 512, 514 * 512]
 
 
+def test_pages_that_are_promised_are_demoted_with_others(world: MakeWorld) -> None:
+    """`demote_store`, seen on 6.18.44: of two pages, one promised, both go; then EBUSY, and the promise cannot be kept."""
+    model = world(1600)
+    model.grow_pool(18, 2, False)
+    owner, other = (new(model, GIGA, replace(HUGETLBFS, sizes=(18,))) for _ in range(2))
+    assert model.reserve(owner, 0, 1) == (0, 1)
+    assert model.demote(2) == (0, 2)
+    assert pool(model, 18) == (0, 0, 1)
+    assert model.demote(1) == (errno.EBUSY, 0)
+    assert model.allocate(owner, 0, GIGA) == (errno.ENOSPC, 0)
+    assert model.reserve(other, 0, 1)[0] == errno.ENOMEM
+    model.destroy(owner)
+    assert model.demote(1) == (0, 0)
+
+
 def test_of_pages_that_are_demoted_together_the_first_is_used_first(world: MakeWorld) -> None:
     """`demote_free_hugetlb_folios`: what comes last from the stack is the first to lie in the new one, under the others."""
     model = world(1600)

@@ -142,7 +142,7 @@ def test_a_block_is_kept_for_those_who_cannot_wait(name: str) -> None:
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("name", sorted(WORLDS))
 def test_a_kept_block_goes_for_a_huge_page(name: str, cache: bool) -> None:
-    """Free as a whole, it is the only one that is; with page cache (of which nothing is there) reclaim is in vain first."""
+    """Free as a whole, it is the only one that is; with files of page cache, of which nothing is there, or without."""
     model = typed(name, {}, WIDE, 16, TAKEN)
     if cache:
         new(model, 8, Policy(KIND_CACHE, (0,), movable=True))

@@ -123,6 +123,7 @@ def test_what_mends_a_policys_memory() -> None:
     assert (movable.repair, movable.status) == ("collapse,compaction", "upper bound")
     assert [shared_side(find("thp")).repair, shared_side(movable).repair] == ["compaction", "collapse,compaction"]
     assert find("shmem-thp").with_choices({"zero_scan": "on"}).zero_scan == "on"
+    assert Policy("own", zone="movable", repair="compaction", status="merged").status == "upper bound"
 
 
 def test_how_hard_the_shared_side_tries() -> None:

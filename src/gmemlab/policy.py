@@ -53,7 +53,8 @@ class Policy:
         effort: how hard a huge allocation tries (K14): the free lists (`none`; `light` also wakes kswapd and kcompactd),
             one direct compaction unless it failed lately (`direct-once`), or up to four (`retry`). Only kernel memory that
             cannot wait takes of the reserves instead (`atomic`: GFP_ATOMIC). Base pages have memory reclaimed whatever this
-            says, and MADV_COLLAPSE has it compacted. fallocate of shmem, which knows of no madvise, never waits.
+            says, and MADV_COLLAPSE has it compacted. fallocate of shmem, which knows of no madvise, does not
+            wait (with `defrag=always` Linux tries once, which no value here stands for).
         zone: unmovable (G54) or movable memory (K15), which compaction moves: the host's kcompactd, which works whatever the
             policies are (`DaemonSettings`), and allocations.
         punch: what happens to a folio that a punch covers in part: split it, zero the part, refuse the call, do nothing, or

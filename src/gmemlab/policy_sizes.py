@@ -13,7 +13,7 @@ LARGEST_POOL: Final = 64 << 40  # bytes: as much as the largest host has
 
 def check_sizes(key: str, sizes: tuple[int, ...]) -> None:
     """Sizes must be powers of two from 4K to 2M, or 1G alone, largest first."""
-    allowed = "powers of two from 4K to 2M, largest first; or 1G alone"
+    allowed = "powers of two from 2M down to 4K, largest first; 2M or 1G alone"
     if not isinstance(sizes, tuple) or not all(type(size) is int for size in sizes):
         raise UsageError("not a tuple of bytes", key=key, value=sizes, allowed=f"{allowed}: (2097152, 4096)")
     shown = ",".join(format_size(size) for size in sizes)

@@ -19,7 +19,7 @@ from gmemlab.lab.conform.run import AGREES, DIFFERS, SKIPPED, check_recording, c
 from gmemlab.model.host import Host
 from hosts import LAZY, TWO_NODES
 
-FEW = {"fragmentation": 1 << 16, "mix": 1000, "daemons": 8, "order": 24}  # half a GiB at most
+FEW = {"fragmentation": 1 << 16, "mix": 1000, "daemons": 8, "order": 24}  # half a GiB at most, but for `daemons`: 2 GiB
 PATIENCE = 300.0  # seconds: other tests may hold the same settings
 FAR = 0.02  # of free memory: other tests allocate and free meanwhile
 

@@ -3,7 +3,7 @@
 import pytest
 
 from gmemlab.core.layout import BLOCK_PAGES
-from gmemlab.errors import InvalidArgument
+from gmemlab.errors import InvalidArgument, OutOfMemory
 from gmemlab.model.host import Host
 
 STRUCTS = 511  # frames more that 512 pages of 2M keep than one of 1G
@@ -43,8 +43,9 @@ def test_demotion_with_hvo_needs_memory_for_page_structs() -> None:
     host.grow_pool("1G", 1)
     filler = host.guest_memfd(host.free_bytes - 4094 * 4096, "4k")
     filler.allocate()
-    assert host.demote_pages(1) == 0
-    assert host.free_bytes == 4094 * 4096
+    with pytest.raises(OutOfMemory, match="demote 1 pages of 1G") as caught:
+        host.demote_pages(1)
+    assert (caught.value.done, host.free_bytes) == (0, 4094 * 4096)
     filler.punch_hole(0, "4K")
     assert host.demote_pages(1) == 1
     assert host.free_bytes == (8 * BLOCK_PAGES - 1 - STRUCTS) * 4096

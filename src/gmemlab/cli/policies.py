@@ -15,7 +15,7 @@ from gmemlab.units import format_size
 
 # The choices that are not one of a list of words.
 FORMS: Final = {
-    "sizes": "powers of two from 4K to 2M, largest first (2M,64K,4K); or 1G alone",
+    "sizes": "powers of two from 2M down to 4K (2M,64K,4K); 2M or 1G alone",
     "fallocate_sizes": "the same as sizes, for shmem only",
     "repair": "none, merge, collapse, compaction, or several with a comma or + between",
     "pool": "auto (what the guests hold at once), a size, or a share of free memory (80%)",

@@ -184,7 +184,7 @@ def audit_promises(state: State, order: int) -> tuple[int, int]:
             promised += int(record.reserved)
     pool = state.pools[pool_of(order)]
     promised += kept_by_subpools(state, order)
-    return (15, order) if promised != pool.reserved or promised > pool.free else (0, 0)
+    return (15, order) if promised != pool.reserved or (order == BLOCK_ORDER and promised > pool.free) else (0, 0)
 
 
 @jit

@@ -59,7 +59,7 @@ def gfp(policy: Records, kind: int, order: int, by_fallocate: bool) -> int:
 
     Base pages always have memory reclaimed, but for those that cannot wait. For larger folios GFP_HIGHUSER, as guest_memfd's
     memory, wakes kswapd, GFP_TRANSHUGE does not: of ordinary memory only what `defer` asks for does. fallocate of shmem knows
-    no mapping that was madvised, and does not wait (`shmem_get_folio_gfp`).
+    no mapping that was madvised, and does not wait (`shmem_get_folio_gfp`; with `defrag=always` it would, once).
     """
     if policy.effort == layout.EFFORT_ATOMIC:
         return GFP_KSWAPD | GFP_HIGH

@@ -13,15 +13,17 @@ from gmemlab.core.layout import (
     FRAME_USED,
     KIND_HOST,
     MOVABLE,
+    SOURCE_POOL,
 )
 from gmemlab.core.state import State
 
 
 @jit
 def has_lru_pages(state: State, file: int) -> bool:
-    """Whether the base pages of a file are on the LRU lists."""
+    """Whether the base pages of a file are on the LRU lists: those of a pool's pages are not, in the posted series either."""
     record = state.files[file]
-    return bool(record.kind != KIND_HOST or state.policies[record.policy].movable)
+    policy = state.policies[record.policy]
+    return bool(policy.movable or (record.kind != KIND_HOST and policy.source != SOURCE_POOL))
 
 
 @jit

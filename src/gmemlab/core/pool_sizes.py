@@ -218,11 +218,10 @@ def grow_pool(state: State, order: int, count: int, hvo: int, nodes: int) -> tup
 
 @jit
 def take_to_demote(state: State, node: int, most: int) -> int:
-    """Take up to so many idle 1 GiB pages that are promised to nobody from a node's stack. The last, which links the others."""
-    giga = state.pools[pool_of(GIGA_ORDER)]
+    """Take up to so many idle 1 GiB pages from a node's stack, promised or not. Returns the last, which links the others."""
     newest = 0
     for _ in range(most):
-        if giga.free <= giga.reserved or state.node_pools[part_of(GIGA_ORDER, node)].head == 0:
+        if state.node_pools[part_of(GIGA_ORDER, node)].head == 0:
             break
         first = take_page(state, GIGA_ORDER, node)
         count_pages(state, GIGA_ORDER, node, -1, 0)
@@ -271,21 +270,42 @@ def demote_pages_of(state: State, node: int, most: int) -> tuple[int, int]:
     return error, done
 
 
-@part
-def demote(state: State, count: int, nodes: int) -> tuple[int, int]:
-    """Turn up to `count` idle 1 GiB pages that are promised to nobody into 2 MiB pages (`demote_store`, L20).
+@jit
+def demote_nodes(state: State, most: int, allowed: int) -> tuple[int, int]:
+    """Turn up to so many 1 GiB pages into 2 MiB pages, all of a node before those of the next (`demote_pool_huge_page`).
 
-    All of a node (0: of any, those in turn) before those of the next (`demote_pool_huge_page`). Linux looks only whether there
-    is a page that is not promised, and would take promised ones with it. Returns (errno, 1 GiB pages demoted): ENOMEM where
-    frames for page structs are short; too few pages are no error.
+    Returns (errno, how many): EBUSY for none.
     """
-    allowed = nodes or all_nodes(state)
     done = 0
     for k in range(int(state.host[0].nr_nodes)):
-        if done == count or (allowed >> k) & 1 == 0:
+        if done == most or (allowed >> k) & 1 == 0:
             continue
         node = next_to_free(state, GIGA_ORDER, allowed)
-        error, pages = demote_pages_of(state, node, count - done)
+        error, pages = demote_pages_of(state, node, most - done)
+        done += pages
+        if error:
+            return error, done
+    return (0 if done else errno.EBUSY), done
+
+
+@part
+def demote(state: State, count: int, nodes: int) -> tuple[int, int]:
+    """Turn up to `count` idle 1 GiB pages of a node (0: of any) into 2 MiB pages (`demote_store`, L20).
+
+    Where as many pages are idle as are promised, nothing more is done, be they this node's or not. Else promised ones go with
+    the others, which leaves promises that nobody can keep: as seen on 6.18.44. Returns (errno, pages demoted): ENOMEM where
+    frames for page structs are short, EBUSY where promises are left only; too few pages are no error.
+    """
+    giga = state.pools[pool_of(GIGA_ORDER)]
+    done = 0
+    while done < count:
+        idle = 0
+        for node in range(int(state.host[0].nr_nodes)):
+            if nodes == 0 or (nodes >> node) & 1:
+                idle += int(state.node_pools[part_of(GIGA_ORDER, node)].free)
+        if idle == giga.reserved:
+            break
+        error, pages = demote_nodes(state, count - done, nodes or all_nodes(state))
         done += pages
         if error:
             return error, done

@@ -149,6 +149,8 @@ def host_per_guest(trace: Trace, policy: Policy, lives: _Lives, places: _Places,
 def huge_pages_left(trace: Trace, lives: _Lives, free_bytes: int, pool_bytes: int | None, ratio: float) -> Figures:
     """Return the 2M and 1G pages to be had that the null model expects: free bytes / size, as if all lay side by side.
 
+    It knows of no zones: 1G pages, which do not come from ZONE_MOVABLE, are too many on hosts that have one.
+
     At the start: free bytes. After all guests have left: less the pool and the host's own background files. At the end:
     also less the bytes of the guests that are still there, unless they live in the pool.
 

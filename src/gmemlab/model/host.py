@@ -272,12 +272,15 @@ class Host(Readings):
             raise operation_error(error, 0, f"set the pool of {page} pages to {count}{beyond}")
 
     def demote_pages(self, count: int, node: int | None = None) -> int:
-        """Turn up to `count` idle 1G pages of their pool (or of a node's), promised to nobody, into 2M pages (L20).
+        """Turn up to `count` idle 1G pages of their pool (or of a node's) into 2M pages, and return how many were (L20).
 
-        Returns how many were.
+        Raises:
+            OperationError: OutOfMemory where frames for page structs are short, EBUSY where only promises are left; `done` were.
         """
-        done = pools.demote(self.state, count, node)
+        error, done = pools.demote(self.state, count, node)
         self.check_capacity()
+        if error:
+            raise operation_error(error, done, f"demote {count} pages of 1G")
         return done
 
     def mount_hugetlbfs(

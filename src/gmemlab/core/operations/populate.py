@@ -114,7 +114,7 @@ def populate_from_pool(state: State, file: int, base: int, order: int, all_priva
     promised = wanted == 0
     node, allowed = wanted_nodes(state, file, base, order)
     block = 0
-    if promised or (hugetlb and pool.free > pool.reserved):
+    if promised or (hugetlb and pool.free != pool.reserved):
         block = dequeue(state, order, node, allowed)
     if block == 0:
         block = alloc_surplus(state, order, node, allowed) if hugetlb else 0
