@@ -275,12 +275,12 @@ class Host(Readings):
         """Turn up to `count` idle 1G pages of their pool (or of a node's) into 2M pages, and return how many were (L20).
 
         Raises:
-            OperationError: OutOfMemory where frames for page structs are short, EBUSY where only promises are left; `done` were.
+            OperationError: OutOfMemory where frames for page structs are short; EBUSY where only promises are left.
         """
         error, done = pools.demote(self.state, count, node)
         self.check_capacity()
         if error:
-            raise operation_error(error, done, f"demote {count} pages of 1G")
+            raise operation_error(error, 0, f"demote {count} pages of 1G, of which {done} were")
         return done
 
     def mount_hugetlbfs(
