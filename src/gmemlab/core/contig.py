@@ -189,8 +189,8 @@ def alloc_giga(state: State, node: int, allowed: int) -> int:
     """The lowest aligned run of 512 blocks that is free or can be emptied. Returns its first block, or 0.
 
     Zones in the order in which the node asks them, of allowed nodes; not ZONE_MOVABLE, as pages of 1 GiB do not move
-    (`hugepage_movable_supported`; 7.0 has a setting for it). A zone that would fall below its reserve gives none, which
-    Linux does not ask for what is free already.
+    (`hugepage_movable_supported`; a setting came later, 9e80e66ddaf7). A zone that would fall below its reserve gives none,
+    which Linux does not ask for what is free already.
     """
     for k in range(int(state.host[0].nr_zones)):
         zone = zone_at(state, node, k)
