@@ -141,8 +141,8 @@ FAULTS: Final = (
     Fault(
         "pages of guest_memfd are no movable ones where a block is claimed",
         "lru.py",
-        "return bool(record.kind != KIND_HOST or state.policies[record.policy].movable)",
-        "return bool(state.policies[record.policy].movable)",
+        "return bool(policy.movable or (record.kind != KIND_HOST and policy.source != SOURCE_POOL))",
+        "return bool(policy.movable)",
         (f"{ALLOCATOR}pages_of_guest_memfd_count_as_movable_ones[core-kind0-1]",),
     ),
     Fault(
