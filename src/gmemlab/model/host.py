@@ -277,11 +277,7 @@ class Host(Readings):
         Raises:
             OperationError: OutOfMemory where frames for page structs are short; EBUSY where only promises are left.
         """
-        error, done = pools.demote(self.state, count, node)
-        self.check_capacity()
-        if error:
-            raise operation_error(error, 0, f"demote {count} pages of 1G, of which {done} were")
-        return done
+        return pools.demote(self, count, node)
 
     def mount_hugetlbfs(
         self, page: int | str = "2M", size: int | str | None = None, min_size: int | str | None = None

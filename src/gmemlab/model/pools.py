@@ -52,15 +52,18 @@ def resize(state: State, page: int | str, count: int, overcommit: int, node: int
     return int(execute.set_pool(state, order, count, overcommit, ALL if node is None else node))
 
 
-def demote(state: State, count: int, node: int | None) -> tuple[int, int]:
-    """`Host.demote_pages`. Returns (errno, how many were)."""
+def demote(host: "Host", count: int, node: int | None) -> int:
+    """`Host.demote_pages`."""
     if not isinstance(count, int) or count < 0:
         raise UsageError("not a number of pages", value=str(count), allowed="0 or more")
-    small, large = state.pools
+    small, large = host.state.pools
     if small.nr and small.hvo != large.hvo:
         raise UsageError("the pool of 2M pages differs in HVO from that of 1G", key="hvo", allowed="the same in both")
-    error, done = execute.demote_pages(state, count, mask_of(state, node))
-    return int(error), int(done)
+    error, done = execute.demote_pages(host.state, count, mask_of(host.state, node))
+    host.check_capacity()
+    if error:
+        raise operation_error(int(error), 0, f"demote {count} pages of 1G, of which {done} were")
+    return int(done)
 
 
 class HugetlbMount:
