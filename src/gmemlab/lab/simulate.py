@@ -197,9 +197,8 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
             progress(simulation.event / total)
     tally, places = host.state.tally.copy(), host.places()
     nodes["end"] = tuple(host.nodes())
-    departures = _departures(simulation)
+    rebuilds = note_rmpopt(host.state, places.regions, _departures(simulation)) if trace.hardware == "snp" else None
     simulation.leave()
-    rebuilds = note_rmpopt(host.state, places.regions, departures) if trace.hardware == "snp" else None
     nodes["after"] = tuple(host.nodes())
     return Run(
         policy=policy,
@@ -229,7 +228,8 @@ def _departures(simulation: Simulation) -> list[int]:
     """When guests left, ascending; those that are alive do at the end. Guests that failed to start count for nothing."""
     trace = simulation.trace
     gone = np.flatnonzero(simulation.vms.status == layout.VM_GONE)
-    events = trace.events[(trace.events["op"] == layout.OP_DESTROY) & np.isin(trace.events["vm"], gone)]
+    events = trace.events[trace.events["op"] == layout.OP_DESTROY]
+    events = events[np.isin(events["vm"], gone)]
     alive = np.isin(simulation.vms.status, (layout.VM_LAUNCHING, layout.VM_READY)).any()
     return [*events["time"].tolist(), *([trace.duration_ns] if alive else [])]
 
