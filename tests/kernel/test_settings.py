@@ -13,7 +13,8 @@ import pytest
 from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
 from gmemlab.kernel import settings as guard
 from gmemlab.kernel.journal import state_directory
-from gmemlab.kernel.quiet import hidden_pages, quiet
+from gmemlab.kernel.procfs import parse_zoneinfo
+from gmemlab.kernel.quiet import hidden_pages, on_cpu, quiet
 from gmemlab.kernel.settings import Settings, recover
 from gmemlab.units import MIB
 from hosts import TWO_NODES, changed
@@ -291,6 +292,24 @@ def test_quiet_empties_the_lists() -> None:
     hidden = hidden_pages()
     with Settings(patience=PATIENCE) as settings:
         assert quiet(settings) < hidden
+
+
+@needs_root
+def test_quiet_empties_the_lists_of_idle_cpus() -> None:
+    for cpu in os.sched_getaffinity(0):
+        with on_cpu(cpu), mmap.mmap(-1, 256 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+            for page in range(0, len(memory), 4096):
+                memory[page] = 1
+    filled = _longest_list()
+    with Settings(patience=PATIENCE) as settings:
+        quiet(settings)
+        assert _longest_list() <= 2 * 252 < filled
+
+
+def _longest_list() -> int:
+    """Return how many pages one CPU keeps of one zone, at most."""
+    return max(max(zone.pcp_counts, default=0) for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_text()))
 
 
 def test_quiet_waits_two_seconds_at_most(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Keep the kernel's helpers from changing what is counted: per-CPU page lists and khugepaged (section 0 of live-kernel)."""
 
+import mmap
 import os
 import time
 from collections.abc import Iterator
@@ -23,15 +24,17 @@ _HELPERS: Final = (
     (f"{_THP}/khugepaged/scan_sleep_millisecs", 3_600_000),
 )
 _PAGES_LEFT: Final = 1024
+_PAGES_FREED: Final = 1024  # on each CPU, each of which lets 63 go at least of a list that is too long
 _WAIT_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.05
+_PAGE: Final = 4096
 
 
 def quiet(settings: Settings, root: Path = _LIVE) -> int:
-    """Make free memory and huge pages countable while ``settings`` is active, after waiting at most 2 s.
+    """Make free memory and huge pages countable while ``settings`` is active, after at most about 2 s.
 
     Return how many 4 KiB pages the per-CPU lists still hide from MemFree and /proc/buddyinfo (up to 252 for each CPU and
-    zone stay there, and a CPU that was busy lets go of its own over some seconds).
+    zone stay there).
 
     Args:
         settings: puts everything back when it is left.
@@ -47,8 +50,23 @@ def quiet(settings: Settings, root: Path = _LIVE) -> int:
     settings.set(_LISTS, _SMALLEST_LISTS)
     deadline = time.monotonic() + _WAIT_SECONDS
     while (hidden := hidden_pages(root)) > _PAGES_LEFT and time.monotonic() < deadline:
+        if root == _LIVE:
+            shorten_lists()
         time.sleep(_POLL_SECONDS)
     return hidden
+
+
+def shorten_lists() -> None:
+    """Free some pages on each CPU: one that is idle keeps for half a minute what it had when its lists might be longer.
+
+    Only a free has it compare them with the new limit at once (`nr_pcp_high`, `nr_pcp_free` in mm/page_alloc.c); what the
+    vmstat worker lets go is an eighth of the old limit each second (`decay_pcp_high`).
+    """
+    for cpu in os.sched_getaffinity(0):
+        with on_cpu(cpu), mmap.mmap(-1, _PAGES_FREED * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+            for offset in range(0, len(memory), _PAGE):
+                memory[offset] = 1
 
 
 def hidden_pages(root: Path = _LIVE) -> int:
@@ -64,12 +82,23 @@ def hidden_pages(root: Path = _LIVE) -> int:
 
 
 @contextmanager
-def on_one_cpu() -> Iterator[None]:
-    """Run on one CPU only: pages that it gave back are on its own lists, where it finds them again (L21)."""
+def on_cpu(cpu: int) -> Iterator[None]:
+    """Run on one CPU only.
+
+    Args:
+        cpu: its number.
+    """
     cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cpus)})
+    os.sched_setaffinity(0, {cpu})
     try:
         yield
     finally:
         with suppress(OSError):  # a cgroup may have taken CPUs away meanwhile
             os.sched_setaffinity(0, cpus)
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """The same for the first one: pages that it gave back are on its own lists, where it finds them again (L21)."""
+    with on_cpu(min(os.sched_getaffinity(0))):
+        yield
