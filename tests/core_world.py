@@ -176,9 +176,10 @@ class CoreWorld(CoreView):
         execute.join_mount(self.state, mount, self.files[file])
         return 0, 0
 
-    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int, in_batches: bool = False) -> None:
         set_nodes(self.state, self.distances, count)
         self.state.host[0].nr_cpus = count
+        self.state.host[0].in_batches = in_batches
         for zone in range(len(self.zones)):
             for pcp in self.state.pcps[zone * layout.MAX_CPUS :][:count]:
                 pcp["batch"], pcp["high_min"], pcp["high_max"] = batch, high_min, high_max

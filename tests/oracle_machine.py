@@ -77,9 +77,10 @@ class OracleMachine:
             one.node_mode, one.allowed, one.home = mode, frozenset(self.bits(allowed)), home
         return 0, 0
 
-    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int) -> None:
+    def set_cpus(self, count: int, batch: int, high_min: int, high_max: int, in_batches: bool = False) -> None:
         """So many CPUs keep lists of their own."""
         buddy = self.memory.buddy
+        buddy.in_batches = in_batches
         buddy.nodes.cpus = count
         buddy.cpus = [[Cpu(batch, high_min, high_max) for _ in range(count)] for _ in buddy.zones]
 

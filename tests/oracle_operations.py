@@ -142,19 +142,19 @@ def around(index: int, order: int, page: int) -> list[tuple[int, int]]:
 
 
 def pieces(index: int, order: int, a: int, b: int) -> list[tuple[int, int]]:
-    """Split around the first page of [a, b), then the piece that holds the page after its last around that; 4 KiB inside."""
-    found: list[tuple[int, int]] = []
-    for first, piece in around(index, order, a):
-        for start, small in around(first, piece, b):
-            inside = a <= start < b
-            found += [(start + step, 0) for step in range(1 << small)] if inside else [(start, small)]
-    return found
+    """Split around the first page of [a, b), then the piece that holds the page after its last around that."""
+    return [small for first, piece in around(index, order, a) for small in around(first, piece, b)]
 
 
-def split_into(file: File, folio: Folio, a: int, b: int) -> list[tuple[int, int]]:
-    """The pieces that the policy's way of splitting makes of a folio, for the sake of [a, b)."""
+def split_into(file: File, folio: Folio, a: int, b: int, leaving: bool = False) -> list[tuple[int, int]]:
+    """The pieces that the policy's way of splitting makes of a folio, for [a, b): 4 KiB there, unless that is leaving."""
     if file.policy.split == SPLIT_BUDDY:
-        return pieces(folio.index, folio.order, max(a, folio.index), min(b, folio.index + (1 << folio.order)))
+        a, b = max(a, folio.index), min(b, folio.index + (1 << folio.order))
+        found: list[tuple[int, int]] = []
+        for start, order in pieces(folio.index, folio.order, a, b):
+            small = a <= start < b and not leaving
+            found += [(start + step, 0) for step in range(1 << order)] if small else [(start, order)]
+        return found
     if file.policy.split == SPLIT_2M_FIRST and folio.order == GIGA_ORDER:
         return [(folio.index + offset, BLOCK_ORDER) for offset in range(0, 1 << GIGA_ORDER, BLOCK_PAGES)]
     return [(folio.index + offset, 0) for offset in range(1 << folio.order)]
@@ -181,14 +181,29 @@ def punch(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]
             if not all(first <= index < end for index in folio.members):
                 return errno.EINVAL, 0
     unit = file.unit()
+    if not file.in_units():
+        for start, stop in in_turn(file, first, end):
+            for base in range(start - start % unit, stop, unit):
+                punch_block(memory, file, max(start, base), min(stop, base + unit))
+                forget_inhibit(file, max(start, base), min(stop, base + unit))
+        return 0, count
     for base in range(first - first % unit, end, unit):
         a, b = max(first, base), min(end, base + unit)
-        if not file.in_units():
-            punch_block(memory, file, a, b)
-        elif base in file.pages and not punch_huge(memory, file, base, a, b):
+        if base in file.pages and not punch_huge(memory, file, base, a, b):
             return errno.EAGAIN, base - first
         forget_inhibit(file, a, b)
     return 0, count
+
+
+def in_turn(file: File, first: int, end: int) -> list[tuple[int, int]]:
+    """The folios that leave as a whole are the first; then the one at the start, then the one at the end."""
+    begin, stop = first, end
+    for folio in file.folios(first, end) if file.policy.punch != PUNCH_DEFER else []:
+        if min(folio.members) < first:
+            begin = max(folio.members) + 1
+        if max(folio.members) >= end:
+            stop = min(folio.members)
+    return [(begin, stop), (first, begin), (stop, end)] if begin < stop else [(first, end)]
 
 
 def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:
@@ -282,9 +297,9 @@ def punch_part(memory: Memory, file: File, folio: Folio, a: int, b: int) -> None
     else:
         if folio.order >= BLOCK_ORDER:
             memory.counters["split_punch"] += 1
-        memory.cut(folio, split_into(file, folio, a, b))
-        for index in inside:
-            memory.leave(file.pages[index].folio)
+        memory.cut(folio, split_into(file, folio, a, b, leaving=True))
+        for piece in file.folios(inside[0], inside[-1] + 1):
+            memory.leave(piece)
 
 
 def punch_failed_split(memory: Memory, file: File, folio: Folio, inside: list[int]) -> None:

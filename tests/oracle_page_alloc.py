@@ -60,6 +60,7 @@ class PageAllocator(Buddy):
         self.below_high = [False] * len(zones)
         self.reclaiming: set[int] = set()  # zones that kswapd works on
         self.nofragment = False
+        self.in_batches = False  # since 6.19
         self.cpus: list[list[Cpu]] = []  # by zone
         self.cpu = 0
         self.nodes = Nodes([0] * len(zones), [[0]])
@@ -280,7 +281,10 @@ class PageAllocator(Buddy):
             pages = 1
         else:
             pages = max(cpu.batch, min(cpu.free_count, limit - cpu.batch))
-        self.give_back(cpu, pages, index)
+        while pages > 0:
+            batch = min(pages, cpu.batch) if self.in_batches else pages
+            self.give_back(cpu, batch, index)
+            pages -= batch
         if self.spare(zone, 0) - 1 >= self.high[zone]:
             self.below_high[zone] = False
 

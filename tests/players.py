@@ -214,11 +214,12 @@ class Players:
         most = random.choice((least, 4 * least))
         low = random.choice((0, 60))
         nofragment = random.random() < 0.5
+        in_batches = random.random() < 0.5
         for world in (self.oracle, self.core):
-            world.set_cpus(CPUS, batch, least, most)
+            world.set_cpus(CPUS, batch, least, most, in_batches)
             if watermarks:
                 world.set_watermarks(low, 2 * low, nofragment)
-        self.log.append(f"give_cpus: {batch}, {least}, {most}, {low}, {nofragment}")
+        self.log.append(f"give_cpus: {batch}, {least}, {most}, {low}, {nofragment}, {in_batches}")
 
     def work_of_cpus(self, random: Random) -> None:
         """Another CPU works, all give back what they keep, or a second passes."""

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from gmemlab.core.layout import UNMOVABLE, ZONE_DMA32, ZONE_NORMAL
+from gmemlab.core.layout import MOVABLE, NR_PCPTYPES, UNMOVABLE, ZONE_DMA32, ZONE_NORMAL
 from world import FREE_OF_8, SHMEM_THP, SMALL, WORLDS, MakeWorld, World, frames, free_pages, new
 from world import world_fixture as world_fixture
 
@@ -143,6 +143,49 @@ def test_huge_pages_on_a_list_go_one_for_each_batch(world: MakeWorld) -> None:
     assert lengths == [0, 1, 1, 2, 3, 1, 2, 3, 4]
     model.decay()
     assert kept(model, 0, 13) == []
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_a_huge_page_on_a_full_list_counts_as_one_batch_since_6_19(world: MakeWorld, in_batches: bool) -> None:
+    """`free_frozen_page_commit`: 189 pages are to go, of the list of huge pages first; three batches of 63 take all lists."""
+    model = world(8)
+    small, huge = new(model, 600, SMALL), new(model, 512, SHMEM_THP)
+    model.allocate(small, 0, 600)
+    model.allocate(huge, 0, 512)
+    model.set_cpus(1, 63, 252, 252, in_batches)
+    for page in range(0, 500, 2):
+        model.punch(small, page, 1)
+    assert len(kept(model)) == 250
+    model.punch(huge, 0, 512)
+    assert kept(model, 0, 13) == []
+    assert len(kept(model)) == (250 - 2 * 63 if in_batches else 250)
+
+
+def test_pieces_of_what_is_punched_are_freed_as_they_are(world: MakeWorld) -> None:
+    """`truncate_inode_partial_folio`: split around page 1, then around page 7; the pieces between leave as folios (L13)."""
+    model = world(8)
+    file = new(model, 512, SHMEM_THP)
+    model.allocate(file, 0, 512)
+    model.set_cpus(1, 63, 2000, 2000)
+    first = frames(model, file)[0]
+    model.punch(file, 1, 6)
+    pairs, single = NR_PCPTYPES + MOVABLE, MOVABLE
+    assert kept(model, 0, single) == [first + 6, first + 1]
+    assert kept(model, 0, pairs) == [first + 4, first + 2]
+    model.check()
+
+
+def test_folios_that_are_punched_as_a_whole_go_first(world: MakeWorld) -> None:
+    """`shmem_undo_range`, `truncate_inode_pages_range`: then what goes of the folio at the start, then of that at the end."""
+    model = world(8)
+    file = new(model, 64, SHMEM_THP)
+    model.allocate(file, 0, 64)
+    first = frames(model, file)[0]
+    model.punch(file, 17, 15)  # leaves 0 to 15 together, and 16, 32 and 33 alone
+    model.set_cpus(1, 63, 2000, 2000)
+    model.punch(file, 15, 18)
+    assert kept(model, 0, MOVABLE) == [first + 15, first + 32, first + 16]
+    model.check()
 
 
 @pytest.mark.parametrize("name", sorted(WORLDS))

@@ -95,6 +95,22 @@ def test_files_of_proc_make_the_same_snapshot_anywhere() -> None:
         host_of({name: text for name, text in texts.items() if name != "proc/zoneinfo"})
 
 
+def test_pages_on_the_lists_of_the_kernels_cpus_are_free_in_the_model_too() -> None:
+    """As many CPUs as the kernel has, with lists as short as `quiet` makes them; what is on them counts as single pages."""
+    texts = read_files(LAZY)
+    host, without = host_of(texts, with_lists=True), host_of(texts)
+    assert host.description == "snapshot, 2 CPUs with lists"
+    before = free_by_order(host)
+    assert before == free_by_order(without)
+    memory = host.guest_memfd("4M", "4k")
+    memory.allocate()
+    memory.close()
+    assert 0 < host.kept_bytes <= 252 << 12
+    after = free_by_order(host)
+    assert sum(after) == sum(before)
+    assert after[0] >= before[0] + host.kept_bytes
+
+
 def test_sightings_keep_texts_and_orders() -> None:
     seen = Seen(0, 3, counters=as_counters("end", (5, 0, 7)), texts={"proc/meminfo": "MemTotal: 1 kB\n"})
     assert decode(json.loads(json.dumps(encode(SMALL, seen)))) == (SMALL, seen)

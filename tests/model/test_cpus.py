@@ -1,5 +1,7 @@
 """Hosts whose CPUs keep lists of free pages: limits as this kernel has them, the object API, and the event stream."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,41 @@ def test_events_choose_the_cpu_and_let_lists_decay() -> None:
     assert kept > host.state.pcps[1].high_min
     run(host.state, events, vms, guests, nobody, row, 0, cursor, 1 << 40)
     assert host.state.pcps[1].count == host.state.pcps[1].high_min < kept
+
+
+def test_lists_are_as_short_as_the_fraction_says() -> None:
+    """vm.percpu_pagelist_high_fraction; /proc/zoneinfo shows 252 pages with 1,000,000 on 6.18.44."""
+    host = Host("24G", cpus=2)
+    pcp = host.state.pcps[1]
+    chosen = (int(pcp.high_min), int(pcp.high_max))
+    host.limit_cpu_lists(8)
+    assert (pcp.high_min, pcp.high_max) == (chosen[1], chosen[1])
+    host.limit_cpu_lists(1_000_000)
+    assert (pcp.high_min, pcp.high_max) == (252, 252)
+    memory = host.guest_memfd("8M", "4k")
+    memory.allocate()
+    memory.close()
+    assert host.kept_bytes <= 252 << 12
+    host.limit_cpu_lists(0)
+    assert (pcp.high_min, pcp.high_max) == chosen
+    host.audit()
+
+
+@pytest.mark.parametrize("fraction", [-1, 7, True, 8.0])
+def test_bad_fractions(fraction: int) -> None:
+    with pytest.raises(UsageError, match=r"not a fraction.*0, or 8 and more"):
+        Host("1G", cpus=1).limit_cpu_lists(fraction)
+
+
+def test_lists_that_are_none_have_no_limits() -> None:
+    with pytest.raises(UsageError, match=r"no lists to be limited.*1 to 512"):
+        Host("1G").limit_cpu_lists(8)
+
+
+@pytest.mark.parametrize(("release", "in_batches"), [("6.18.44", 0), ("6.19.0", 1), ("7.3.4+deb13-amd64", 1)])
+def test_lists_are_shortened_as_in_the_release_of_the_snapshot(release: str, in_batches: int) -> None:
+    host = Host.from_snapshot(replace(capture(LAZY), release=release), cpus=2)
+    assert host.state.host[0].in_batches == in_batches
 
 
 @pytest.mark.parametrize("cpus", [-1, 513, 1.5, True])

@@ -6,6 +6,7 @@ from gmemlab.core import layout
 from gmemlab.core.daemons.compaction import compact
 from gmemlab.core.daemons.kcompactd import kcompactd
 from gmemlab.core.daemons.khugepaged import khugepaged
+from gmemlab.core.daemons.vmstat import let_decay
 from gmemlab.core.jit import entry
 from gmemlab.core.layout import PIN, REFERENCE
 from gmemlab.core.mempolicy import set_nodes
@@ -19,7 +20,7 @@ from gmemlab.core.operations.pin import hold, pin, unhold
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.reserve import reserve
-from gmemlab.core.pcp import drain_all, let_decay
+from gmemlab.core.pcp import drain_all
 from gmemlab.core.pool_sizes import demote, grow_pool, resize_pool
 from gmemlab.core.state import State
 

@@ -196,21 +196,22 @@ def cut_around(state: State, at: int) -> None:
 
 
 @part
-def recut(state: State, head: int, order: int, begin: int, end: int, keep_pieces: bool) -> None:
-    """Split an idle folio of a split block so that frames [begin, end) become base pages.
+def recut(state: State, head: int, order: int, begin: int, end: int, keep_around: bool, keep_within: bool) -> None:
+    """Split an idle folio of a split block for the sake of its frames [begin, end).
 
-    With `keep_pieces`, the rest is what `truncate_inode_partial_folio` leaves in 6.18: the folio is split around `begin`,
-    then the piece that holds `end` around that, also where `end` is a border of pieces already.
+    With `keep_around`, what lies outside of them is left in the pieces that `truncate_inode_partial_folio` makes in 6.18: the
+    folio is split around `begin`, then the piece that holds `end` around that, also where `end` is a border of pieces already.
+    With `keep_within`, what lies inside is, too. All else becomes base pages.
     """
     slot = slot_of(state, head)
     first, after = slot + begin - head, slot + end - head
     state.tally[layout.TALLY_PRESENT + order] -= 1 << order
-    if keep_pieces:
+    if keep_around:
         cut_around(state, first)
         if after < slot + (1 << order):
             cut_around(state, after)
     for frame in range(slot, slot + (1 << order)):
-        if not keep_pieces or first <= frame < after:
+        if not (keep_within if first <= frame < after else keep_around):
             state.frames[frame].order = 0
         state.tally[layout.TALLY_PRESENT + int(state.frames[frame].order)] += 1
 

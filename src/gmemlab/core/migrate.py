@@ -60,4 +60,4 @@ def split_source(state: State, pfn: int, order: int) -> None:
     if state.files[frame.owner].kind == KIND_ANON:
         split_to_pages(state, int(frame.owner), int(frame.index), pfn)
     else:
-        recut(state, pfn, order, pfn, pfn + (1 << order), False)
+        recut(state, pfn, order, pfn, pfn + (1 << order), False, False)

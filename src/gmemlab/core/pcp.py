@@ -34,9 +34,6 @@ from gmemlab.core.lists import pfn_of, push_block, push_frame, remove_block, rem
 from gmemlab.core.parts import part
 from gmemlab.core.state import State
 
-SECOND = 1000  # milliseconds: vm.stat_interval
-EXPIRE = 3  # seconds: "3 seconds idle till flush"
-
 
 @inline
 def has_lists(state: State, order: int) -> bool:
@@ -189,79 +186,6 @@ def drain_all(state: State) -> None:
 
 
 @jit
-def decay_high(state: State, row: int) -> bool:
-    """A limit that grew shrinks by an eighth, and what lies above goes (`decay_pcp_high`): batch by batch since 6.18.7.
-
-    So that of large chunks one goes for each batch. Returns whether the next second has work, too.
-    """
-    pcp = state.pcps[row]
-    high, batch = int(pcp.high), int(pcp.batch)
-    more = False
-    if high > pcp.high_min:
-        high = max(int(pcp.count) - (batch << PCP_BATCH_SCALE_MAX), high - (high >> 3), int(pcp.high_min))
-        pcp.high = high
-        more = high > pcp.high_min
-    excess = int(pcp.count) - high
-    while excess > 0:
-        free_bulk(state, row, min(excess, batch), 0)
-        more = True
-        excess -= batch
-    return more
-
-
-@jit
-def expire_remote(state: State, row: int) -> bool:
-    """Have a batch of another node's zone go three seconds after the CPU last changed anything there (`drain_zone_pages`).
-
-    That it goes is such a change, unless all of it is chunks of order 9: counters that change by so much at once are not
-    left to the vmstat worker. Returns whether the next second has work, too.
-    """
-    pcp = state.pcps[row]
-    if pcp.expire == 0 or pcp.count == 0:
-        return False
-    pcp.expire -= 1
-    if pcp.expire == 0:
-        free_bulk(state, row, int(pcp.batch), 0)
-    return True
-
-
-@part
-def decay_all(state: State) -> bool:
-    """The vmstat worker's second on all CPUs (`refresh_cpu_vm_stats`). Returns whether the next second has work, too.
-
-    What a CPU allocates and frees past its lists (orders 4 to 8) does not put off that it gives back what it keeps there.
-    """
-    more = False
-    for cpu in range(int(state.host[0].nr_cpus)):
-        node = node_of_cpu(state, cpu)
-        for zone in range(int(state.host[0].nr_zones)):
-            row = pcp_row(state, zone, cpu)
-            pcp = state.pcps[row]
-            if pcp.touched:
-                pcp.touched = 0
-                pcp.expire = EXPIRE
-            if decay_high(state, row):
-                more = True
-            if state.zones[zone].node == node:
-                pcp.expire = 0
-            elif expire_remote(state, row):
-                more = True
-    return more
-
-
-@jit
-def let_decay(state: State, milliseconds: int) -> None:
-    """Let time pass for the vmstat worker, as far as there is work; what is left of a second counts the next time."""
-    host = state.host[0]
-    host.undecayed += milliseconds
-    seconds = int(host.undecayed) // SECOND
-    host.undecayed %= SECOND
-    for _ in range(seconds):
-        if not decay_all(state):
-            return
-
-
-@jit
 def limit_of_free(state: State, zone: int, row: int, free_high: bool) -> int:
     """How many pages a CPU may keep after a free; how many it will, next time, changes with it (`nr_pcp_high`)."""
     pcp = state.pcps[row]
@@ -299,6 +223,19 @@ def pages_to_free(state: State, row: int, high: int, free_high: bool) -> int:
     return max(min(int(pcp.free_count), high - batch), batch)
 
 
+@jit
+def shorten(state: State, row: int, pages: int, index: int) -> None:
+    """Give back from list `index` on what became too much: at once, or (since 6.19) batch by batch.
+
+    A chunk that is larger than a batch takes one of them only ("mm/page_alloc: batch page freeing in free_frozen_page_commit";
+    seen on 7.3.4 and not on 6.18.15, where one huge page that is freed empties the lists, or leaves the base pages).
+    """
+    batch = int(state.pcps[row].batch) if state.host[0].in_batches else pages
+    while pages > 0 and state.pcps[row].count:
+        free_bulk(state, row, min(pages, batch), index)
+        pages -= batch
+
+
 @part
 def free_to_cpu(state: State, pfn: int, order: int) -> None:
     """Free a chunk to the lists of the CPU that works now (`__free_frozen_pages`, `free_frozen_page_commit`).
@@ -331,7 +268,7 @@ def free_to_cpu(state: State, pfn: int, order: int) -> None:
         pcp.free_count += 1 << order
     high = limit_of_free(state, zone, row, free_high)
     if pcp.count >= high:
-        free_bulk(state, row, pages_to_free(state, row, high, free_high), index)
+        shorten(state, row, pages_to_free(state, row, high, free_high), index)
         record = state.zones[zone]
         if record.below_high and spare(state, zone, UNMOVABLE) - 1 >= record.high:
             record.below_high = 0

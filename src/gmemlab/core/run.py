@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmemlab.core import layout
+from gmemlab.core.daemons.vmstat import let_decay
 from gmemlab.core.execute import execute
 from gmemlab.core.jit import entry, jit
 from gmemlab.core.layout import (
@@ -33,7 +34,6 @@ from gmemlab.core.layout import (
 from gmemlab.core.mempolicy import set_nodes
 from gmemlab.core.nodes import all_nodes
 from gmemlab.core.operations.lifecycle import create, destroy, set_slot
-from gmemlab.core.pcp import let_decay
 from gmemlab.core.read_ahead import read_ahead
 from gmemlab.core.state import Records, State
 

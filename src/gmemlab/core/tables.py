@@ -270,6 +270,7 @@ HOST_RECORD: Final = np.dtype(
         ("guest_nodes", "i8"),  # NODES_* of the guests that the event stream starts; bound ones to their home node
         ("nr_cpus", "i8"),  # CPUs that keep lists of their own; 0: none does
         ("cpu", "i8"),  # the one that works now
+        ("in_batches", "i8"),  # a list that became too long is shortened batch by batch (6.19)
         ("decayed", "i8"),  # until when (ns of the event stream) the vmstat worker has seen to the CPUs' lists
         ("undecayed", "i8"),  # milliseconds that passed since, where time passes without events
         ("nofragment", "i8"),  # zone DMA32 comes before a small chunk of another type in zone Normal (ALLOC_NOFRAGMENT)

@@ -14,7 +14,7 @@ from gmemlab.kernel.settings import Settings
 
 _LIVE: Final = Path("/")
 _LISTS: Final = "proc/sys/vm/percpu_pagelist_high_fraction"
-_SMALLEST_LISTS: Final = 1_000_000  # a divisor of the zone's size; 0, the default, lets the kernel choose
+SMALLEST_LISTS: Final = 1_000_000  # a divisor of the zone's size; 0, the default, lets the kernel choose
 _THP: Final = "sys/kernel/mm/transparent_hugepage"
 # khugepaged fills punched holes with zero pages (L15), unless it may add none. The write to the interval wakes it once, so it
 # comes last; the shrinker would split huge pages that hold zeros once max_ptes_none is not 511 (L17), so it goes first.
@@ -47,7 +47,7 @@ def quiet(settings: Settings, root: Path = _LIVE) -> int:
     for path, value in _HELPERS:
         if (root / path).exists():
             settings.set(path, value)
-    settings.set(_LISTS, _SMALLEST_LISTS)
+    settings.set(_LISTS, SMALLEST_LISTS)
     deadline = time.monotonic() + _WAIT_SECONDS
     while (hidden := hidden_pages(root)) > _PAGES_LEFT and time.monotonic() < deadline:
         if root == _LIVE:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isqrt
 from typing import Final
 
-from gmemlab.core import layout
+from gmemlab.core import execute, layout
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.state import State
 from gmemlab.errors import UsageError
@@ -24,12 +24,47 @@ def check_cpus(cpus: int) -> None:
         raise UsageError("not a number of CPUs", key="cpus", value=cpus, allowed=f"0 (no lists) to {layout.MAX_CPUS}")
 
 
-def run_on(state: State, cpu: int) -> None:
-    """Let what follows be done by this CPU. UsageError where the host has no such CPU."""
-    cpus = int(state.host[0].nr_cpus)
-    if not isinstance(cpu, int) or not 0 <= cpu < cpus:
-        raise UsageError("not a CPU of this host", key="cpu", value=cpu, allowed=f"0 to {cpus - 1}" if cpus else "none")
-    state.host[0].cpu = cpu
+class Cpus:
+    """The CPUs of a host, where it has any that keep lists of their own.
+
+    Attributes:
+        state: the core's state.
+    """
+
+    state: State
+
+    def run_on(self, cpu: int) -> None:
+        """Let what follows be done by this CPU, as sched_setaffinity does.
+
+        Raises:
+            UsageError: the host has no such CPU.
+        """
+        cpus = int(self.state.host[0].nr_cpus)
+        if not isinstance(cpu, int) or not 0 <= cpu < cpus:
+            raise UsageError("not a CPU of this host", key="cpu", value=cpu, allowed=f"0 to {cpus - 1}" if cpus else "none")
+        self.state.host[0].cpu = cpu
+
+    def drain_cpus(self) -> None:
+        """Have all CPUs give back the pages on their lists, as the kernel does before it takes a range (`drain_all_pages`)."""
+        execute.execute(self.state, layout.OP_DRAIN, 0, 0, 0, 0)
+
+    def limit_cpu_lists(self, fraction: int) -> None:
+        """Let the CPUs keep so small a part of a zone together, as vm.percpu_pagelist_high_fraction does.
+
+        What is on longer lists already goes when the CPU next frees a page.
+
+        Args:
+            fraction: what the zone's size is divided by; 0, as at first, for limits that Linux chooses and adapts.
+
+        Raises:
+            UsageError: the host's CPUs have no lists, or the fraction is neither 0 nor 8 or more.
+        """
+        cpus = int(self.state.host[0].nr_cpus)
+        if not isinstance(fraction, int) or isinstance(fraction, bool) or (fraction != 0 and fraction < HIGH_FRACTION):
+            raise UsageError("not a fraction", key="fraction", value=fraction, allowed=f"0, or {HIGH_FRACTION} and more")
+        if not cpus:
+            raise UsageError("no lists to be limited", key="cpus", value=cpus, allowed=f"1 to {layout.MAX_CPUS}")
+        set_limits(self.state, fraction)
 
 
 def batch_size(managed: int) -> int:
@@ -65,23 +100,29 @@ def give_watermarks(state: State) -> None:
     state.host[0].watermarks = 1
 
 
-def give_cpus(state: State, cpus: int, low_pages: Sequence[int] | None = None) -> None:
-    """Have CPUs keep lists of their own from here on.
+def give_cpus(state: State, cpus: int) -> None:
+    """Have so many CPUs keep lists of their own from here on, on a host in which nothing is on such lists yet; 0: none."""
+    state.host[0].nr_cpus = cpus
+    set_limits(state, 0)
+
+
+def set_limits(state: State, fraction: int) -> None:
+    """Say how many pages each CPU keeps of each zone (`zone_set_pageset_high_and_batch`).
 
     Args:
-        state: of a host in which nothing is on such lists yet.
-        cpus: how many; 0 for none.
-        low_pages: each zone's low watermark; what Linux would compute if None.
+        state: of a host with its watermarks; where a zone has none, those are taken that Linux would compute.
+        fraction: of a zone that its CPUs keep together; 0: from what the low watermark is up to an eighth.
     """
-    state.host[0].nr_cpus = cpus
+    cpus = int(state.host[0].nr_cpus)
     computed = watermarks(_managed(state))
     for zone, managed in enumerate(_managed(state)):
         record = state.zones[zone]
         batch = batch_size(managed)
         sharing = int(state.nodes[int(record.node)].nr_cpus) or cpus  # `zone_highsize`: the node's CPUs, else all
-        low = computed[zone][1] if low_pages is None else low_pages[zone]
+        low = int(record.wmark_min + record.low) or computed[zone][1]
+        least, most = (managed // fraction,) * 2 if fraction else (low, managed // HIGH_FRACTION)
         for cpu in range(cpus):
             pcp = state.pcps[zone * layout.MAX_CPUS + cpu]
             pcp.batch = batch
-            pcp.high_min = max(low // sharing, LEAST_HIGH * batch)
-            pcp.high_max = max(managed // HIGH_FRACTION // sharing, LEAST_HIGH * batch)
+            pcp.high_min = max(least // sharing, LEAST_HIGH * batch)
+            pcp.high_max = max(most // sharing, LEAST_HIGH * batch)

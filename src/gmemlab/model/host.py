@@ -20,7 +20,7 @@ from gmemlab.model.checks import (
     check_seed,
     check_snapshot,
 )
-from gmemlab.model.cpus import check_cpus, give_cpus, give_watermarks, run_on
+from gmemlab.model.cpus import Cpus, check_cpus, give_cpus, give_watermarks
 from gmemlab.model.daemons import DaemonSettings, DaemonWork, let_pass
 from gmemlab.model.guest import LARGEST_OFFSET, GuestMemory
 from gmemlab.model.guests import guest_code, parse_flags
@@ -36,7 +36,7 @@ from gmemlab.units import format_size, parse_size
 jit.announce_compiling()
 
 
-class Host(Readings):
+class Host(Readings, Cpus):
     """The memory of one machine.
 
     `Host("1T")` is an empty machine; with `fragmentation` it is preconditioned until that share of its free memory lies
@@ -106,14 +106,16 @@ class Host(Readings):
             self._precondition(fragmentation, seed)
         self.description += boot_pool.describe_boot(taken)
         self.notes += short
-        self._give_cpus(cpus, None)
+        self._give_cpus(cpus)
         if watermarks:
             self.set_watermarks()
         self._made = partial(type(self), size, fragmentation, seed, cpus, nodes, distances, cma, watermarks)
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, seed: int = 0, description: str = "snapshot", cpus: int = 0) -> "Host":
-        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`. `cpus` as for an empty machine.
+        """A machine with the free lists of a snapshot; where they lie is drawn from `seed`.
+
+        `cpus` as for an empty machine; how they give back what they have too much of is that of the snapshot's release.
 
         Raises:
             UsageError: the snapshot says something impossible, or has memory beyond 64T; or the seed or the CPUs are none.
@@ -127,7 +129,7 @@ class Host(Readings):
         host._describe_nodes()
         files = (*host._boot_files(), host._boot_cache() if snapshot.reclaimable_pages else 0)
         host.notes += machine.fill_from_snapshot(state, snapshot, files, seed)
-        host._give_cpus(cpus, machine.low_watermarks(snapshot))
+        host._give_cpus(cpus)
         return host
 
     @classmethod
@@ -301,18 +303,6 @@ class Host(Readings):
         self.check_capacity()
         return int(moved)
 
-    def run_on(self, cpu: int) -> None:
-        """Let what follows be done by this CPU, as sched_setaffinity does.
-
-        Raises:
-            UsageError: the host has no such CPU.
-        """
-        run_on(self.state, cpu)
-
-    def drain_cpus(self) -> None:
-        """Have all CPUs give back the pages on their lists, as the kernel does before it takes a range (`drain_all_pages`)."""
-        execute.execute(self.state, layout.OP_DRAIN, 0, 0, 0, 0)
-
     def tick(self, seconds: float) -> DaemonWork:
         """Let time pass for khugepaged, which scans memory whose policy says so (`repair`), and kcompactd, which always works.
 
@@ -384,8 +374,8 @@ class Host(Readings):
         if self.nr_nodes > 1:
             self.description += f", {self.nr_nodes} NUMA nodes"
 
-    def _give_cpus(self, cpus: int, low_pages: list[int] | None) -> None:
-        give_cpus(self.state, cpus, low_pages)
+    def _give_cpus(self, cpus: int) -> None:
+        give_cpus(self.state, cpus)
         if cpus:
             self.description += f", {cpus} CPUs with lists"
 

@@ -9,6 +9,7 @@ from gmemlab.core import boot, execute, layout
 from gmemlab.core.layout import BLOCK_PAGES
 from gmemlab.core.state import State, nr_free_lists, reserve_state
 from gmemlab.errors import UsageError
+from gmemlab.kernel.differences import difference
 from gmemlab.model.nodes import LOCAL, REMOTE, Distances, set_nodes, split_blocks
 from gmemlab.model.placement import place
 from gmemlab.snapshot import Snapshot, ZoneSnapshot
@@ -116,6 +117,7 @@ def from_snapshot(snapshot: Snapshot, cpus: int = 0) -> tuple[State, tuple[str, 
     kinds = {zone.kind for zone in zones}
     state.host[0].watermarks = int(any(zone.low_pages > zone.min_pages for zone in zones))
     state.host[0].nofragment = int({"Normal", "DMA32"} <= kinds)
+    state.host[0].in_batches = int(difference("lists_in_batches", snapshot.release))
     return state, tuple(_tell_nodes(state, snapshot, cpus))
 
 
@@ -125,11 +127,6 @@ def _has_run(state: State) -> None:
     Until then every search for targets is a long one (`compact_init_free_pfn` is 0), and finds more.
     """
     state.zones["compact_init_free"] = state.zones["end"] * BLOCK_PAGES - 1
-
-
-def low_watermarks(snapshot: Snapshot) -> list[int]:
-    """The low watermark of each zone that `from_snapshot` makes, in pages."""
-    return [zone.low_pages for zone in _zones(snapshot)]
 
 
 def fill_from_snapshot(state: State, snapshot: Snapshot, files: tuple[int, int, int], seed: int) -> tuple[str, ...]:

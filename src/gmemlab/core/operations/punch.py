@@ -170,8 +170,12 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
         state.tally[layout.TALLY_SPLIT_FAILED + CAUSE_PUNCH] += 1
     if action == PART_SPLIT:
         split_folio(state, file, head, begin, end, CAUSE_PUNCH)
-        for index in range(begin, end):
-            drop_folio(state, file, index, 0, frame_of(state, row, index))
+        index = begin
+        while index < end:
+            piece = frame_of(state, row, index)
+            size = folio_order(state, piece)
+            drop_folio(state, file, index, size, piece)
+            index += 1 << size
     elif action == PART_DROP:
         unmap(state, file, head, head + (1 << order), CAUSE_PUNCH)
         state.tally[layout.TALLY_LOST_PAGES] += (1 << order) - (end - begin)
@@ -187,6 +191,14 @@ def punch_part(state: State, file: int, head: int, order: int, begin: int, end: 
 
 
 @jit
+def has_base_pages_only(state: State, file: int) -> bool:
+    """Whether no folio of a file can be larger: MADV_COLLAPSE makes huge pages of shmem whatever sizes it allocates."""
+    record = state.files[file]
+    policy = state.policies[record.policy]
+    return bool(policy.sizes == 1 and policy.fallocate_sizes == 1 and record.kind != KIND_SHMEM)
+
+
+@jit
 def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     """Punch pages [begin, end) of one 2 MiB of a file, folio by folio."""
     policy = state.policies[state.files[file].policy]
@@ -194,8 +206,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     if policy.punch == PUNCH_DEFER:
         defer_pages(state, file, begin, end)
         return
-    # MADV_COLLAPSE makes huge pages of shmem whatever sizes it allocates.
-    base_pages_only = policy.sizes == 1 and policy.fallocate_sizes == 1 and state.files[file].kind != KIND_SHMEM
+    base_pages_only = has_base_pages_only(state, file)
     row = block_row(state, file, begin)
     assigned = state.files[file].guest == GUEST_SNP
     index = begin
@@ -247,9 +258,37 @@ def punch_whole_block(state: State, file: int, index: int) -> bool:
     return False
 
 
+@jit
+def cut_at(state: State, file: int, index: int) -> tuple[int, int]:
+    """Bounds of the folio that page `index` lies within but does not start; `index` twice where there is none."""
+    pfn = frame_of(state, block_row(state, file, index), index) if index < state.files[file].pages else 0
+    order = folio_order(state, pfn) if pfn else 0
+    head = folio_head(index, order)
+    return (index, index) if head == index else (head, head + (1 << order))
+
+
 @part
 def punch_blocks(state: State, file: int, first: int, end: int) -> None:
-    """Punch pages [first, end) of a file whose policy allocates base pages among others."""
+    """Punch pages [first, end) of a file whose policy allocates base pages among others.
+
+    The folios that go as a whole are the first to do so (`truncate_inode_pages_range`, `shmem_undo_range`), but for anonymous
+    memory, where `zap_pte_range` goes from page to page.
+    """
+    begin, stop = first, end
+    if state.policies[state.files[file].policy].punch != PUNCH_DEFER and not has_base_pages_only(state, file):
+        _, begin = cut_at(state, file, first)
+        stop, _ = cut_at(state, file, end)
+    if begin >= stop:
+        punch_run(state, file, first, end)
+        return
+    punch_run(state, file, begin, stop)
+    punch_run(state, file, first, begin)
+    punch_run(state, file, stop, end)
+
+
+@jit
+def punch_run(state: State, file: int, first: int, end: int) -> None:
+    """Punch pages [first, end) of such a file, 2 MiB by 2 MiB."""
     policy = state.policies[state.files[file].policy]
     index = first
     while index < end:
@@ -331,9 +370,5 @@ def punch(state: State, file: int, first: int, count: int) -> tuple[int, int]:
 @jit
 def cuts_folio(state: State, file: int, index: int) -> bool:
     """Whether a bound of a range at page `index` lies inside a folio."""
-    if index >= state.files[file].pages or index & (BLOCK_PAGES - 1) == 0:
-        return False
-    pfn = frame_of(state, block_row(state, file, index), index)
-    if pfn == 0:
-        return False
-    return folio_head(index, folio_order(state, pfn)) != index
+    head, _ = cut_at(state, file, index)
+    return head != index

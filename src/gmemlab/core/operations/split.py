@@ -84,7 +84,10 @@ def split_unit(state: State, file: int, begin: int, end: int, order: int, only_s
 
 @part
 def split_folio(state: State, file: int, index: int, begin: int, end: int, cause: int) -> None:
-    """Split the idle folio of order 9 or less around page `index` so that pages [begin, end) become base pages."""
+    """Split the idle folio of order 9 or less around page `index` so that no folio holds pages of [begin, end) and others.
+
+    These become base pages, unless they are about to leave in the pieces that the policy's split makes.
+    """
     pfn = frame_of(state, block_row(state, file, index), index)
     block = pfn >> BLOCK_ORDER
     keep = decisions.keeps_pieces(state.policies[state.files[file].policy])
@@ -100,7 +103,8 @@ def split_folio(state: State, file: int, index: int, begin: int, end: int, cause
         order = BLOCK_ORDER
     else:
         order = int(state.frames[slot_of(state, pfn)].order)
-    recut(state, folio_head(pfn, order), order, pfn + begin - index, pfn + end - index, keep)
+    leaves = keep and cause == layout.CAUSE_PUNCH
+    recut(state, folio_head(pfn, order), order, pfn + begin - index, pfn + end - index, keep, leaves)
 
 
 @jit

@@ -33,8 +33,8 @@ class ModelMix:
         self.shmem = shmem
 
     def take(self, step: Step, texts: Mapping[str, str]) -> Seen:
-        """One run, whose number is the seed of what no snapshot tells; the pool has surplus pages only."""
-        host = host_of(texts, step.file)
+        """One run, by the first CPU; its number is the seed of what no snapshot tells. The pool has surplus pages only."""
+        host = host_of(texts, step.file, with_lists=True)
         host.set_pool("2M", 0, step.size // HUGE * KINDS.count("hugetlb"))
         files = [self.open(host, kind, step.size) for kind in KINDS]
         failed, counts = play(step, files, lambda: free_by_order(host))
