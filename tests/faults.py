@@ -195,6 +195,20 @@ FAULTS: Final = (
         (f"{ORACLE}huge_range_past_the_end_falls_back[core]",),
     ),
     Fault(
+        "folios go as they lie in a hole",
+        "operations/punch.py",
+        "if begin >= stop:",
+        "if begin >= first:",
+        (f"{CPUS}folios_that_are_punched_as_a_whole_go_first[core]",),
+    ),
+    Fault(
+        "what a hole cuts off goes page by page",
+        "operations/split.py",
+        "leaves = keep and cause == layout.CAUSE_PUNCH",
+        "leaves = False",
+        (f"{CPUS}pieces_of_what_is_punched_are_freed_as_they_are[core]",),
+    ),
+    Fault(
         "pinned pages become private",
         "operations/convert.py",
         "if busy < stop:",

@@ -203,7 +203,8 @@ def in_turn(file: File, first: int, end: int) -> list[tuple[int, int]]:
             begin = max(folio.members) + 1
         if max(folio.members) >= end:
             stop = min(folio.members)
-    return [(begin, stop), (first, begin), (stop, end)] if begin < stop else [(first, end)]
+    runs = [(begin, stop), (first, begin), (stop, end)] if begin < stop else [(first, end)]
+    return [(a, b) for a, b in runs if a < b]
 
 
 def punch_huge(memory: Memory, file: File, base: int, a: int, b: int) -> bool:

@@ -147,7 +147,7 @@ def test_huge_pages_on_a_list_go_one_for_each_batch(world: MakeWorld) -> None:
 
 @pytest.mark.parametrize("in_batches", [False, True])
 def test_a_huge_page_on_a_full_list_counts_as_one_batch_since_6_19(world: MakeWorld, in_batches: bool) -> None:
-    """`free_frozen_page_commit`: 189 pages are to go, of the list of huge pages first; three batches of 63 take all lists."""
+    """`free_frozen_page_commit`: 189 pages are to go. The huge page is more; if it is one of three batches, 126 go, too."""
     model = world(8)
     small, huge = new(model, 600, SMALL), new(model, 512, SHMEM_THP)
     model.allocate(small, 0, 600)
@@ -185,6 +185,20 @@ def test_folios_that_are_punched_as_a_whole_go_first(world: MakeWorld) -> None:
     model.set_cpus(1, 63, 2000, 2000)
     model.punch(file, 15, 18)
     assert kept(model, 0, MOVABLE) == [first + 15, first + 32, first + 16]
+    model.check()
+
+
+def test_what_is_cut_off_at_the_start_goes_before_what_is_at_the_end(world: MakeWorld) -> None:
+    """From page 15 to 36: 16, 32, 33 and 34 to 35 go as a whole; then 15, of the folio of 0 to 15, and 36, of 36 to 39."""
+    model = world(8)
+    file = new(model, 64, SHMEM_THP)
+    model.allocate(file, 0, 64)
+    first = frames(model, file)[0]
+    model.punch(file, 17, 15)
+    model.set_cpus(1, 63, 2000, 2000)
+    model.punch(file, 15, 22)
+    assert kept(model, 0, MOVABLE) == [first + page for page in (36, 15, 33, 32, 16)]
+    assert kept(model, 0, NR_PCPTYPES + MOVABLE) == [first + 34]
     model.check()
 
 

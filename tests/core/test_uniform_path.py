@@ -5,8 +5,8 @@ page. Free lists (with their order), files, mappings, types and counters must ag
 
 Where a part of a folio is punched, the kernel itself tells one call from many: it splits around the ends of each hole (L13),
 and what a hole cuts off a folio at its start goes after the folios behind. So policies that split so take operations on whole
-blocks only, and others with huge pages punch and convert from the start of a block on. Anonymous huge pages are left out:
-whether a block gets one again depends on whether one call gave back all of it (L16).
+blocks only, and others with huge pages punch (and convert, with two sources) from the start of a block on. Anonymous huge
+pages are left out: whether a block gets one again depends on whether one call gave back all of it (L16).
 """
 
 from random import Random
@@ -108,7 +108,7 @@ class Pair:
         elif name in ("to_shared", "to_private"):
             arguments = (int(name == "to_shared"),)
             name = "convert"
-        if name in ("convert", "punch") and not self.exact:
+        if not self.exact and (name == "punch" or (name == "convert" and self.two_sources)):
             first, count = first - first % 512, count + first % 512
         if name == "convert":
             count = self.alike(file, first, count)

@@ -227,8 +227,8 @@ def pages_to_free(state: State, row: int, high: int, free_high: bool) -> int:
 def shorten(state: State, row: int, pages: int, index: int) -> None:
     """Give back from list `index` on what became too much: at once, or (since 6.19) batch by batch.
 
-    A chunk that is larger than a batch takes one of them only ("mm/page_alloc: batch page freeing in free_frozen_page_commit";
-    seen on 7.3.4 and not on 6.18.15, where one huge page that is freed empties the lists, or leaves the base pages).
+    A huge page uses up one of these batches only, so that base pages go as well ("mm/page_alloc: batch page freeing in
+    free_frozen_page_commit"). Seen on 7.3.4; on 6.18.15 the huge page alone is more than all that had to go.
     """
     batch = int(state.pcps[row].batch) if state.host[0].in_batches else pages
     while pages > 0 and state.pcps[row].count:

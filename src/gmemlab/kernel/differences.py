@@ -22,8 +22,8 @@ DIFFERENCES: Final[Mapping[str, tuple[tuple[Release, Any], ...]]] = {
     # Folios that fallocate of shmem tries: 2M and 4K, then every order that fits (commit acd7ccb284b8, "mm: shmem: add large
     # folio support for tmpfs"; seen on 6.18.44).
     "shmem_ladder": (((0, 0), False), ((6, 14), True)),
-    # How a CPU gives back what is too much on its lists: at once, then batch by batch, each of which a huge page counts as one
-    # of ("mm/page_alloc: batch page freeing in free_frozen_page_commit"; not on 6.18.15, seen on 7.3.4).
+    # Whether a CPU that frees gives back what its lists have too much batch by batch, of which a huge page uses up one ("mm/
+    # page_alloc: batch page freeing in free_frozen_page_commit"; not in 6.18.35, not seen on 6.18.15, seen on 7.3.4).
     "lists_in_batches": (((0, 0), False), ((6, 19), True)),
     # One MADV_DONTNEED on all of a 2M range frees its empty page table, so that a huge page can be had there again (commit
     # 6375e95f381e, "mm: pgtable: reclaim empty PTE page in madvise(MADV_DONTNEED)"; seen on 6.18.44).

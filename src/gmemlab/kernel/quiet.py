@@ -23,8 +23,8 @@ _HELPERS: Final = (
     (f"{_THP}/khugepaged/max_ptes_none", 0),
     (f"{_THP}/khugepaged/scan_sleep_millisecs", 3_600_000),
 )
-_PAGES_LEFT: Final = 1024
-_PAGES_FREED: Final = 1024  # on each CPU, each of which lets 63 go at least of a list that is too long
+_LONGEST_LIST: Final = 252  # four batches of 63: what a CPU keeps of a zone at most then
+_PAGES_FREED: Final = 1024  # on each CPU; each lets a batch go at least of a list that is too long
 _WAIT_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.05
 _PAGE: Final = 4096
@@ -33,8 +33,8 @@ _PAGE: Final = 4096
 def quiet(settings: Settings, root: Path = _LIVE) -> int:
     """Make free memory and huge pages countable while ``settings`` is active, after at most about 2 s.
 
-    Return how many 4 KiB pages the per-CPU lists still hide from MemFree and /proc/buddyinfo (up to 252 for each CPU and
-    zone stay there).
+    Return how many 4 KiB pages the per-CPU lists still hide from MemFree and /proc/buddyinfo: up to 252 for each CPU and zone
+    stay there, and more of zones that nothing is freed to meanwhile.
 
     Args:
         settings: puts everything back when it is left.
@@ -49,24 +49,35 @@ def quiet(settings: Settings, root: Path = _LIVE) -> int:
             settings.set(path, value)
     settings.set(_LISTS, SMALLEST_LISTS)
     deadline = time.monotonic() + _WAIT_SECONDS
-    while (hidden := hidden_pages(root)) > _PAGES_LEFT and time.monotonic() < deadline:
-        if root == _LIVE:
-            shorten_lists()
+    before = 0
+    while (longest := _longest_list(root)) > _LONGEST_LIST and time.monotonic() < deadline:
+        if root == _LIVE and longest != before:  # else these are lists that it does not reach
+            free_on_each_cpu(_PAGES_FREED)
+        before = longest
         time.sleep(_POLL_SECONDS)
-    return hidden
+    return hidden_pages(root)
 
 
-def shorten_lists() -> None:
-    """Free some pages on each CPU: one that is idle keeps for half a minute what it had when its lists might be longer.
+def free_on_each_cpu(pages: int) -> None:
+    """Have each CPU free some 4 KiB pages, of whatever zone it allocates from.
 
-    Only a free has it compare them with the new limit at once (`nr_pcp_high`, `nr_pcp_free` in mm/page_alloc.c); what the
-    vmstat worker lets go is an eighth of the old limit each second (`decay_pcp_high`).
+    Only a free has a CPU compare the list of that zone with its limit at once (`nr_pcp_high`, `nr_pcp_free` in
+    mm/page_alloc.c); an idle one lets go of an eighth of what was its limit each second (`decay_pcp_high`).
+
+    Args:
+        pages: how many on each.
     """
     for cpu in os.sched_getaffinity(0):
-        with on_cpu(cpu), mmap.mmap(-1, _PAGES_FREED * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        with on_cpu(cpu), mmap.mmap(-1, pages * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            with suppress(OSError):  # a kernel without huge pages
+                memory.madvise(mmap.MADV_NOHUGEPAGE)
             for offset in range(0, len(memory), _PAGE):
                 memory[offset] = 1
+
+
+def _longest_list(root: Path) -> int:
+    zones = parse_zoneinfo(read_required(root, "proc/zoneinfo"))
+    return max((count for zone in zones for count in zone.pcp_counts), default=0)
 
 
 def hidden_pages(root: Path = _LIVE) -> int:
@@ -83,13 +94,14 @@ def hidden_pages(root: Path = _LIVE) -> int:
 
 @contextmanager
 def on_cpu(cpu: int) -> Iterator[None]:
-    """Run on one CPU only.
+    """Run on one CPU only, if it is still there.
 
     Args:
         cpu: its number.
     """
     cpus = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
+    with suppress(OSError):
+        os.sched_setaffinity(0, {cpu})
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ class Cpus:
     def limit_cpu_lists(self, fraction: int) -> None:
         """Let the CPUs keep so small a part of a zone together, as vm.percpu_pagelist_high_fraction does.
 
-        What is on longer lists already goes when the CPU next frees a page.
+        What is on longer lists already goes batch by batch, each time that the CPU frees something.
 
         Args:
             fraction: what the zone's size is divided by; 0, as at first, for limits that Linux chooses and adapts.

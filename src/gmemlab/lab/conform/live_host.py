@@ -34,7 +34,7 @@ def host_of(texts: Mapping[str, str], seed: int = 0, *, with_lists: bool = False
     if not with_lists:
         return Host.from_snapshot(snapshot, seed)
     cpus = max(len(zone.pcp_counts) for zone in parse_zoneinfo(texts["proc/zoneinfo"]))
-    host = Host.from_snapshot(snapshot, seed, cpus=min(cpus, layout.MAX_CPUS))
+    host = Host.from_snapshot(snapshot, seed, cpus=min(max(1, cpus), layout.MAX_CPUS))
     host.limit_cpu_lists(SMALLEST_LISTS)
     return host
 
