@@ -23,7 +23,8 @@ DIFFERENCES: Final[Mapping[str, tuple[tuple[Release, Any], ...]]] = {
     # folio support for tmpfs"; seen on 6.18.44).
     "shmem_ladder": (((0, 0), False), ((6, 14), True)),
     # Whether a CPU that frees gives back what its lists have too much batch by batch, of which a huge page uses up one ("mm/
-    # page_alloc: batch page freeing in free_frozen_page_commit"; not in 6.18.35, not seen on 6.18.15, seen on 7.3.4).
+    # page_alloc: batch page freeing in free_frozen_page_commit"; not in 6.18.35, not seen on 6.18.15, seen on 7.2 and 7.3.4).
+    # That it begins with 6.19 is inferred: v5 was posted on 14 October 2025, when 6.18 took no more.
     "lists_in_batches": (((0, 0), False), ((6, 19), True)),
     # One MADV_DONTNEED on all of a 2M range frees its empty page table, so that a huge page can be had there again (commit
     # 6375e95f381e, "mm: pgtable: reclaim empty PTE page in madvise(MADV_DONTNEED)"; seen on 6.18.44).
