@@ -13,8 +13,7 @@ import pytest
 from gmemlab.errors import GmemlabError, UnsupportedError, UsageError
 from gmemlab.kernel import settings as guard
 from gmemlab.kernel.journal import state_directory
-from gmemlab.kernel.procfs import parse_zoneinfo
-from gmemlab.kernel.quiet import free_on_each_cpu, hidden_pages, quiet
+from gmemlab.kernel.quiet import free_on_each_cpu, hidden_pages, longest_list, quiet
 from gmemlab.kernel.settings import Settings, recover
 from gmemlab.units import MIB
 from hosts import TWO_NODES, changed
@@ -297,18 +296,12 @@ def test_quiet_empties_the_lists() -> None:
 @needs_root
 def test_quiet_empties_the_lists_of_idle_cpus() -> None:
     """What this test frees comes to the zone from which it was allocated, which `quiet` reaches."""
-    short = _longest_list()
     free_on_each_cpu(1 << 16)
-    if _longest_list() <= max(short, 2 * 252):
+    if longest_list() <= 2 * 252:
         pytest.skip("per-CPU lists of more than 504 pages")
     with Settings(patience=PATIENCE) as settings:
         quiet(settings)
-        assert _longest_list() <= 2 * 252
-
-
-def _longest_list() -> int:
-    """Return how many pages one CPU keeps of one zone, at most."""
-    return max(max(zone.pcp_counts, default=0) for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_text()))
+        assert longest_list() <= 2 * 252
 
 
 def test_quiet_waits_two_seconds_at_most(tmp_path: Path) -> None:

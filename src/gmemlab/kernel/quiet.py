@@ -50,7 +50,7 @@ def quiet(settings: Settings, root: Path = _LIVE) -> int:
     settings.set(_LISTS, SMALLEST_LISTS)
     deadline = time.monotonic() + _WAIT_SECONDS
     before = 0
-    while (longest := _longest_list(root)) > _LONGEST_LIST and time.monotonic() < deadline:
+    while (longest := longest_list(root)) > _LONGEST_LIST and time.monotonic() < deadline:
         if root == _LIVE and longest != before:  # else these are lists that it does not reach
             free_on_each_cpu(_PAGES_FREED)
         before = longest
@@ -75,7 +75,15 @@ def free_on_each_cpu(pages: int) -> None:
                 memory[offset] = 1
 
 
-def _longest_list(root: Path) -> int:
+def longest_list(root: Path = _LIVE) -> int:
+    """Return how many pages one CPU keeps of one zone, at most.
+
+    Args:
+        root: the directory that stands for ``/``.
+
+    Raises:
+        UnsupportedError: /proc/zoneinfo cannot be read.
+    """
     zones = parse_zoneinfo(read_required(root, "proc/zoneinfo"))
     return max((count for zone in zones for count in zone.pcp_counts), default=0)
 

@@ -27,14 +27,14 @@ def host_of(texts: Mapping[str, str], seed: int = 0, *, with_lists: bool = False
         with_lists: whether it has as many CPUs, which keep as little on lists of their own as `quiet` lets the kernel's.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: one is missing, or tells of no CPU with lists where these are wanted.
         UnsupportedError: one is not of its form.
     """
     snapshot = snapshot_of(texts)
     if not with_lists:
         return Host.from_snapshot(snapshot, seed)
     cpus = max(len(zone.pcp_counts) for zone in parse_zoneinfo(texts["proc/zoneinfo"]))
-    host = Host.from_snapshot(snapshot, seed, cpus=min(max(1, cpus), layout.MAX_CPUS))
+    host = Host.from_snapshot(snapshot, seed, cpus=min(cpus, layout.MAX_CPUS))
     host.limit_cpu_lists(SMALLEST_LISTS)
     return host
 
