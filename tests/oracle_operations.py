@@ -181,24 +181,22 @@ def punch(memory: Memory, file: File, first: int, count: int) -> tuple[int, int]
             if not all(first <= index < end for index in folio.members):
                 return errno.EINVAL, 0
     unit = file.unit()
-    if not file.in_units():
-        for start, stop in in_turn(file, first, end):
-            for base in range(start - start % unit, stop, unit):
-                punch_block(memory, file, max(start, base), min(stop, base + unit))
-                forget_inhibit(file, max(start, base), min(stop, base + unit))
-        return 0, count
-    for base in range(first - first % unit, end, unit):
-        a, b = max(first, base), min(end, base + unit)
-        if base in file.pages and not punch_huge(memory, file, base, a, b):
-            return errno.EAGAIN, base - first
-        forget_inhibit(file, a, b)
+    for start, stop in in_turn(file, first, end):
+        for base in range(start - start % unit, stop, unit):
+            a, b = max(start, base), min(stop, base + unit)
+            if not file.in_units():
+                punch_block(memory, file, a, b)
+            elif base in file.pages and not punch_huge(memory, file, base, a, b):
+                return errno.EAGAIN, base - first
+            forget_inhibit(file, a, b)
     return 0, count
 
 
 def in_turn(file: File, first: int, end: int) -> list[tuple[int, int]]:
     """The folios that leave as a whole are the first; then the one at the start, then the one at the end."""
     begin, stop = first, end
-    for folio in file.folios(first, end) if file.policy.punch != PUNCH_DEFER else []:
+    as_they_lie = file.in_units() or file.policy.punch == PUNCH_DEFER
+    for folio in [] if as_they_lie else file.folios(first, end):
         if min(folio.members) < first:
             begin = max(folio.members) + 1
         if max(folio.members) >= end:

@@ -176,25 +176,12 @@ def test_pieces_of_what_is_punched_are_freed_as_they_are(world: MakeWorld) -> No
 
 
 def test_folios_that_are_punched_as_a_whole_go_first(world: MakeWorld) -> None:
-    """`shmem_undo_range`, `truncate_inode_pages_range`: then what goes of the folio at the start, then of that at the end."""
+    """`shmem_undo_range`, `truncate_inode_pages_range`: 16, 32, 33 and 34 to 35; then 15, of 0 to 15, and 36, of 36 to 39."""
     model = world(8)
     file = new(model, 64, SHMEM_THP)
     model.allocate(file, 0, 64)
     first = frames(model, file)[0]
     model.punch(file, 17, 15)  # leaves 0 to 15 together, and 16, 32 and 33 alone
-    model.set_cpus(1, 63, 2000, 2000)
-    model.punch(file, 15, 18)
-    assert kept(model, 0, MOVABLE) == [first + 15, first + 32, first + 16]
-    model.check()
-
-
-def test_what_is_cut_off_at_the_start_goes_before_what_is_at_the_end(world: MakeWorld) -> None:
-    """From page 15 to 36: 16, 32, 33 and 34 to 35 go as a whole; then 15, of the folio of 0 to 15, and 36, of 36 to 39."""
-    model = world(8)
-    file = new(model, 64, SHMEM_THP)
-    model.allocate(file, 0, 64)
-    first = frames(model, file)[0]
-    model.punch(file, 17, 15)
     model.set_cpus(1, 63, 2000, 2000)
     model.punch(file, 15, 22)
     assert kept(model, 0, MOVABLE) == [first + page for page in (36, 15, 33, 32, 16)]

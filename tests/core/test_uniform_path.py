@@ -3,10 +3,10 @@
 Two hosts, fragmented alike, take the same operations on ranges of every alignment: one host in one call, the other page by
 page. Free lists (with their order), files, mappings, types and counters must agree after each.
 
-Where a part of a folio is punched, the kernel itself tells one call from many: it splits around the ends of each hole (L13),
-and what a hole cuts off a folio at its start goes after the folios behind. So policies that split so take operations on whole
-blocks only, and others with huge pages punch (and convert, with two sources) from the start of a block on. Anonymous huge
-pages are left out: whether a block gets one again depends on whether one call gave back all of it (L16).
+Where a part of a folio is punched, the kernel itself tells one call from many: it splits around the ends of each hole (L13).
+Policies that do so take operations on whole blocks only. It also frees what it cuts off a folio after those that go as a whole:
+page by page, holes are made in that order. Anonymous huge pages are left out: whether a block gets one again depends on whether
+one call gave back all of it (L16).
 """
 
 from random import Random
@@ -108,14 +108,12 @@ class Pair:
         elif name in ("to_shared", "to_private"):
             arguments = (int(name == "to_shared"),)
             name = "convert"
-        if not self.exact and (name == "punch" or (name == "convert" and self.two_sources)):
-            first, count = first - first % 512, count + first % 512
-        if name == "convert":
             count = self.alike(file, first, count)
             if self.in_pieces and count % 512 and first + count < self.guests[file]:
                 return "nothing"
+        turn = self.in_turn(name, file, first, first + count, arguments)
         whole = getattr(self.at_once, name)(file, first, count, *arguments)
-        assert self.one_by_one(name, file, first, count, arguments) == whole
+        assert self.one_by_one(name, file, turn, arguments) == whole
         return f"{name} {first} {count} {arguments} of {file}: {whole}"
 
     def alike(self, file: int, first: int, count: int) -> int:
@@ -129,14 +127,31 @@ class Pair:
         shared = [bool(index in pages and pages[index][2]) for index in range(first, first + count)]
         return [*shared, not shared[0]].index(not shared[0])
 
-    def one_by_one(self, name: str, file: int, first: int, count: int, arguments: tuple[int, ...]) -> tuple[int, int]:
+    def in_turn(self, name: str, file: int, first: int, end: int, arguments: tuple[int, ...]) -> list[int]:
+        """The pages of a range as one call goes through them: folios that a hole frees as a whole come first.
+
+        A VMM with two sources punches the side that is no longer used.
+        """
+        side = self.at_once.files[file]
+        if name == "convert" and self.two_sources and not arguments[0]:
+            side = int(self.at_once.state.files[side].shared_file)
+        elif name != "punch" and not (name == "convert" and self.two_sources):
+            return list(range(first, end))
+        pages = self.at_once.observe_file(side)
+        sizes = [1 << max(0, pages[index][1]) if index in pages else 1 for index in (first, end)]
+        begin, stop = -(-first // sizes[0]) * sizes[0], end // sizes[1] * sizes[1]
+        if begin >= stop:
+            return list(range(first, end))
+        return [*range(begin, stop), *range(first, begin), *range(stop, end)]
+
+    def one_by_one(self, name: str, file: int, pages: list[int], arguments: tuple[int, ...]) -> tuple[int, int]:
         """The operation on each page, until one fails. Returns what one call would."""
         operation = getattr(self.by_page, name)
-        for index in range(first, first + count):
+        for done, index in enumerate(pages):
             error, _ = operation(file, index, 1, *arguments)
             if error:
-                return error, index - first
-        return 0, count
+                return error, done
+        return 0, len(pages)
 
     def compare(self, log: list[str]) -> None:
         """Everything observable is the same, except how often huge pages were taken apart, and calls that convert."""
