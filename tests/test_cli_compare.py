@@ -73,6 +73,8 @@ def test_json(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert {len(values) for values in series.values()} == {6}
     assert series["guest_pages_bytes"][-1] == 256 << 20
     assert series["guests"][-1] == 2
+    ready = thp["runs"][0]["ready"]
+    assert set(series) - set(ready) == {"time_ns", "free_bytes", "free_2m", "free_2m_movable_zone", "free_1g", "clean_2m"}
     assert pool["runs"][0]["pool_bytes"] == 256 << 20
     assert cli.main(words) == 0
     assert capsys.readouterr().out == text

@@ -16,7 +16,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
 from gmemlab.core.state import Records, records
 from oracle_files import OraclePolicy
 from world import HUGE_2M, THP, synthetic
@@ -42,6 +42,9 @@ def test_guests_and_what_they_cost() -> None:
     row = sample(world)
     assert (row.guests, row.guest_pages) == (2, 2048)
     assert (row.private_mapped_2m, row.private_mapped_4k) == (512, 508 + 511)
+    of_guests = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
+    measure.measure_guests(world.state, of_guests)
+    assert all(of_guests[0][name] == row[name] for name in MEASURE_GUESTS.names or ())
     assert (row.shared_pages, row.private_pages) == (5, 2043)
     assert (row.charged, row.charged_shared_side, row.backed_twice) == (1020 + 512, 512, 508)
     assert row.table_blocks == 2

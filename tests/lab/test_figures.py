@@ -7,7 +7,7 @@ import pytest
 
 from gmemlab.core import layout
 from gmemlab.core.layout import CAUSE_ACCEPT, CAUSE_CONVERT, CAUSE_PUNCH, NR_TALLIES, TALLY_PRESENT
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
 from gmemlab.lab.figures import FIGURES, figures_of, host_pages, share_2m
 from gmemlab.lab.simulate import Run, simulate
 from gmemlab.model.guests import Places
@@ -34,7 +34,7 @@ def make_run(samples: list[dict[str, int]], **changes: Any) -> Run:
         "seed": 0,
         "times": np.arange(1, len(samples) + 1) * 10,
         "samples": records(*samples),
-        "ready": records(),
+        "ready": np.zeros(0, MEASURE_GUESTS).view(np.recarray),
         "tally": np.zeros(NR_TALLIES, np.int64),
         "before": np.zeros(NR_TALLIES, np.int64),
         "operations": {},

@@ -78,11 +78,11 @@ def measure_guest(state: State, file: int, out: Records) -> None:
     huge, small, tables, shared, charged, stranded = 0, 0, 0, 0, 0, 0  # in registers: `out` may be anywhere for the compiler
     for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
         block = state.file_blocks[row + step]
-        if block.marks & HUGE_MAPPED:
-            huge += BLOCK_PAGES
-        elif block.nr_mapped:
-            small += int(block.nr_mapped)
-            tables += 1
+        is_huge = int(block.marks) & HUGE_MAPPED  # one bit, so that nothing has to be foreseen
+        mapped = int(block.nr_mapped) * (1 - is_huge)
+        huge += is_huge
+        small += mapped
+        tables += 1 if mapped else 0
         shared += int(block.nr_shared)
         charged += int(block.nr_present)
         stranded += int(block.nr_stranded)
@@ -93,7 +93,7 @@ def measure_guest(state: State, file: int, out: Records) -> None:
             out.backed_twice += count_twice(state, row + step, shared_row + step)
     out.guests += 1
     out.guest_pages += record.pages
-    out.private_mapped_2m += huge
+    out.private_mapped_2m += huge * BLOCK_PAGES
     out.private_mapped_4k += small
     out.table_blocks += tables
     out.shared_pages += shared
@@ -140,19 +140,25 @@ def measure_host(state: State, out: Records) -> None:
         for block in range(int(record.start), int(record.end)):
             clean += 1 if is_clean(state, block) else 0
         out.clean_2m += clean
+
+
+@entry
+def measure_guests(state: State, out: Records) -> None:
+    """Fill one MEASURE_GUESTS record (zeroed by the caller), or that part of a MEASURE record."""
+    for file in range(1, int(state.host[0].next_file)):
+        if state.files[file].alive and state.files[file].kind == KIND_GUEST_MEMFD:
+            measure_guest(state, file, out[0])
     for k in range(2):
         order = BLOCK_ORDER if k == 0 else layout.GIGA_ORDER
-        out.pool_idle += state.pools[k].free << order
-    out.deferred = state.tally[layout.TALLY_DEFERRED]
-    out.structs_taken = state.tally[layout.TALLY_VMEMMAP_TAKEN] - state.tally[layout.TALLY_VMEMMAP_RETURNED]
+        out[0].pool_idle += state.pools[k].free << order
+    out[0].deferred = state.tally[layout.TALLY_DEFERRED]
+    out[0].structs_taken = state.tally[layout.TALLY_VMEMMAP_TAKEN] - state.tally[layout.TALLY_VMEMMAP_RETURNED]
 
 
 @entry
 def measure(state: State, out: Records) -> None:
     """Fill one MEASURE record (zeroed by the caller) from the state."""
-    for file in range(1, int(state.host[0].next_file)):
-        if state.files[file].alive and state.files[file].kind == KIND_GUEST_MEMFD:
-            measure_guest(state, file, out[0])
+    measure_guests(state, out)
     measure_host(state, out[0])
 
 

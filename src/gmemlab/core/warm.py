@@ -12,7 +12,7 @@ import numpy as np
 from gmemlab.core import audit, boot, execute, layout, measure, parts, run
 from gmemlab.core.hardware import places
 from gmemlab.core.jit import prune_cache
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
 from gmemlab.core.state import compiled_type, reserve_state
 
 
@@ -20,6 +20,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
     """Every entry point by name, with a call on a small state that compiles it."""
     state = reserve_state(64, 1)
     out = np.zeros(1, MEASURE).view(np.recarray)
+    of_guests = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
     none = np.zeros(0, dtype=np.int64)
     events = np.zeros(0, layout.EVENT).view(np.recarray)
     vms = np.zeros(1, layout.VM).view(np.recarray)
@@ -44,6 +45,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("memory in use", lambda: boot.occupy(state, 1, 1, layout.MOVABLE)),
         ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, 0, cursor, 1)),
         ("samples", lambda: measure.measure(state, out)),
+        ("samples of guests", lambda: measure.measure_guests(state, of_guests)),
         ("usage", lambda: measure.measure_one(state, 1, out)),
         ("listings", lambda: measure.list_pages(state, 1, 0, measure.new_listing(512))),
         ("limits", lambda: measure.limit(state, 1, 0)),

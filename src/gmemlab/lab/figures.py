@@ -228,7 +228,8 @@ def host_pages(samples: Records, filled: Any) -> NDArray[np.int64]:
 
 
 def _memory(run: Run) -> Figures:
-    samples = np.concatenate([run.samples, run.ready]).view(np.recarray)
+    names = list(run.ready.dtype.names or ())
+    samples = np.concatenate([run.samples[names], run.ready]).view(np.recarray)
     pages = host_pages(samples, run.filled)
     # A pool makes the sum nearly the same at all times: the moment that can be compared is when guests use most of it.
     moment = int((pages - samples.pool_idle).argmax())

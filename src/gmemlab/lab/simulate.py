@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout, run
 from gmemlab.core.layout import PAGE_SIZE
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
 from gmemlab.core.state import Records, prefer_huge_pages, records
 from gmemlab.model.daemons import DaemonSettings
 from gmemlab.model.guests import Places, guest_code, note_rmpopt
@@ -38,7 +38,7 @@ class Run:
         seed: of the event stream.
         times: nanoseconds of each periodic sample.
         samples: MEASURE records, one per periodic sample; the last one is the end of the scenario.
-        ready: MEASURE records taken when a guest became ready.
+        ready: MEASURE_GUESTS records taken when a guest became ready.
         tally: TALLY_* counters at the end, before the guests that are left are torn down.
         operations: what the guests' hardware did, with the tear-down of those that were left (`Host.operations`).
         places: where page states lie, at the end, before the guests that are left are torn down.
@@ -87,6 +87,8 @@ class Simulation:
         self.policy = policy
         self.pool_wanted_bytes = _pool_size(host, trace, policy)
         self.host = host = _booted(host, policy, self.pool_wanted_bytes)
+        if len(trace.events) >= LONG_RUN:
+            prefer_huge_pages(host.state)
         self.before = host.state.tally.copy()
         self.pool_bytes = _grow_pool(host, policy, self.pool_wanted_bytes)
         self.row = host.policy_row(policy)
@@ -101,8 +103,6 @@ class Simulation:
         self._events = records(trace.events)
         self._guests = records(trace.guests)
         self._budget = FIRST_BUDGET
-        if len(trace.events) >= LONG_RUN:
-            prefer_huge_pages(host.state)
         host.state.host[0].decayed = 0  # the stream's time starts
         host.state.host[0].guest_nodes = MODES[trace.nodes]
 
@@ -191,7 +191,7 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
                 periodic.append(host.measure())
                 times.append(int(event["time"]))
             elif simulation.vms[event["vm"]].status == layout.VM_READY:
-                ready.append(host.measure())
+                ready.append(host.measure_guests())
             simulation.skip()
         if progress:
             progress(simulation.event / total)
@@ -204,8 +204,8 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
         policy=policy,
         seed=trace.seed,
         times=np.array(times, dtype=np.int64),
-        samples=_stack(periodic),
-        ready=_stack(ready),
+        samples=_stack(periodic, MEASURE),
+        ready=_stack(ready, MEASURE_GUESTS),
         tally=tally,
         before=simulation.before,
         operations=host.operations(),
@@ -234,9 +234,9 @@ def _departures(simulation: Simulation) -> list[int]:
     return [*events["time"].tolist(), *([trace.duration_ns] if alive else [])]
 
 
-def _stack(rows: list[Any]) -> Records:
+def _stack(rows: list[Any], record: np.dtype[Any]) -> Records:
     """Measurements as one record array."""
-    table = np.zeros(len(rows), MEASURE).view(np.recarray)
+    table = np.zeros(len(rows), record).view(np.recarray)
     for place, row in enumerate(rows):
         table[place] = row
     return table

@@ -7,7 +7,7 @@ import numpy as np
 from gmemlab.core import measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import BLOCK_PAGES, CMA, PAGE_SIZE, ZONE_NORMAL
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
 from gmemlab.core.state import State, written_bytes
 from gmemlab.model import machine
 from gmemlab.model.background import cached_pages, counters
@@ -29,6 +29,12 @@ class Readings:
         """A sample: one MEASURE record."""
         out = np.zeros(1, MEASURE).view(np.recarray)
         measure.measure(self.state, out)
+        return out[0]
+
+    def measure_guests(self) -> Any:
+        """A sample of the guests alone: one MEASURE_GUESTS record. What the host has left takes a look at all of its blocks."""
+        out = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
+        measure.measure_guests(self.state, out)
         return out[0]
 
     def places(self) -> Places:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 
 from gmemlab.core.layout import PAGE_SIZE
-from gmemlab.core.sample import MEASURE
 from gmemlab.lab.compare import Comparison, Outcome, Row, Spread
 from gmemlab.lab.figures import FIGURES
 from gmemlab.model.nodes import NodeUsage
@@ -91,8 +90,8 @@ def _node(node: NodeUsage) -> dict[str, int]:
 
 
 def _series(samples: Any) -> dict[str, Any]:
-    """Return each field of MEASURE records by its key: pages become bytes, counts stay."""
-    fields = MEASURE.names or ()
+    """Return each field of MEASURE or MEASURE_GUESTS records by its key: pages become bytes, counts stay."""
+    fields = samples.dtype.names or ()
     return {
         field if field in _COUNTS else f"{field}_bytes": np.atleast_1d(samples[field]) * (1 if field in _COUNTS else PAGE_SIZE)
         for field in fields
