@@ -310,4 +310,7 @@ VM_READY: Final = 2
 VM_FAILED: Final = 3
 VM_GONE: Final = 4
 VM: Final = np.dtype([("file", "i4"), ("status", "i4")], align=True)
-CURSOR: Final = np.dtype([("event", "i8"), ("done", "i8")], align=True)  # next event, pages of it that are done
+ROWS_KEPT: Final = 64  # a power of two
+# The next event and the pages of it that are done; up to which event `read_ahead` had its turns, and the rows in `file_blocks`
+# of the events behind it, by the event's number modulo ROWS_KEPT.
+CURSOR: Final = np.dtype([("event", "i8"), ("done", "i8"), ("asked", "i8"), ("rows", "i8", ROWS_KEPT)], align=True)

@@ -1,7 +1,9 @@
 """Asking the processor for what the next events will touch.
 
 On a large host each event of a page or two waits several times for memory: for the file block, for its page details, for the
-frames. The stream says early which these will be, so that the waits overlap with the work on the events before.
+frames. The stream says early which these will be, so that the waits overlap with the work on the events before. Each request
+waits for its address to be translated, in a guest about as long as for memory; those of a group of events do so together. For
+the same reason what is asked for twice is not sorted out: a branch that the processor does not foresee costs more.
 """
 
 from typing import Final
@@ -11,21 +13,15 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STRUCT_FRAMES
-from gmemlab.core.mapping import frame_of
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, ROWS_KEPT, STRUCT_FRAMES
 from gmemlab.core.prefetch import prefetch
 from gmemlab.core.state import Records, State
 
-# How many events ahead each is asked for, which needs what came before it here.
-BLOCKS_AHEAD: Final = 12
-DETAILS_AHEAD: Final = 8
-HOST_BLOCKS_AHEAD: Final = 6
-FRAMES_AHEAD: Final = 4
+GROUP: Final = 8  # events
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 64  # page details in a cache line
 ROWS_OF_A_LINE: Final = 8  # pages' frames in a cache line
-FRAMES_OF_A_LINE_SHIFT: Final = 2  # log2 of the frames' details in one
-FRAMES_OF_A_LINE: Final = 1 << FRAMES_OF_A_LINE_SHIFT
+FRAMES_OF_A_LINE: Final = 4  # frames' details in one
 
 
 @jit
@@ -40,13 +36,6 @@ def row_of(state: State, event: Records, vms: Records, background: NDArray[np.in
 
 
 @jit
-def first_detail(state: State, event: Records, row: int) -> int:
-    """Row in `state.pages` of the first page of an event; 0 where its file block has no details."""
-    detail = int(state.file_blocks[row].detail) if row else 0
-    return detail * BLOCK_PAGES + int(event.first & (BLOCK_PAGES - 1)) if detail else 0
-
-
-@jit
 def pages_within(event: Records) -> int:
     """Pages of an event in its first file block, as far as they are asked for."""
     return min(int(event.count), MOST_PAGES, BLOCK_PAGES - int(event.first & (BLOCK_PAGES - 1)))
@@ -54,89 +43,93 @@ def pages_within(event: Records) -> int:
 
 @jit
 def ask_for_details(state: State, event: Records, row: int) -> None:
-    """Ask for the page details of an event, and for the rows of their frames where those are in use."""
-    first = first_detail(state, event, row)
-    if first:
+    """Ask for the page details of an event, and for the rows of their frames where those are in use.
+
+    A conversion splits or merges the host block behind a file block that is in order: it, and what is beside both.
+    """
+    record = state.file_blocks[row]
+    if event.op == layout.OP_TO_SHARED or event.op == layout.OP_TO_PRIVATE:
+        prefetch(state.blocks, int(record.block))
+        prefetch(state.vmemmap, int(record.block) * STRUCT_FRAMES)
+        prefetch(state.hardware, row)
+    base = int(record.detail) * BLOCK_PAGES
+    if base == 0:
+        return
+    first = base + int(event.first & (BLOCK_PAGES - 1))
+    if event.op == layout.OP_ACCESS:  # the last one of a block that is private again looks at all of it
+        for page in range(base, base + BLOCK_PAGES, PAGES_OF_A_LINE):
+            prefetch(state.pages, page)
+    else:
         prefetch(state.pages, first)
-        if event.op == layout.OP_ACCESS:  # the last one of a block that is private again looks at all of it
-            base = first & ~(BLOCK_PAGES - 1)
-            for page in range(base, base + BLOCK_PAGES, PAGES_OF_A_LINE):
-                prefetch(state.pages, page)
-        if state.file_blocks[row].block == 0:
-            for page in range(first, first + pages_within(event), ROWS_OF_A_LINE):
-                prefetch(state.page_frames, page)
+    if record.block == 0:
+        for page in range(first, first + pages_within(event), ROWS_OF_A_LINE):
+            prefetch(state.page_frames, page)
 
 
 @jit
-def pages_with_frames(state: State, event: Records, row: int) -> int:
-    """Pages whose frames an event looks at, as far as they are asked for: one that allocates finds none yet."""
+def first_frame_row(state: State, event: Records, row: int) -> int:
+    """Row in `state.page_frames` of an event's first page; 0 where its pages lie in order, or nobody asks for their frames."""
     op = int(event.op)
-    if op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE or first_detail(state, event, row) == 0:
-        return 0
-    return pages_within(event)
+    record = state.file_blocks[row]
+    if record.block or record.detail == 0 or op == layout.OP_HOST_ALLOCATE or op == layout.OP_ALLOCATE:
+        return 0  # what allocates finds none yet
+    return int(record.detail) * BLOCK_PAGES + int(event.first & (BLOCK_PAGES - 1))
 
 
 @jit
 def ask_for_blocks(state: State, event: Records, row: int) -> None:
     """Ask for the host blocks of an event's frames."""
-    block = 0
-    for offset in range(pages_with_frames(state, event, row)):
-        frame = frame_of(state, row, int(event.first) + offset)
-        if frame >> BLOCK_ORDER != block:
-            block = frame >> BLOCK_ORDER
-            prefetch(state.blocks, block)
+    first = first_frame_row(state, event, row)
+    if first:
+        for place in range(first, first + pages_within(event)):
+            prefetch(state.blocks, int(state.page_frames[place]) >> BLOCK_ORDER)
+
+
+@jit
+def ask_for_structs(state: State, record: Records) -> None:
+    """Ask for the page structs' frames that go back where a file block becomes private as a whole."""
+    place = int(record.block) * STRUCT_FRAMES
+    end = place + STRUCT_FRAMES
+    while place < end and state.vmemmap[place]:
+        slot = int(state.vmemmap[place])
+        prefetch(state.frames, slot)
+        prefetch(state.blocks, int(state.frame_slabs[slot >> BLOCK_ORDER].block))
+        place += 1
 
 
 @jit
 def ask_for_frames(state: State, event: Records, row: int) -> None:
     """Ask for the details of an event's frames, and of those that they merge with when they become free."""
-    line = 0
-    for offset in range(pages_with_frames(state, event, row)):
-        frame = frame_of(state, row, int(event.first) + offset)
-        if frame >> FRAMES_OF_A_LINE_SHIFT != line:
-            line = frame >> FRAMES_OF_A_LINE_SHIFT
-            slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
-            prefetch(state.frames, slot)
-            if event.op == layout.OP_HOST_FREE:  # most of what guests free is whole 2M
-                prefetch(state.frames, slot ^ FRAMES_OF_A_LINE)
-                prefetch(state.frames, slot ^ 2 * FRAMES_OF_A_LINE)
+    if event.op == layout.OP_TO_PRIVATE and state.file_blocks[row].nr_shared == event.count:
+        ask_for_structs(state, state.file_blocks[row])
+    first = first_frame_row(state, event, row)
+    if first == 0:
+        return
+    merge = event.op == layout.OP_HOST_FREE  # most of what guests free is whole 2M
+    for place in range(first, first + pages_within(event)):
+        frame = int(state.page_frames[place])
+        slot = int(state.blocks[frame >> BLOCK_ORDER].detail) * BLOCK_PAGES + (frame & (BLOCK_PAGES - 1))
+        prefetch(state.frames, slot)
+        if merge:
+            prefetch(state.frames, slot ^ FRAMES_OF_A_LINE)
+            prefetch(state.frames, slot ^ 2 * FRAMES_OF_A_LINE)
 
 
 @jit
-def ask_for_block_in_order(state: State, row: int) -> None:
-    """Ask for the host block that backs a whole file block, and for what is beside them: conversions split it or merge it."""
-    block = int(state.file_blocks[row].block)
-    prefetch(state.blocks, block)
-    prefetch(state.vmemmap, block * STRUCT_FRAMES)
-    prefetch(state.hardware, row)
-
-
-@jit
-def ask_for_structs(state: State, event: Records, row: int) -> None:
-    """Ask for the page structs' frames that go back where a conversion makes a file block private as a whole."""
-    record = state.file_blocks[row]
-    if event.op == layout.OP_TO_PRIVATE and record.nr_shared == event.count:
-        place = int(record.block) * STRUCT_FRAMES
-        end = place + STRUCT_FRAMES
-        while place < end and state.vmemmap[place]:
-            prefetch(state.frames, int(state.vmemmap[place]))
-            place += 1
-
-
-@jit
-def read_ahead(state: State, events: Records, vms: Records, background: NDArray[np.int64], now: int) -> None:
-    """Ask for what the events after number `now` will touch: one block, some details, blocks and frames each time."""
-    last = len(events) - 1
-    event = events[min(now + BLOCKS_AHEAD, last)]
-    prefetch(state.file_blocks, row_of(state, event, vms, background))
-    event = events[min(now + DETAILS_AHEAD, last)]
-    row = row_of(state, event, vms, background)
-    ask_for_details(state, event, row)
-    if event.op == layout.OP_TO_SHARED or event.op == layout.OP_TO_PRIVATE:
-        ask_for_block_in_order(state, row)
-    event = events[min(now + HOST_BLOCKS_AHEAD, last)]
-    ask_for_blocks(state, event, row_of(state, event, vms, background))
-    event = events[min(now + FRAMES_AHEAD, last)]
-    row = row_of(state, event, vms, background)
-    ask_for_structs(state, event, row)
-    ask_for_frames(state, event, row)
+def read_ahead(state: State, events: Records, vms: Records, background: NDArray[np.int64], place: Records) -> None:
+    """Ask for what the events after the next ones will touch, a group at a time; each needs what the one before asked for."""
+    now = int(place.event)
+    if now < place.asked:
+        return
+    place.asked = now + GROUP
+    end = len(events)
+    for number in range(now + 4 * GROUP, min(now + 5 * GROUP, end)):
+        row = row_of(state, events[number], vms, background)
+        prefetch(state.file_blocks, row)
+        place.rows[number & (ROWS_KEPT - 1)] = row
+    for number in range(now + 3 * GROUP, min(now + 4 * GROUP, end)):
+        ask_for_details(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))
+    for number in range(now + 2 * GROUP, min(now + 3 * GROUP, end)):
+        ask_for_blocks(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))
+    for number in range(now + GROUP, min(now + 2 * GROUP, end)):
+        ask_for_frames(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))

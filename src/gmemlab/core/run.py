@@ -196,7 +196,7 @@ def run(
         if event.op == OP_SAMPLE:
             return True
         if place.done == 0:
-            read_ahead(state, events, vms, background, int(place.event))
+            read_ahead(state, events, vms, background, place)
         choose_cpu(state, int(event.time), int(event.vm))
         if is_tick(int(event.op)):
             budget -= EVENT_COST + int(event.count)
