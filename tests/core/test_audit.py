@@ -162,6 +162,7 @@ BREAKERS: list[tuple[int, Breaker]] = [
     (20, set_field("file_blocks", lambda w: file_row(w, 1, 1), "content", lambda n: layout.USED)),
     (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_stranded", lambda n: n + 1)),
     (20, set_field("file_blocks", lambda w: file_row(w, 2), "nr_shared", lambda n: n + 1)),
+    (20, put_mark(701, layout.USED)),  # a page that is absent
     (22, put_mark(702, page_details.MAPPED)),
     (22, set_field("file_blocks", lambda w: file_row(w, 2), "nr_mapped", lambda n: 7)),
     (23, set_field("file_blocks", lambda w: file_row(w, 1, 1), "marks", lambda n: n | layout.HUGE_MAPPED)),

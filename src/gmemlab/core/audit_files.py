@@ -61,10 +61,11 @@ def audit_page(state: State, file: int, index: int, row: int, slot: int) -> int:
         return 21
     if has_mark(state, slot, MAPPED) and (has_mark(state, slot, SHARED) or pfn == 0):
         return 22
-    if pfn:
-        order = folio_order(state, pfn)
-        if (pfn & ((1 << order) - 1)) != (index & ((1 << order) - 1)):
-            return 26
+    if pfn == 0:
+        return 20 if content_at(state, slot) != FRESH else 0
+    order = folio_order(state, pfn)
+    if (pfn & ((1 << order) - 1)) != (index & ((1 << order) - 1)):
+        return 26
     return 0
 
 

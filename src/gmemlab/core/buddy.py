@@ -75,7 +75,7 @@ def take_head(state: State, zone: int, migratetype: int, current: int, order: in
     else:
         pfn = node << BLOCK_ORDER
         remove_block(state, row, node)
-    return cut(state, pfn, zone, migratetype, current, order)
+    return pfn if current == order else cut(state, pfn, zone, migratetype, current, order)
 
 
 @inline

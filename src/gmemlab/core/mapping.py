@@ -9,7 +9,6 @@ from gmemlab.core import layout
 from gmemlab.core.frames import leave_base_pages, open_block, settle_block
 from gmemlab.core.jit import jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNIFORM, UNSPECIFIED, USED, ZEROED
-from gmemlab.core.lists import slot_of
 from gmemlab.core.page_details import (
     ACCEPTED,
     ASSIGNED,
@@ -190,23 +189,24 @@ def fill_block(state: State, row: int, host_block: int) -> None:
     block.block = host_block
     block.nr_present = BLOCK_PAGES
     block.content = layout.FRESH
-    if block.detail:
-        base = int(block.detail) * BLOCK_PAGES
+
+
+@jit
+def open_rows(state: State, row: int) -> int:
+    """Make sure that a file block which lacks pages has details, and rows for frames. Returns the first page's row."""
+    base = open_details(state, row)
+    if state.file_blocks[row].nr_present == 0:
         for slot in range(base, base + BLOCK_PAGES):
-            put_content(state, slot, layout.FRESH)
+            state.page_frames[slot] = 0
+    return base
 
 
 @jit
 def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None:
     """Insert `count` fresh pages (a folio below order 9) at page `index`."""
-    base = open_details(state, row)
-    if state.file_blocks[row].nr_present == 0:
-        for slot in range(base, base + BLOCK_PAGES):
-            state.page_frames[slot] = 0
-    base += index & (BLOCK_PAGES - 1)
+    place = open_rows(state, row) + (index & (BLOCK_PAGES - 1))
     for offset in range(count):
-        state.page_frames[base + offset] = pfn + offset
-        put_content(state, base + offset, layout.FRESH)
+        state.page_frames[place + offset] = pfn + offset
     state.file_blocks[row].nr_present += count
     state.file_blocks[row].content = layout.FRESH
 
@@ -267,59 +267,33 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
 
 
 @jit
-def remove_page(state: State, row: int, offset: int) -> None:
-    """Take one present page (already unmapped) out of a file block that has details."""
+def remove_pages(state: State, row: int, begin: int, end: int) -> None:
+    """Take the present pages [begin, end) (offsets, already unmapped) out of a file block that has details."""
     block = state.file_blocks[row]
-    slot = int(block.detail) * BLOCK_PAGES + offset
+    base = int(block.detail) * BLOCK_PAGES
     open_frames(state, row)
-    block.nr_present -= 1
-    block.nr_stranded -= 1 if is_stranded(content_at(state, slot)) else 0
-    state.page_frames[slot] = 0
-    put_content(state, slot, layout.FRESH)
+    stranded = 0
+    for slot in range(base + begin, base + end):
+        stranded += 1 if is_stranded(content_at(state, slot)) else 0
+        put_content(state, slot, layout.FRESH)
+    for slot in range(base + begin, base + end):
+        state.page_frames[slot] = 0
+    block.nr_present -= end - begin
+    block.nr_stranded -= stranded
     if block.nr_present == 0:
         block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
 
 
 @jit
-def idle_chunk(state: State, row: int, index: int, pfn: int, most: int) -> int:
-    """Order of the largest aligned chunk of base pages, idle and in order, that page `index` of a file block starts.
-
-    Of at most `most` pages and below order 9; 0 also where the page is busy, or a CPU would keep what is freed. `pfn` is its
-    frame.
-    """
-    if most < 2 or state.host[0].nr_cpus:
-        return 0
-    slot = slot_of(state, pfn)
-    if state.frames[slot].busy:
-        return 0
-    order = 0
-    while order < BLOCK_ORDER - 1 and pfn & (1 << order) == 0 and (2 << order) <= most:
-        for offset in range(1 << order, 2 << order):
-            frame = state.frames[slot + offset]
-            if frame_of(state, row, index + offset) != pfn + offset or frame.busy or frame.order:
-                return order
-        order += 1
-    return order
-
-
-@jit
-def open_base_page(state: State, row: int, pfn: int) -> None:
-    """Make sure that a base page of a file block and its frame have details."""
+def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
+    """A base page, already unmapped, leaves its file, whose block is at hand."""
+    open_details(state, row)
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
-    open_details(state, row)
-
-
-@jit
-def drop_base_pages(state: State, row: int, index: int, pfn: int, order: int, movable: bool) -> None:
-    """2**order base pages, already unmapped, leave their file, whose block is at hand; both have details.
-
-    They start at page `index` in frame `pfn`: a single one, or what `idle_chunk` found.
-    """
-    for offset in range(1 << order):
-        remove_page(state, row, (index & (BLOCK_PAGES - 1)) + offset)
-    state.tally[TALLY_PRESENT] -= 1 << order
-    leave_base_pages(state, pfn, order, movable)
+    offset = index & (BLOCK_PAGES - 1)
+    remove_pages(state, row, offset, offset + 1)
+    state.tally[TALLY_PRESENT] -= 1
+    leave_base_pages(state, pfn, 0, movable)
 
 
 @jit

@@ -123,9 +123,9 @@ def alloc_base_chunk(state: State, migratetype: int, most: int) -> tuple[int, in
             found = 0
             while found < NR_ORDERS and state.free_lists[row + found].head == 0:
                 found += 1
-            order = 0
-            while order < min(found, BLOCK_ORDER - 1) and (2 << order) <= most:
-                order += 1
+            order = min(found, BLOCK_ORDER - 1)
+            while (1 << order) > most:  # seldom: this way the processor foresees it
+                order -= 1
             if found == NR_ORDERS or not is_above(state, zone, order, migratetype, mark):
                 return 0, 0
             pfn = take_head(state, zone, migratetype, found, order)
@@ -167,7 +167,7 @@ def stays_with(state: State, zone: int, source: int) -> bool:
     return bool(record.free_cma <= (record.free - last) // 2)
 
 
-@jit
+@inline
 def free_pages(state: State, pfn: int, order: int) -> None:
     """Free 2**order frames, order 9 at most: to the lists of the CPU, or at once. Details of frames must be cleared already."""
     if has_lists(state, order):

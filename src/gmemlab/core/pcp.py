@@ -135,7 +135,7 @@ def kept_in_block(state: State, block: int) -> int:
     return kept
 
 
-@jit
+@inline
 def free_at_once(state: State, pfn: int, order: int) -> None:
     """Free a chunk of order 9 at most to the free lists (`free_one_page`)."""
     if order == BLOCK_ORDER:

@@ -35,7 +35,7 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from gmemlab.core.mapping import block_row, drop_base_pages, frame_of, open_base_page, settle
+from gmemlab.core.mapping import block_row, drop_base_page, frame_of, settle
 from gmemlab.core.nodes import alloc_hard, may_serve, node_of, zone_at
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_all
@@ -102,8 +102,7 @@ def shrink(state: State, node: int, wanted: int, highest: int, counter: int) -> 
         if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
             scanned += 1
             if may_drop(state, pfn, highest):
-                open_base_page(state, row, pfn)
-                drop_base_pages(state, row, index, pfn, 0, True)
+                drop_base_page(state, row, index, pfn, True)
                 dropped += 1
                 if state.file_blocks[row].nr_present == 0:
                     settle(state, file, index)

@@ -24,7 +24,7 @@ from gmemlab.core.layout import (
     UNSEEN,
     WHOLE,
 )
-from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, settle
+from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_rows, settle
 from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
@@ -263,8 +263,10 @@ def populate_base_pages(
         if pfn == 0:
             return errno.ENOMEM, index
         pages = 1 << order
-        own_base_pages(state, pfn, pages, file, index, movable)
-        fill_pages(state, row, index, pfn, pages)
+        place = open_rows(state, row) + (index & (BLOCK_PAGES - 1))
+        own_base_pages(state, pfn, pages, file, index, place, movable)
+        state.file_blocks[row].nr_present += pages
+        state.file_blocks[row].content = layout.FRESH
         state.tally[TALLY_PRESENT] += pages
         state.tally[TALLY_ALLOCATED] += pages
         if state.file_blocks[row].nr_present == BLOCK_PAGES:

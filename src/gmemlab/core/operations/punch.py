@@ -34,17 +34,15 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import (
     block_row,
-    drop_base_pages,
     empty_block,
     frame_of,
-    idle_chunk,
-    open_base_page,
     open_details,
-    remove_page,
+    remove_pages,
     set_content,
     settle,
 )
 from gmemlab.core.operations.checks import check_range
+from gmemlab.core.operations.drop import drop_base_pages, drop_folio
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
 from gmemlab.core.page_details import ASSIGNED, SHARED, content_at, has_mark
@@ -104,22 +102,6 @@ def is_dirty(state: State, row: int, begin: int, end: int) -> bool:
 
 
 @jit
-def drop_folio(state: State, file: int, index: int, order: int, pfn: int) -> None:
-    """A folio of order 9 or less, at page `index` and frame `pfn`, leaves its file as a whole."""
-    row = block_row(state, file, index)
-    if state.files[file].guest == GUEST_SNP:
-        rmp.leave(state, file, index, order)
-    if order == BLOCK_ORDER:
-        empty_block(state, row)
-    else:
-        open_details(state, row)
-        for offset in range(index & (BLOCK_PAGES - 1), (index & (BLOCK_PAGES - 1)) + (1 << order)):
-            remove_page(state, row, offset)
-    state.tally[TALLY_PRESENT + order] -= 1 << order
-    leave_folio(state, pfn, order)
-
-
-@jit
 def note_table(state: State, row: int, whole: bool) -> None:
     """Giving back a part of an anonymous block leaves it a table of 4 KiB entries; giving back all of it takes that away.
 
@@ -140,7 +122,7 @@ def defer_pages(state: State, file: int, begin: int, end: int) -> None:
         pfn = frame_of(state, row, offset)
         if pfn:
             order = folio_order(state, pfn)
-            remove_page(state, row, offset)
+            remove_pages(state, row, offset, offset + 1)
             state.tally[TALLY_PRESENT + order] -= 1
             if order == 0:
                 leave_folio(state, pfn, 0)
@@ -208,7 +190,6 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
         return
     base_pages_only = has_base_pages_only(state, file)
     row = block_row(state, file, begin)
-    assigned = state.files[file].guest == GUEST_SNP
     index = begin
     while index < end:
         pfn = frame_of(state, row, index)
@@ -217,13 +198,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
-            open_base_page(state, row, pfn)
-            order = idle_chunk(state, row, index, pfn, end - index)
-            if assigned:
-                for page in range(1 << order):
-                    rmp.leave_base_page(state, file, row, index + page, pfn + page)
-            drop_base_pages(state, row, index, pfn, order, policy.movable != 0)
-            index += 1 << order
+            index = drop_base_pages(state, file, row, index, end, policy.movable != 0)
             continue
         head = folio_head(index, order)
         after = head + (1 << order)
