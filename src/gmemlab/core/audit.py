@@ -62,7 +62,7 @@ RULES: Final = {
     17: "what lies on per-CPU lists differs from their counts, or from the blocks",
     18: "free CMA, HIGHATOMIC or isolated pages differ from a zone's lists, or what it reserved or holds back from them",
     19: "a CMA block holds unmovable memory, or a block that is not isolated remembers another type",
-    20: "a file block's counts differ from its pages",
+    20: "a file block's counts differ from its pages, or an absent page has contents",
     21: "a page's frame belongs to somebody else",
     22: "a shared page is mapped as private, or a mapped page is absent",
     23: "a 2 MiB mapping of a block that is not wholly private and present, or not in one host block in order",

@@ -94,23 +94,6 @@ def own_folio(state: State, pfn: int, order: int, owner: int, index: int) -> Non
         state.blocks[block].nr_movable += 1 << order
 
 
-@inline
-def own_base_pages(state: State, pfn: int, pages: int, owner: int, index: int, place: int, movable: bool) -> None:
-    """`own_folio` for base pages in frames one after the other, of one block; they are written down from `place` on, too."""
-    record = state.blocks[pfn >> BLOCK_ORDER]
-    slot = int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
-    for offset in range(pages):
-        frame = state.frames[slot + offset]
-        frame.index = index + offset
-        frame.owner = owner
-        frame.order = 0
-        frame.kind = FRAME_USED
-        frame.busy = 0
-        state.page_frames[place + offset] = pfn + offset
-    if movable:
-        record.nr_movable += pages
-
-
 @jit
 def clear_frames(state: State, slot: int, order: int) -> None:
     """Zero the details of 2**order frames."""

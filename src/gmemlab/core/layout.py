@@ -87,7 +87,7 @@ PAGE_TABLE: Final = 32  # anonymous memory: a table of 4 KiB entries maps the bl
 UNSEEN: Final = 64  # anonymous memory: the shrinker has not yet looked how much of the huge page is zeros (L17)
 
 # -- content of a file's page -----------------------------------------------------------------------------------------------
-FRESH: Final = 0  # allocated, never used: neither zeroed nor up to date; of anonymous memory: zeroed, never written
+FRESH: Final = 0  # absent; or never used: neither zeroed nor up to date, and of anonymous memory zeroed, never written
 USED: Final = 1  # zeroed at first use, then written
 ZEROED: Final = 2  # punched without being freed, or a hole that a collapse filled: reads zero, still charged
 STALE: Final = 3  # punched without being freed: still holds the old contents
@@ -310,7 +310,8 @@ VM_READY: Final = 2
 VM_FAILED: Final = 3
 VM_GONE: Final = 4
 VM: Final = np.dtype([("file", "i4"), ("status", "i4")], align=True)
-ROWS_KEPT: Final = 64  # a power of two
+ASKED_TOGETHER: Final = 8  # events whose memory is asked for together (`read_ahead`)
+ROWS_KEPT: Final = 8 * ASKED_TOGETHER  # a power of two, and room for five groups
 # The next event and the pages of it that are done; up to which event `read_ahead` had its turns, and the rows in `file_blocks`
 # of the events behind it, by the event's number modulo ROWS_KEPT.
 CURSOR: Final = np.dtype([("event", "i8"), ("done", "i8"), ("asked", "i8"), ("rows", "i8", ROWS_KEPT)], align=True)

@@ -6,9 +6,9 @@ true, and settle when it is true again. Counts in the block record are exact in 
 """
 
 from gmemlab.core import layout
-from gmemlab.core.frames import leave_base_pages, open_block, settle_block
+from gmemlab.core.frames import settle_block
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, TALLY_PRESENT, UNIFORM, UNSPECIFIED, USED, ZEROED
+from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, UNSPECIFIED, USED, ZEROED
 from gmemlab.core.page_details import (
     ACCEPTED,
     ASSIGNED,
@@ -192,8 +192,8 @@ def fill_block(state: State, row: int, host_block: int) -> None:
 
 
 @jit
-def open_rows(state: State, row: int) -> int:
-    """Make sure that a file block which lacks pages has details, and rows for frames. Returns the first page's row."""
+def rows_to_fill(state: State, row: int) -> int:
+    """Make sure that a file block which lacks pages has details, and rows for their frames. Returns the first page's row."""
     base = open_details(state, row)
     if state.file_blocks[row].nr_present == 0:
         for slot in range(base, base + BLOCK_PAGES):
@@ -204,7 +204,7 @@ def open_rows(state: State, row: int) -> int:
 @jit
 def fill_pages(state: State, row: int, index: int, pfn: int, count: int) -> None:
     """Insert `count` fresh pages (a folio below order 9) at page `index`."""
-    place = open_rows(state, row) + (index & (BLOCK_PAGES - 1))
+    place = rows_to_fill(state, row) + (index & (BLOCK_PAGES - 1))
     for offset in range(count):
         state.page_frames[place + offset] = pfn + offset
     state.file_blocks[row].nr_present += count
@@ -276,24 +276,12 @@ def remove_pages(state: State, row: int, begin: int, end: int) -> None:
     for slot in range(base + begin, base + end):
         stranded += 1 if is_stranded(content_at(state, slot)) else 0
         put_content(state, slot, layout.FRESH)
-    for slot in range(base + begin, base + end):
+    for slot in range(base + begin, base + end):  # in a loop of its own, which LLVM makes wider
         state.page_frames[slot] = 0
     block.nr_present -= end - begin
     block.nr_stranded -= stranded
     if block.nr_present == 0:
         block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
-
-
-@jit
-def drop_base_page(state: State, row: int, index: int, pfn: int, movable: bool) -> None:
-    """A base page, already unmapped, leaves its file, whose block is at hand."""
-    open_details(state, row)
-    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
-        open_block(state, pfn >> BLOCK_ORDER)
-    offset = index & (BLOCK_PAGES - 1)
-    remove_pages(state, row, offset, offset + 1)
-    state.tally[TALLY_PRESENT] -= 1
-    leave_base_pages(state, pfn, 0, movable)
 
 
 @jit

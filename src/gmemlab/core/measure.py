@@ -78,7 +78,7 @@ def measure_guest(state: State, file: int, out: Records) -> None:
     huge, small, tables, shared, charged, stranded = 0, 0, 0, 0, 0, 0  # in registers: `out` may be anywhere for the compiler
     for step in range((int(record.pages) + BLOCK_PAGES - 1) >> BLOCK_ORDER):
         block = state.file_blocks[row + step]
-        is_huge = int(block.marks) & HUGE_MAPPED  # one bit, so that nothing has to be foreseen
+        is_huge = int(block.marks) & HUGE_MAPPED  # bit 0: 0 or 1, so that nothing has to be foreseen
         mapped = int(block.nr_mapped) * (1 - is_huge)
         huge += is_huge
         small += mapped

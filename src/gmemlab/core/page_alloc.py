@@ -124,7 +124,7 @@ def alloc_base_chunk(state: State, migratetype: int, most: int) -> tuple[int, in
             while found < NR_ORDERS and state.free_lists[row + found].head == 0:
                 found += 1
             order = min(found, BLOCK_ORDER - 1)
-            while (1 << order) > most:  # seldom: this way the processor foresees it
+            while (1 << order) > most:  # most often not at all, which the processor foresees
                 order -= 1
             if found == NR_ORDERS or not is_above(state, zone, order, migratetype, mark):
                 return 0, 0

@@ -2,6 +2,7 @@
 
 A byte says what a page holds and who maps it, so that a block's fill eight cache lines. Its frame has a row of its own, in use
 only where `mapping.frame_of` reads it: a block whose pages are all absent, or lie in one host block in order, says so itself.
+The content of an absent page is FRESH, so that a page which comes has it already.
 """
 
 from typing import Final

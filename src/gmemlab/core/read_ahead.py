@@ -2,8 +2,8 @@
 
 On a large host each event of a page or two waits several times for memory: for the file block, for its page details, for the
 frames. The stream says early which these will be, so that the waits overlap with the work on the events before. Each request
-waits for its address to be translated, in a guest about as long as for memory; those of a group of events do so together. For
-the same reason what is asked for twice is not sorted out: a branch that the processor does not foresee costs more.
+waits for its address to be translated, which takes about as long as memory where this itself runs in a virtual machine; those
+of a group of events do so together. What is asked for twice is not sorted out: a branch that nobody foresees costs more.
 """
 
 from typing import Final
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from gmemlab.core import layout
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, ROWS_KEPT, STRUCT_FRAMES
+from gmemlab.core.layout import ASKED_TOGETHER, BLOCK_ORDER, BLOCK_PAGES, ROWS_KEPT, STRUCT_FRAMES
 from gmemlab.core.prefetch import prefetch
 from gmemlab.core.state import Records, State
 
-GROUP: Final = 8  # events
 MOST_PAGES: Final = 64  # of one event
 PAGES_OF_A_LINE: Final = 64  # page details in a cache line
 ROWS_OF_A_LINE: Final = 8  # pages' frames in a cache line
@@ -87,7 +86,7 @@ def ask_for_blocks(state: State, event: Records, row: int) -> None:
 
 @jit
 def ask_for_structs(state: State, record: Records) -> None:
-    """Ask for the page structs' frames that go back where a file block becomes private as a whole."""
+    """Ask for the page structs' frames, and their blocks, that go back where a file block becomes private as a whole."""
     place = int(record.block) * STRUCT_FRAMES
     end = place + STRUCT_FRAMES
     while place < end and state.vmemmap[place]:
@@ -99,9 +98,10 @@ def ask_for_structs(state: State, record: Records) -> None:
 
 @jit
 def ask_for_frames(state: State, event: Records, row: int) -> None:
-    """Ask for the details of an event's frames, and of those that they merge with when they become free."""
-    if event.op == layout.OP_TO_PRIVATE and state.file_blocks[row].nr_shared == event.count:
-        ask_for_structs(state, state.file_blocks[row])
+    """Ask for the details of an event's frames, and of those that they may merge with when they become free."""
+    record = state.file_blocks[row]
+    if event.op == layout.OP_TO_PRIVATE and record.nr_shared and record.nr_shared == event.count:
+        ask_for_structs(state, record)
     first = first_frame_row(state, event, row)
     if first == 0:
         return
@@ -116,20 +116,25 @@ def ask_for_frames(state: State, event: Records, row: int) -> None:
 
 
 @jit
+def kept_row(place: Records, number: int) -> int:
+    """What `row_of` said of an event that was asked about before."""
+    return int(place.rows[number & (ROWS_KEPT - 1)])
+
+
+@jit
 def read_ahead(state: State, events: Records, vms: Records, background: NDArray[np.int64], place: Records) -> None:
     """Ask for what the events after the next ones will touch, a group at a time; each needs what the one before asked for."""
-    now = int(place.event)
-    if now < place.asked:
+    now = int(place.asked)
+    if place.event < now or now + 5 * ASKED_TOGETHER > len(events):
         return
-    place.asked = now + GROUP
-    end = len(events)
-    for number in range(now + 4 * GROUP, min(now + 5 * GROUP, end)):
+    place.asked = now + ASKED_TOGETHER
+    for number in range(now + 4 * ASKED_TOGETHER, now + 5 * ASKED_TOGETHER):
         row = row_of(state, events[number], vms, background)
         prefetch(state.file_blocks, row)
         place.rows[number & (ROWS_KEPT - 1)] = row
-    for number in range(now + 3 * GROUP, min(now + 4 * GROUP, end)):
-        ask_for_details(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))
-    for number in range(now + 2 * GROUP, min(now + 3 * GROUP, end)):
-        ask_for_blocks(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))
-    for number in range(now + GROUP, min(now + 2 * GROUP, end)):
-        ask_for_frames(state, events[number], int(place.rows[number & (ROWS_KEPT - 1)]))
+    for number in range(now + 3 * ASKED_TOGETHER, now + 4 * ASKED_TOGETHER):
+        ask_for_details(state, events[number], kept_row(place, number))
+    for number in range(now + 2 * ASKED_TOGETHER, now + 3 * ASKED_TOGETHER):
+        ask_for_blocks(state, events[number], kept_row(place, number))
+    for number in range(now + ASKED_TOGETHER, now + 2 * ASKED_TOGETHER):
+        ask_for_frames(state, events[number], kept_row(place, number))

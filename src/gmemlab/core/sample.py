@@ -1,4 +1,4 @@
-"""What samples measure: one record, filled by `measure`. Pages, unless a name says otherwise."""
+"""What samples measure: records that `core.measure` fills. Pages, unless a name says otherwise."""
 
 from typing import Final
 

@@ -160,7 +160,7 @@ class Simulation:
         events.vm = alive
         events.op = layout.OP_DESTROY
         self._events = records(events)
-        self.cursor[0].event = 0
+        self.cursor[:] = np.zeros(1, layout.CURSOR)
         self.run_to(len(events))
 
 

@@ -47,9 +47,9 @@ def idle_chunk(state: State, place: int, pfn: int, most: int) -> int:
 
 @jit
 def drop_base_pages(state: State, file: int, row: int, begin: int, end: int, movable: bool) -> int:
-    """The base pages from page `begin` of one 2 MiB of a file on, already unmapped, leave it: up to page `end` at most.
+    """The base pages from page `begin` on, which is one, leave a 2 MiB of a file; all are unmapped already.
 
-    They do so in the chunks that single steps would merge. Returns the first page that is absent or of a larger folio.
+    They do so in the chunks that single steps would merge. Returns where the run ends: at `end`, a hole or a larger folio.
     """
     assigned = state.files[file].guest == GUEST_SNP
     first = open_details(state, row) + (begin & (BLOCK_PAGES - 1))
@@ -62,7 +62,7 @@ def drop_base_pages(state: State, file: int, row: int, begin: int, end: int, mov
             break
         if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
             open_block(state, pfn >> BLOCK_ORDER)
-        if state.frames[slot_of(state, pfn)].order:
+        if place > first and state.frames[slot_of(state, pfn)].order:
             break
         order = idle_chunk(state, place, pfn, stop - place)
         if assigned:
@@ -74,3 +74,15 @@ def drop_base_pages(state: State, file: int, row: int, begin: int, end: int, mov
     remove_pages(state, row, offset, offset + place - first)
     state.tally[TALLY_PRESENT] -= place - first
     return begin + place - first
+
+
+@jit
+def drop_base_page(state: State, row: int, index: int, pfn: int) -> None:
+    """A base page of movable memory, already unmapped, leaves its file, whose block is at hand."""
+    open_details(state, row)
+    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
+        open_block(state, pfn >> BLOCK_ORDER)
+    offset = index & (BLOCK_PAGES - 1)
+    remove_pages(state, row, offset, offset + 1)
+    state.tally[TALLY_PRESENT] -= 1
+    leave_base_pages(state, pfn, 0, True)

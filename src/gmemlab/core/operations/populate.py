@@ -5,11 +5,12 @@ import errno
 from gmemlab.core import decisions, layout
 from gmemlab.core.daemons.register import note_cache
 from gmemlab.core.effort import alloc_folio, alloc_page, migratetype_now
-from gmemlab.core.frames import own_base_pages, own_block
+from gmemlab.core.frames import own_block
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
+    FRAME_USED,
     GIGA,
     GIGA_ORDER,
     KIND_ANON,
@@ -24,7 +25,7 @@ from gmemlab.core.layout import (
     UNSEEN,
     WHOLE,
 )
-from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, open_rows, settle
+from gmemlab.core.mapping import block_row, fill_block, fill_pages, frame_of, is_shared, rows_to_fill, settle
 from gmemlab.core.mempolicy import alloc_page_block, wanted_nodes
 from gmemlab.core.operations.checks import check_within
 from gmemlab.core.operations.split import join_unit, split_block, split_unit
@@ -246,6 +247,26 @@ def end_of_gap(state: State, row: int, index: int, stop: int) -> int:
 
 
 @inline
+def insert_base_pages(state: State, pfn: int, pages: int, file: int, row: int, index: int, movable: bool) -> None:
+    """`own_folio` and `fill_pages` at once, for base pages in frames one after the other, of one block."""
+    record = state.blocks[pfn >> BLOCK_ORDER]
+    slot = int(record.detail) * BLOCK_PAGES + (pfn & (BLOCK_PAGES - 1))
+    place = rows_to_fill(state, row) + (index & (BLOCK_PAGES - 1))
+    for offset in range(pages):
+        frame = state.frames[slot + offset]
+        frame.index = index + offset
+        frame.owner = file
+        frame.order = 0
+        frame.kind = FRAME_USED
+        frame.busy = 0
+        state.page_frames[place + offset] = pfn + offset
+    if movable:
+        record.nr_movable += pages
+    state.file_blocks[row].nr_present += pages
+    state.file_blocks[row].content = layout.FRESH
+
+
+@inline
 def populate_base_pages(
     state: State, file: int, row: int, begin: int, stop: int, migratetype: int, movable: bool
 ) -> tuple[int, int]:
@@ -263,10 +284,7 @@ def populate_base_pages(
         if pfn == 0:
             return errno.ENOMEM, index
         pages = 1 << order
-        place = open_rows(state, row) + (index & (BLOCK_PAGES - 1))
-        own_base_pages(state, pfn, pages, file, index, place, movable)
-        state.file_blocks[row].nr_present += pages
-        state.file_blocks[row].content = layout.FRESH
+        insert_base_pages(state, pfn, pages, file, row, index, movable)
         state.tally[TALLY_PRESENT] += pages
         state.tally[TALLY_ALLOCATED] += pages
         if state.file_blocks[row].nr_present == BLOCK_PAGES:
