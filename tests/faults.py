@@ -48,6 +48,13 @@ class Fault:
 
 FAULTS: Final = (
     Fault(
+        "a page leaves its contents behind",
+        "mapping.py",
+        "        put_content(state, slot, layout.FRESH)\n    for slot in range(base + begin, base + end):  # in",
+        "    for slot in range(base + begin, base + end):  # in",
+        (f"{ORACLE}pages_that_come_back_are_fresh[core]",),
+    ),
+    Fault(
         "unmovable memory comes from CMA blocks",
         "buddy.py",
         "if migratetype == MOVABLE and state.zones[zone].free_cma > 0:",
@@ -273,7 +280,7 @@ FAULTS: Final = (
     ),
     Fault(
         "movable frames are not counted",
-        "frames.py",
+        "operations/populate.py",
         "record.nr_movable += pages\n",
         "record.nr_movable += 0\n",
         (f"{GAME}[4k-1]", f"{GAME}[ladder-2]"),
