@@ -50,8 +50,8 @@ FAULTS: Final = (
     Fault(
         "a page leaves its contents behind",
         "mapping.py",
-        "        put_content(state, slot, layout.FRESH)\n    for slot in range(base + begin, base + end):  # in",
-        "    for slot in range(base + begin, base + end):  # in",
+        "        put_content(state, slot, layout.FRESH)\n        state.page_frames[slot] = 0\n",
+        "        state.page_frames[slot] = 0\n",
         (f"{ORACLE}pages_that_come_back_are_fresh[core]",),
     ),
     Fault(

@@ -16,17 +16,15 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
-from gmemlab.core.state import Records, records
+from gmemlab.core.sample import MEASURE_GUESTS
+from gmemlab.core.state import Records
 from oracle_files import OraclePolicy
 from world import HUGE_2M, THP, synthetic
 
 
 def sample(world: CoreWorld) -> Records:
     """One MEASURE record."""
-    out = np.zeros(1, MEASURE).view(np.recarray)
-    measure.measure(world.state, out)
-    return records(out)[0]  # type: ignore[no-any-return]
+    return measure.measure(world.state)  # type: ignore[no-any-return]
 
 
 def test_guests_and_what_they_cost() -> None:
@@ -53,9 +51,9 @@ def test_guests_and_what_they_cost() -> None:
     assert row.stranded == row.deferred == 0
     world.convert(1, 512, 4, False)  # the VMM punches four pages of the shared 2M: they stay charged
     assert sample(world).deferred == 4
-    one = np.zeros(1, MEASURE).view(np.recarray)
+    one = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
     measure.measure_one(world.state, world.files[2], one)
-    assert (one[0].guests, one[0].guest_pages, one[0].free) == (1, 1024, 0)
+    assert (one[0].guests, one[0].guest_pages) == (1, 1024)
     assert measure.limit(world.state, world.files[2], 3) == layout.TERM_FOLIO
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from core_world import CoreWorld
 from gmemlab.core import layout, run
 from gmemlab.core.layout import (
+    ASKED_TOGETHER,
+    BLOCK_ORDER,
     BLOCK_PAGES,
     HOST_MOVABLE,
     HOST_UNMOVABLE,
@@ -31,6 +33,7 @@ from gmemlab.core.layout import (
     OP_TO_SHARED,
     PRIVATE,
     REPAIR_COLLAPSE,
+    ROWS_KEPT,
     SHARED,
     TALLY_COLLAPSED,
     TALLY_HOST_FAILED,
@@ -303,3 +306,21 @@ def test_exhausted_model_stops() -> None:
     runner.world.state.host[0].exhausted = 1
     assert not runner.run(table([(0, OP_CREATE, 0, 0)]))
     assert (int(runner.cursor[0].event), runner.status(0)) == (0, VM_NONE)
+
+
+def test_rows_asked_ahead_stay_in_step_with_the_stream() -> None:
+    """Over samples and from slice to slice: each event is asked about by its own row."""
+    runner = Runner(SMALL, (BLOCK_PAGES,))
+    events: list[Event] = []
+    for number in range(200):
+        first = number * 97 % BACKGROUND_PAGES
+        events.append((0, OP_SAMPLE, 0, 0) if number % 8 == 0 else (HOST_MOVABLE, OP_HOST_ALLOCATE, first, 1))
+    stream_of_all = table(events)
+    for end in (70, 90, 200):
+        runner.finish(stream_of_all[:end])
+        asked = int(runner.cursor[0].asked)
+        assert asked + 4 * ASKED_TOGETHER <= end < asked + 5 * ASKED_TOGETHER
+        first_block = int(runner.world.state.files[runner.background[1]].first_block)
+        for number in range(asked, asked + 4 * ASKED_TOGETHER):
+            expected = 0 if number % 8 == 0 else first_block + (events[number][2] >> BLOCK_ORDER)
+            assert runner.cursor[0].rows[number % ROWS_KEPT] == expected

@@ -276,7 +276,6 @@ def remove_pages(state: State, row: int, begin: int, end: int) -> None:
     for slot in range(base + begin, base + end):
         stranded += 1 if is_stranded(content_at(state, slot)) else 0
         put_content(state, slot, layout.FRESH)
-    for slot in range(base + begin, base + end):  # in a loop of its own, which LLVM makes wider
         state.page_frames[slot] = 0
     block.nr_present -= end - begin
     block.nr_stranded -= stranded

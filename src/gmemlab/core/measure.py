@@ -1,6 +1,6 @@
 """Measuring the state: what a sample reports. Reads only; the cost is per 2 MiB, and per page where that was split."""
 
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from gmemlab.core.mapping import block_row, frame_of, is_shared
 from gmemlab.core.nodes import node_of
 from gmemlab.core.page_details import ACCEPTED, ASSIGNED, HOST_MAPPED, MAPPED, content_at, has_mark
 from gmemlab.core.pcp import kept_in_block, pcp_row
+from gmemlab.core.sample import MEASURE, MEASURE_GUESTS, MEASURE_HOST
 from gmemlab.core.state import Records, State
 
 NR_LISTED: Final = 8
@@ -118,9 +119,10 @@ def is_clean(state: State, block: int) -> bool:
     return False
 
 
-@jit
-def measure_host(state: State, out: Records) -> None:
-    """Add the host's free memory to a sample."""
+@entry
+def measure_host(state: State, free: Records) -> None:
+    """Fill one MEASURE_HOST record (zeroed by the caller). Looks at all blocks of the host."""
+    out = free[0]
     for zone in range(int(state.host[0].nr_zones)):
         record = state.zones[zone]
         out.free += record.free
@@ -144,7 +146,7 @@ def measure_host(state: State, out: Records) -> None:
 
 @entry
 def measure_guests(state: State, out: Records) -> None:
-    """Fill one MEASURE_GUESTS record (zeroed by the caller), or that part of a MEASURE record."""
+    """Fill one MEASURE_GUESTS record (zeroed by the caller)."""
     for file in range(1, int(state.host[0].next_file)):
         if state.files[file].alive and state.files[file].kind == KIND_GUEST_MEMFD:
             measure_guest(state, file, out[0])
@@ -155,16 +157,19 @@ def measure_guests(state: State, out: Records) -> None:
     out[0].structs_taken = state.tally[layout.TALLY_VMEMMAP_TAKEN] - state.tally[layout.TALLY_VMEMMAP_RETURNED]
 
 
-@entry
-def measure(state: State, out: Records) -> None:
-    """Fill one MEASURE record (zeroed by the caller) from the state."""
-    measure_guests(state, out)
-    measure_host(state, out[0])
+def measure(state: State) -> Any:
+    """Return one MEASURE record of the state."""
+    out = np.zeros(1, MEASURE)
+    words = out.view(np.int64)
+    guests = MEASURE_GUESTS.itemsize // words.itemsize
+    measure_guests(state, words[:guests].view(MEASURE_GUESTS).view(np.recarray))
+    measure_host(state, words[guests:].view(MEASURE_HOST).view(np.recarray))
+    return out.view(np.recarray)[0]
 
 
 @entry
 def measure_one(state: State, file: int, out: Records) -> None:
-    """Fill one MEASURE record (zeroed by the caller) with one confidential guest alone."""
+    """Fill one MEASURE_GUESTS record (zeroed by the caller) with one confidential guest alone."""
     measure_guest(state, file, out[0])
 
 

@@ -29,4 +29,5 @@ _HOST: Final = (
     "clean_2m",  # blocks without an unmovable frame: an upper bound for what compaction could free
 )
 MEASURE_GUESTS: Final = np.dtype([(name, "i8") for name in _GUESTS])  # guests, and what they cost
-MEASURE: Final = np.dtype([(name, "i8") for name in _GUESTS + _HOST])  # and what the host has left
+MEASURE_HOST: Final = np.dtype([(name, "i8") for name in _HOST])  # what the host has left
+MEASURE: Final = np.dtype([(name, "i8") for name in _GUESTS + _HOST])  # one behind the other

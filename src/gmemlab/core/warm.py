@@ -12,15 +12,15 @@ import numpy as np
 from gmemlab.core import audit, boot, execute, layout, measure, parts, run
 from gmemlab.core.hardware import places
 from gmemlab.core.jit import prune_cache
-from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
+from gmemlab.core.sample import MEASURE_GUESTS, MEASURE_HOST
 from gmemlab.core.state import compiled_type, reserve_state
 
 
 def entries() -> list[tuple[str, Callable[[], Any]]]:
     """Every entry point by name, with a call on a small state that compiles it."""
     state = reserve_state(64, 1)
-    out = np.zeros(1, MEASURE).view(np.recarray)
-    of_guests = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
+    guests_sample = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
+    host_sample = np.zeros(1, MEASURE_HOST).view(np.recarray)
     none = np.zeros(0, dtype=np.int64)
     events = np.zeros(0, layout.EVENT).view(np.recarray)
     vms = np.zeros(1, layout.VM).view(np.recarray)
@@ -44,9 +44,9 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("placement", lambda: boot.punch_each(state, 1, none, none)),
         ("memory in use", lambda: boot.occupy(state, 1, 1, layout.MOVABLE)),
         ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, 0, cursor, 1)),
-        ("samples", lambda: measure.measure(state, out)),
-        ("samples of guests", lambda: measure.measure_guests(state, of_guests)),
-        ("usage", lambda: measure.measure_one(state, 1, out)),
+        ("samples", lambda: measure.measure_host(state, host_sample)),
+        ("samples of guests", lambda: measure.measure_guests(state, guests_sample)),
+        ("usage", lambda: measure.measure_one(state, 1, guests_sample)),
         ("listings", lambda: measure.list_pages(state, 1, 0, measure.new_listing(512))),
         ("limits", lambda: measure.limit(state, 1, 0)),
         ("limits of shared memory", lambda: measure.limit_of_shared(state, 1, 0)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from gmemlab.core import execute, layout, measure
 from gmemlab.core.layout import PAGE_SIZE
-from gmemlab.core.sample import MEASURE
+from gmemlab.core.sample import MEASURE_GUESTS
 from gmemlab.errors import UsageError, operation_error
 from gmemlab.model.nodes import parse_nodes
 from gmemlab.model.observe import file_pages
@@ -196,7 +196,7 @@ class GuestMemory:
 
     def usage(self) -> Usage:
         """Where the memory is."""
-        out = np.zeros(1, MEASURE).view(np.recarray)
+        out = np.zeros(1, MEASURE_GUESTS).view(np.recarray)
         measure.measure_one(self._host.state, self.file, out)
         row = out[0]
         return Usage(

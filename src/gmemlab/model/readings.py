@@ -7,7 +7,7 @@ import numpy as np
 from gmemlab.core import measure
 from gmemlab.core.audit import audit, describe
 from gmemlab.core.layout import BLOCK_PAGES, CMA, PAGE_SIZE, ZONE_NORMAL
-from gmemlab.core.sample import MEASURE, MEASURE_GUESTS
+from gmemlab.core.sample import MEASURE_GUESTS
 from gmemlab.core.state import State, written_bytes
 from gmemlab.model import machine
 from gmemlab.model.background import cached_pages, counters
@@ -27,9 +27,7 @@ class Readings:
 
     def measure(self) -> Any:
         """A sample: one MEASURE record."""
-        out = np.zeros(1, MEASURE).view(np.recarray)
-        measure.measure(self.state, out)
-        return out[0]
+        return measure.measure(self.state)
 
     def measure_guests(self) -> Any:
         """A sample of the guests alone: one MEASURE_GUESTS record. What the host has left takes a look at all of its blocks."""

@@ -74,15 +74,3 @@ def drop_base_pages(state: State, file: int, row: int, begin: int, end: int, mov
     remove_pages(state, row, offset, offset + place - first)
     state.tally[TALLY_PRESENT] -= place - first
     return begin + place - first
-
-
-@jit
-def drop_base_page(state: State, row: int, index: int, pfn: int) -> None:
-    """A base page of movable memory, already unmapped, leaves its file, whose block is at hand."""
-    open_details(state, row)
-    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
-        open_block(state, pfn >> BLOCK_ORDER)
-    offset = index & (BLOCK_PAGES - 1)
-    remove_pages(state, row, offset, offset + 1)
-    state.tally[TALLY_PRESENT] -= 1
-    leave_base_pages(state, pfn, 0, True)
