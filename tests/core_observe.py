@@ -52,13 +52,14 @@ class CoreView:
     distances: list[list[int]]
 
     def observe(self) -> Observation:
-        deferred = self.observe_deferred()
+        pages = {name: self.pages_of(file) for name, file in self.files.items()}
+        deferred = self.observe_deferred(pages)
         assert self.state.tally[layout.TALLY_DEFERRED] == len(deferred)
         return {
             "free": self.observe_free(),
             "kept": self.observe_kept(),
-            "blocktypes": [int(self.state.blocks[block].migratetype) for block in range(self.nr_blocks + 1)],
-            "files": {name: self.observe_file(file) for name, file in self.files.items()},
+            "blocktypes": self.state.blocks.migratetype[: self.nr_blocks + 1].tolist(),
+            "files": {name: self.observe_file(table) for name, table in pages.items()},
             "blocks": {name: self.observe_marks(file) for name, file in self.files.items()},
             "pools": {order: self.observe_pool(order) for order in (BLOCK_ORDER, GIGA_ORDER)},
             "promised": {name: self.observe_promised(file) for name, file in self.files.items()},
@@ -66,18 +67,18 @@ class CoreView:
             "deferred": deferred,
             "queues": [self.observe_queue(node) for node in range(len(self.distances))],
             "scanners": [tuple(int(record[name]) for name in SCANNERS) for record in self.state.zones],
-            "skipped": [block for block in range(self.nr_blocks + 1) if self.state.skip[block]],
+            "skipped": np.flatnonzero(self.state.skip[: self.nr_blocks + 1]).tolist(),
             "counters": self.observe_counters(),
             "boosts": [int(boost) for boost in self.state.zones.boost],
             "nodes": [(int(node.hit), int(node.miss), int(node.foreign)) for node in self.state.nodes[: len(self.distances)]],
             "mounts": [(int(row.used_hpages), int(row.rsv_hpages)) for row in self.state.subpools if row.alive],
-            "page_states": {name: self.observe_states(file) for name, file in self.files.items()},
+            "page_states": {name: self.observe_states(table) for name, table in pages.items()},
             "entries": {name: observe_entries(self.state, file) for name, file in self.files.items()},
             "kept_entries": count_kept_entries(self.state),
             "operations": observe_operations(self.state),
-            "host_mapped": {name: np.flatnonzero(self.pages_of(file)[:, 7]).tolist() for name, file in self.files.items()},
+            "host_mapped": {name: np.flatnonzero(table[:, 7]).tolist() for name, table in pages.items()},
             "hazards": observe_hazards(self.state),
-            "direct": [b for b in range(self.nr_blocks + 1) if self.state.blocks[b].direct & layout.DIRECT_2M],
+            "direct": np.flatnonzero(self.state.blocks.direct[: self.nr_blocks + 1] & layout.DIRECT_2M).tolist(),
         }
 
     def observe_free(self) -> dict[tuple[int, int, int], list[int]]:
@@ -98,8 +99,7 @@ class CoreView:
         }
         return {key: pfns for key, pfns in lists.items() if pfns}
 
-    def observe_file(self, file: int) -> dict[int, tuple[int, int, int, int, int]]:
-        table = self.pages_of(file)
+    def observe_file(self, table: NDArray[np.int64]) -> dict[int, tuple[int, int, int, int, int]]:
         seen = table[:, 0] | table[:, 2] | table[:, 4]
         indexes = np.flatnonzero(seen)
         return dict(zip(indexes.tolist(), map(tuple, table[indexes, :5].tolist()), strict=True))
@@ -112,16 +112,15 @@ class CoreView:
     def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
         record = self.state.files[file]
         found = {}
-        for block in range(-(-int(record.pages) // BLOCK_PAGES)):
-            marks = int(self.state.file_blocks[int(record.first_block) + block].marks)
+        rows = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)]
+        for block, marks in enumerate(rows.tolist()):
             if marks & (HUGE_MAPPED | HISTORY | INHIBIT):
                 found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
         return found
 
-    def observe_states(self, file: int) -> dict[int, tuple[int, int]]:
-        table = self.pages_of(file)[:, 5:7]
-        indexes = np.flatnonzero(table.any(axis=1))
-        return dict(zip(indexes.tolist(), map(tuple, table[indexes].tolist()), strict=True))
+    def observe_states(self, table: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
+        indexes = np.flatnonzero(table[:, 5] | table[:, 6])
+        return dict(zip(indexes.tolist(), map(tuple, table[indexes, 5:7].tolist()), strict=True))
 
     def observe_pool(self, order: int) -> tuple[int, int, int, list[int], list[tuple[int, int]]]:
         number = 1 if order == GIGA_ORDER else 0
@@ -142,19 +141,19 @@ class CoreView:
         marks = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
         return [block // blocks for block, mark in enumerate(marks) if mark & PROMISED]
 
+    def blocks_of_kind(self, kind: int) -> list[int]:
+        return np.flatnonzero(self.state.blocks.kind[: self.nr_blocks + 1] == kind).tolist()
+
     def frames_of_kind(self, kind: int) -> list[int]:
         found = []
-        for block in range(1, self.nr_blocks + 1):
-            record = self.state.blocks[block]
-            if record.kind == SPLIT:
-                base = int(record.detail) * BLOCK_PAGES
-                kinds = self.state.frames.kind[base : base + BLOCK_PAGES].tolist()
-                found += [block * BLOCK_PAGES + offset for offset, other in enumerate(kinds) if other == kind]
+        kinds = self.state.frames.kind
+        for block in self.blocks_of_kind(SPLIT):
+            base = int(self.state.blocks[block].detail) * BLOCK_PAGES
+            found += (block * BLOCK_PAGES + np.flatnonzero(kinds[base : base + BLOCK_PAGES] == kind)).tolist()
         return found
 
     def observe_orphans(self) -> list[int]:
-        whole = [block for block in range(1, self.nr_blocks + 1) if self.state.blocks[block].kind == ORPHAN]
-        large = [block * BLOCK_PAGES + offset for block in whole for offset in range(BLOCK_PAGES)]
+        large = [block * BLOCK_PAGES + offset for block in self.blocks_of_kind(ORPHAN) for offset in range(BLOCK_PAGES)]
         return sorted(large + self.frames_of_kind(FRAME_ORPHAN))
 
     def observe_queue(self, node: int) -> tuple[int, list[int]]:
@@ -169,13 +168,11 @@ class CoreView:
             entry = int(links.next)
         return int(record.nr_deferred), found
 
-    def observe_deferred(self) -> list[int]:
-        partly = [
-            b for b in range(1, self.nr_blocks + 1) if self.state.blocks[b].kind == WHOLE and self.state.blocks[b].deferred
-        ]
+    def observe_deferred(self, pages: dict[int, NDArray[np.int64]]) -> list[int]:
+        partly = [b for b in self.blocks_of_kind(WHOLE) if self.state.blocks[b].deferred]
         if not partly:
             return self.frames_of_kind(FRAME_DEFERRED)
-        used = {pfn for file in self.files.values() for pfn in self.pages_of(file)[:, 0].tolist()}
+        used = {pfn for table in pages.values() for pfn in table[:, 0].tolist()}
         large = [b * BLOCK_PAGES + o for b in partly for o in range(BLOCK_PAGES) if b * BLOCK_PAGES + o not in used]
         return sorted(large + self.frames_of_kind(FRAME_DEFERRED))
 

@@ -6,6 +6,7 @@ Rules: K18, K19 (mm/page_alloc.c as of 6.18). Index 0 of a list is its head. Fra
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import lshift
 
 from gmemlab.core.layout import (
     BLOCK_ORDER,
@@ -96,7 +97,7 @@ class Buddy:
         return sum(self.free_of(zone, mt) for mt in range(NR_MIGRATETYPES) if mt != ISOLATE)
 
     def free_of(self, zone: int, mt: int) -> int:
-        return sum(len(pfns) << order for order, pfns in enumerate(self.lists[zone][mt]))
+        return sum(map(lshift, map(len, self.lists[zone][mt]), range(NR_ORDERS)))
 
     def spare(self, zone: int, mt: int) -> int:
         """What an ordinary allocation may have above the zone's reserve, as its boost raises it."""

@@ -123,7 +123,7 @@ class Pair:
         """
         if not self.two_sources:
             return count
-        pages = self.at_once.observe_file(self.at_once.files[file])
+        pages = self.at_once.observe_file(self.at_once.pages_of(self.at_once.files[file]))
         shared = [bool(index in pages and pages[index][2]) for index in range(first, first + count)]
         return [*shared, not shared[0]].index(not shared[0])
 
@@ -137,7 +137,7 @@ class Pair:
             side = int(self.at_once.state.files[side].shared_file)
         elif name != "punch" and not (name == "convert" and self.two_sources):
             return list(range(first, end))
-        pages = self.at_once.observe_file(side)
+        pages = self.at_once.observe_file(self.at_once.pages_of(side))
         sizes = [1 << max(0, pages[index][1]) if index in pages else 1 for index in (first, end)]
         begin, stop = -(-first // sizes[0]) * sizes[0], end // sizes[1] * sizes[1]
         if begin >= stop:
