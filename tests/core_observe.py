@@ -109,11 +109,14 @@ class CoreView:
         measure.list_pages(self.state, file, 0, table)
         return table
 
-    def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
+    def marks_of(self, file: int) -> list[int]:
         record = self.state.files[file]
+        marks = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)]
+        return [int(mark) for mark in marks]
+
+    def observe_marks(self, file: int) -> dict[int, tuple[int, int, int]]:
         found = {}
-        rows = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)]
-        for block, marks in enumerate(rows.tolist()):
+        for block, marks in enumerate(self.marks_of(file)):
             if marks & (HUGE_MAPPED | HISTORY | INHIBIT):
                 found[block] = (int(marks & HUGE_MAPPED > 0), int(marks & HISTORY > 0), int(marks & INHIBIT > 0))
         return found
@@ -138,8 +141,7 @@ class CoreView:
     def observe_promised(self, file: int) -> list[int]:
         record = self.state.files[file]
         blocks = max(1, (1 << int(self.state.policies[record.policy].unit)) // BLOCK_PAGES)  # of one huge page
-        marks = self.state.file_blocks.marks[int(record.first_block) :][: -(-int(record.pages) // BLOCK_PAGES)].tolist()
-        return [block // blocks for block, mark in enumerate(marks) if mark & PROMISED]
+        return [block // blocks for block, marks in enumerate(self.marks_of(file)) if marks & PROMISED]
 
     def blocks_of_kind(self, kind: int) -> list[int]:
         return np.flatnonzero(self.state.blocks.kind[: self.nr_blocks + 1] == kind).tolist()

@@ -302,7 +302,7 @@ sys.exit(entry.main())
 
 @pytest.mark.parametrize("delay", [0, 0.3, 0.8, 2.5])
 def test_interrupt_is_quick_and_quiet(delay: float) -> None:
-    """At any time, also with a progress bar on the screen: exit code 130, no traceback, the cursor is back."""
+    """At any time from its start on, also with a progress bar shown: exit code 130, no traceback, the cursor is back."""
     terminal, inside = pty.openpty()
     words = ["compare", "day", "--host", "512G", "--policies", "4k,4k-inplace,thp", "--seeds", "9"]
     process = subprocess.Popen([sys.executable, "-c", ANNOUNCED, *words], stdout=inside, stderr=inside, start_new_session=True)

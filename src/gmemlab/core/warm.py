@@ -44,7 +44,7 @@ def entries() -> list[tuple[str, Callable[[], Any]]]:
         ("placement", lambda: boot.punch_each(state, 1, none, none)),
         ("memory in use", lambda: boot.occupy(state, 1, 1, layout.MOVABLE)),
         ("events", lambda: run.run(state, events, vms, guests, np.zeros(2, dtype=np.int64), 1, 0, cursor, 1)),
-        ("samples", lambda: measure.measure_host(state, host_sample)),
+        ("samples of the host", lambda: measure.measure_host(state, host_sample)),
         ("samples of guests", lambda: measure.measure_guests(state, guests_sample)),
         ("usage", lambda: measure.measure_one(state, 1, guests_sample)),
         ("listings", lambda: measure.list_pages(state, 1, 0, measure.new_listing(512))),
