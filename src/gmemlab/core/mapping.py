@@ -7,7 +7,7 @@ true, and settle when it is true again. Counts in the block record are exact in 
 
 from gmemlab.core import layout
 from gmemlab.core.frames import settle_block
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, STALE, UNSPECIFIED, USED, ZEROED
 from gmemlab.core.page_details import (
     ACCEPTED,
@@ -264,6 +264,20 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
     for offset in range(begin, end):
         block.nr_shared += shared - has_mark(state, base + offset, SHARED)
         put_mark(state, base + offset, SHARED, shared)
+
+
+@inline
+def remove_page(state: State, row: int, offset: int) -> None:
+    """`remove_pages` of one."""
+    block = state.file_blocks[row]
+    open_frames(state, row)
+    slot = int(block.detail) * BLOCK_PAGES + offset
+    block.nr_stranded -= 1 if is_stranded(content_at(state, slot)) else 0
+    put_content(state, slot, layout.FRESH)
+    state.page_frames[slot] = 0
+    block.nr_present -= 1
+    if block.nr_present == 0:
+        block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
 
 
 @jit

@@ -5,7 +5,7 @@ from gmemlab.core.hardware import rmp
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GUEST_SNP, TALLY_PRESENT, UNIFORM
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, empty_block, open_details, open_frames, remove_pages
+from gmemlab.core.mapping import block_row, empty_block, open_details, open_frames, remove_page, remove_pages
 from gmemlab.core.state import State
 
 
@@ -43,6 +43,19 @@ def idle_chunk(state: State, place: int, pfn: int, most: int) -> int:
                 return order
         order += 1
     return order
+
+
+@inline
+def drop_base_page(state: State, file: int, row: int, index: int, pfn: int, movable: bool) -> None:
+    """`drop_base_pages` of the one page `index`, in frame `pfn`: takes two thirds of the time."""
+    if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
+        open_block(state, pfn >> BLOCK_ORDER)
+    if state.files[file].guest == GUEST_SNP:
+        rmp.leave_base_page(state, file, row, index, pfn)
+    open_details(state, row)
+    remove_page(state, row, index & (BLOCK_PAGES - 1))
+    state.tally[TALLY_PRESENT] -= 1
+    leave_base_pages(state, pfn, 0, movable)
 
 
 @jit

@@ -11,7 +11,7 @@ from gmemlab.core.hardware.bits import count_marked
 from gmemlab.core.hardware.counts import HOST_WRITE, note, note_hazard
 from gmemlab.core.hardware.zap import mend, unmap
 from gmemlab.core.hostmap import unmap_from_host
-from gmemlab.core.jit import jit
+from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import (
     BLOCK_ORDER,
     BLOCK_PAGES,
@@ -42,7 +42,7 @@ from gmemlab.core.mapping import (
     settle,
 )
 from gmemlab.core.operations.checks import check_range
-from gmemlab.core.operations.drop import drop_base_pages, drop_folio
+from gmemlab.core.operations.drop import drop_base_page, drop_base_pages, drop_folio
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.operations.split import split_folio
 from gmemlab.core.page_details import ASSIGNED, SHARED, content_at, has_mark
@@ -180,7 +180,7 @@ def has_base_pages_only(state: State, file: int) -> bool:
     return bool(policy.sizes == 1 and policy.fallocate_sizes == 1 and record.kind != KIND_SHMEM)
 
 
-@jit
+@inline
 def punch_folios(state: State, file: int, begin: int, end: int) -> None:
     """Punch pages [begin, end) of one 2 MiB of a file, folio by folio."""
     policy = state.policies[state.files[file].policy]
@@ -198,6 +198,9 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
+            if index + 1 == end:
+                drop_base_page(state, file, row, index, pfn, policy.movable != 0)
+                return
             index = drop_base_pages(state, file, row, index, end, policy.movable != 0)
             continue
         head = folio_head(index, order)
@@ -242,29 +245,9 @@ def cut_at(state: State, file: int, index: int) -> tuple[int, int]:
     return (index, index) if head == index else (head, head + (1 << order))
 
 
-@part
-def punch_blocks(state: State, file: int, first: int, end: int) -> None:
-    """Punch pages [first, end) of a file whose policy allocates base pages among others.
-
-    The folios that go as a whole are the first to do so (`truncate_inode_pages_range`, `shmem_undo_range`), but for anonymous
-    memory, where `zap_pte_range` goes from page to page. Of 31 folios that leave together Linux frees those of orders 4 to 8
-    before the others (`free_unref_folios`); here they go as they lie.
-    """
-    begin, stop = first, end
-    if state.policies[state.files[file].policy].punch != PUNCH_DEFER and not has_base_pages_only(state, file):
-        _, begin = cut_at(state, file, first)
-        stop, _ = cut_at(state, file, end)
-    if begin >= stop:
-        punch_run(state, file, first, end)
-        return
-    punch_run(state, file, begin, stop)
-    punch_run(state, file, first, begin)
-    punch_run(state, file, stop, end)
-
-
-@jit
+@inline
 def punch_run(state: State, file: int, first: int, end: int) -> None:
-    """Punch pages [first, end) of such a file, 2 MiB by 2 MiB."""
+    """Punch pages [first, end) of a file whose policy allocates base pages among others, 2 MiB by 2 MiB."""
     policy = state.policies[state.files[file].policy]
     index = first
     while index < end:
@@ -281,6 +264,24 @@ def punch_run(state: State, file: int, first: int, end: int) -> None:
         if policy.punch == PUNCH_DEFER and stop - index == BLOCK_PAGES:
             note_table(state, block_row(state, file, index), True)
         index = stop
+
+
+@part
+def punch_blocks(state: State, file: int, first: int, end: int) -> None:
+    """Punch pages [first, end) of such a file.
+
+    The folios that go as a whole are the first to do so (`truncate_inode_pages_range`, `shmem_undo_range`), but for anonymous
+    memory, where `zap_pte_range` goes from page to page. Of 31 folios that leave together Linux frees those of orders 4 to 8
+    before the others (`free_unref_folios`); here they go as they lie.
+    """
+    begin, stop = first, end
+    if state.policies[state.files[file].policy].punch != PUNCH_DEFER and not has_base_pages_only(state, file):
+        _, begin = cut_at(state, file, first)
+        stop, _ = cut_at(state, file, end)
+    if begin >= stop:
+        begin, stop = first, end
+    for low, high in ((begin, stop), (first, begin), (stop, end)):
+        punch_run(state, file, low, high)
 
 
 @jit
