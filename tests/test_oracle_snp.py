@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
@@ -231,7 +233,8 @@ def test_snp_tear_down_makes_every_page_shared(world: MakeWorld) -> None:
     ) == (1, 512)
 
 
-def test_snp_base_pages_leave_one_by_one(world: MakeWorld) -> None:
+@pytest.mark.parametrize("together", [1, 8])
+def test_snp_base_pages_leave_one_by_one(world: MakeWorld, together: int) -> None:
     """One RMPUPDATE each; a page that is held keeps its entry, one that was never used has none."""
     model = world(8)
     file = new(model, GUEST_SNP, SMALL_IN_PLACE)
@@ -240,7 +243,8 @@ def test_snp_base_pages_leave_one_by_one(world: MakeWorld) -> None:
     model.reference(file, 1, 1)
     model.reference(file, 6, 1)
     before = model.observe()["operations"]
-    model.punch(file, 0, 8)
+    for index in range(0, 8, together):
+        model.punch(file, index, together)
     assert done(model, before) == {counts.RMPUPDATE_SHARED_4K: 3}
     assert model.observe()["kept_entries"] == 1
     model.unreference(file, 6, 1)

@@ -85,6 +85,7 @@ SHATTERED: Final = 8  # was mapped at 2 MiB once, then lost it
 PROMISED: Final = 16  # hugetlb memory: the huge page that starts here is in the file's reservation map (L19)
 PAGE_TABLE: Final = 32  # anonymous memory: a table of 4 KiB entries maps the block, so that no huge page can (L16)
 UNSEEN: Final = 64  # anonymous memory: the shrinker has not yet looked how much of the huge page is zeros (L17)
+GONE_WITH_PAGES: Final = INHIBIT | UNSEEN  # a block without pages has these no more
 
 # -- content of a file's page -----------------------------------------------------------------------------------------------
 FRESH: Final = 0  # absent; or never used: neither zeroed nor up to date, and of anonymous memory zeroed, never written

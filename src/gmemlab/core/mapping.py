@@ -268,7 +268,7 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
 
 @inline
 def remove_page(state: State, row: int, offset: int) -> None:
-    """`remove_pages` of one."""
+    """`remove_pages` of one page, at `offset`."""
     block = state.file_blocks[row]
     open_frames(state, row)
     slot = int(block.detail) * BLOCK_PAGES + offset
@@ -277,7 +277,7 @@ def remove_page(state: State, row: int, offset: int) -> None:
     state.page_frames[slot] = 0
     block.nr_present -= 1
     if block.nr_present == 0:
-        block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
+        block.marks &= ~layout.GONE_WITH_PAGES
 
 
 @jit
@@ -294,7 +294,7 @@ def remove_pages(state: State, row: int, begin: int, end: int) -> None:
     block.nr_present -= end - begin
     block.nr_stranded -= stranded
     if block.nr_present == 0:
-        block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
+        block.marks &= ~layout.GONE_WITH_PAGES
 
 
 @jit
@@ -305,7 +305,7 @@ def empty_block(state: State, row: int) -> None:
     block.nr_stranded = 0
     block.block = 0
     block.content = layout.FRESH
-    block.marks &= ~(layout.INHIBIT | layout.UNSEEN)
+    block.marks &= ~layout.GONE_WITH_PAGES
     if block.detail:
         base = int(block.detail) * BLOCK_PAGES
         for slot in range(base, base + BLOCK_PAGES):

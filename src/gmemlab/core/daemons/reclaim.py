@@ -37,7 +37,7 @@ from gmemlab.core.layout import (
 )
 from gmemlab.core.mapping import block_row, frame_of, settle
 from gmemlab.core.nodes import alloc_hard, may_serve, node_of, zone_at
-from gmemlab.core.operations.drop import drop_base_pages
+from gmemlab.core.operations.drop import drop_base_page
 from gmemlab.core.parts import part
 from gmemlab.core.pcp import drain_all
 from gmemlab.core.split_queue import has_queue
@@ -103,7 +103,7 @@ def shrink(state: State, node: int, wanted: int, highest: int, counter: int) -> 
         if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
             scanned += 1
             if may_drop(state, pfn, highest):
-                drop_base_pages(state, file, row, index, index + 1, True)
+                drop_base_page(state, file, row, index, pfn, True)
                 dropped += 1
                 if state.file_blocks[row].nr_present == 0:
                     settle(state, file, index)

@@ -1,4 +1,4 @@
-"""Folios leave their file: one as a whole, or a run of base pages in the chunks that become free."""
+"""Folios leave their file: one as a whole, or base pages, one alone or a run in the chunks that become free."""
 
 from gmemlab.core.frames import leave_base_pages, leave_folio, open_block
 from gmemlab.core.hardware import rmp
@@ -47,7 +47,7 @@ def idle_chunk(state: State, place: int, pfn: int, most: int) -> int:
 
 @inline
 def drop_base_page(state: State, file: int, row: int, index: int, pfn: int, movable: bool) -> None:
-    """`drop_base_pages` of the one page `index`, in frame `pfn`: takes two thirds of the time."""
+    """`drop_base_pages` of one page, `index`, in frame `pfn`, in three quarters of its time (`make bench`, page by page)."""
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
     if state.files[file].guest == GUEST_SNP:

@@ -37,7 +37,7 @@ from gmemlab.core.mapping import (
     empty_block,
     frame_of,
     open_details,
-    remove_pages,
+    remove_page,
     set_content,
     settle,
 )
@@ -122,7 +122,7 @@ def defer_pages(state: State, file: int, begin: int, end: int) -> None:
         pfn = frame_of(state, row, offset)
         if pfn:
             order = folio_order(state, pfn)
-            remove_pages(state, row, offset, offset + 1)
+            remove_page(state, row, offset)
             state.tally[TALLY_PRESENT + order] -= 1
             if order == 0:
                 leave_folio(state, pfn, 0)
@@ -198,7 +198,7 @@ def punch_folios(state: State, file: int, begin: int, end: int) -> None:
             continue
         order = 0 if base_pages_only else folio_order(state, pfn)
         if order == 0 and not keep:
-            if index + 1 == end:
+            if index + 1 == end:  # the usual hole of one page, or what is left of a larger one
                 drop_base_page(state, file, row, index, pfn, policy.movable != 0)
                 return
             index = drop_base_pages(state, file, row, index, end, policy.movable != 0)
@@ -247,7 +247,7 @@ def cut_at(state: State, file: int, index: int) -> tuple[int, int]:
 
 @inline
 def punch_run(state: State, file: int, first: int, end: int) -> None:
-    """Punch pages [first, end) of a file whose policy allocates base pages among others, 2 MiB by 2 MiB."""
+    """Punch one of the runs of pages of `punch_blocks`, 2 MiB by 2 MiB."""
     policy = state.policies[state.files[file].policy]
     index = first
     while index < end:
@@ -268,7 +268,7 @@ def punch_run(state: State, file: int, first: int, end: int) -> None:
 
 @part
 def punch_blocks(state: State, file: int, first: int, end: int) -> None:
-    """Punch pages [first, end) of such a file.
+    """Punch pages [first, end) of a file whose policy allocates base pages among others.
 
     The folios that go as a whole are the first to do so (`truncate_inode_pages_range`, `shmem_undo_range`), but for anonymous
     memory, where `zap_pte_range` goes from page to page. Of 31 folios that leave together Linux frees those of orders 4 to 8
