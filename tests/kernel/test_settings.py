@@ -161,6 +161,17 @@ def test_a_failure_to_put_back_does_not_hide_the_exception(tree: Path) -> None:
     assert "No such file" in said[0]
 
 
+@pytest.fixture
+def hearing() -> Iterator[None]:
+    """Signals are heard, also where the tests run in the background or under nohup, which ignore some."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("hearing")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_until_all_is_put_back(tree: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     write = guard._write
@@ -193,6 +204,7 @@ def test_handlers_are_put_back(tree: Path) -> None:
         signal.signal(signal.SIGHUP, hangup)
 
 
+@pytest.mark.usefixtures("hearing")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_ends_the_process_cleanly(tree: Path, number: int, code: int) -> None:
     body = f"""
