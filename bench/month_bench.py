@@ -21,12 +21,12 @@ from gmemlab.core import layout
 from gmemlab.lab.simulate import simulate
 from gmemlab.model.host import Host
 from gmemlab.presets import find
+from gmemlab.units import DAY
 from gmemlab.workload.scenario import load
 from gmemlab.workload.schema import Scenario
 from gmemlab.workload.trace import Trace, generate
 
 SCENARIO: Final = Path(__file__).parents[1] / "scenarios" / "day.toml"
-DAY: Final = 86_400_000_000_000  # ns
 SECONDS_BAR: Final = 20  # of policies with huge pages
 PAGE_BAR: Final = 150  # ns per base page allocated and freed, of 4K policies
 POLICIES: Final = {"thp-inplace": False, "hugetlb-2m": False, "4k": True}  # whether it has base pages only

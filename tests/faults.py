@@ -48,17 +48,10 @@ class Fault:
 
 FAULTS: Final = (
     Fault(
-        "pages that leave together leave their contents behind",
+        "a page leaves its contents behind",
         "mapping.py",
         "        put_content(state, slot, layout.FRESH)\n        state.page_frames[slot] = 0\n",
         "        state.page_frames[slot] = 0\n",
-        (f"{ORACLE}pages_that_come_back_are_fresh[core-3]",),
-    ),
-    Fault(
-        "a page that leaves alone leaves its contents behind",
-        "mapping.py",
-        "    put_content(state, slot, layout.FRESH)\n    state.page_frames[slot] = 0\n    block.nr_present",
-        "    state.page_frames[slot] = 0\n    block.nr_present",
         (f"{ORACLE}pages_that_come_back_are_fresh[core-1]",),
     ),
     Fault(

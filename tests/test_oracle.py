@@ -27,7 +27,6 @@ from world import (
     FREE_OF_8,
     SHMEM_THP,
     SMALL,
-    SMALL_IN_PLACE,
     THP,
     MakeWorld,
     Policy,
@@ -352,39 +351,6 @@ def test_pages_that_come_back_are_fresh(world: MakeWorld, pages: int) -> None:
     model.allocate(file, 0, 8)
     gone = list(range(2, 2 + pages))
     assert contents(model, file) == {USED: [index for index in range(8) if index not in gone], FRESH: gone}
-
-
-def test_absent_pages_are_not_referenced_but_a_pin_faults_them_in(world: MakeWorld) -> None:
-    model = world(8)
-    file = new(model, 6, SMALL_IN_PLACE)
-    model.allocate(file, 0, 2)
-    assert model.reference(file, 0, 4) == (errno.ENOENT, 2)
-    assert model.pin(file, 0, 1) == (errno.EFAULT, 0)
-    model.convert(file, 0, 4, True)
-    assert model.pin(file, 0, 6) == (errno.EFAULT, 4)  # what was faulted in before the private page stays
-    assert model.unpin(file, 0, 6) == (errno.EINVAL, 0)
-    assert model.punch(file, 0, 2) == (0, 2)
-    assert model.observe()["orphans"] == []
-    assert free_pages(model) == FREE_OF_8 - 2
-    assert model.pin(file, 0, 4) == (0, 4)
-    assert model.punch(file, 0, 4) == (0, 4)
-    assert len(model.observe()["orphans"]) == 4
-    assert model.unpin(file, 0, 4) == (0, 4)
-
-
-def test_pinned_page_is_taken_out_of_the_file(world: MakeWorld) -> None:
-    """L10, G24: a new fault gives another page; the old frame is free after the unpin."""
-    model = world(8)
-    file = new(model, 4, SMALL_IN_PLACE)
-    model.convert(file, 0, 4, True)
-    model.access(file, 0, 4, HOST)
-    model.pin(file, 1, 1)
-    assert model.punch(file, 1, 1) == (0, 1)
-    assert (present(model, file), model.observe()["orphans"]) == (3, [1025])
-    model.access(file, 1, 1, HOST)
-    assert frames(model, file) == [1024, 1028, 1026, 1027]
-    model.unpin(file, 1, 1)
-    assert model.observe()["free"][0, UNMOVABLE, 0][0] == 1025
 
 
 def test_first_use_of_a_piece_uses_all_of_it_and_nothing_else(world: MakeWorld) -> None:

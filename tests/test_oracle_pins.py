@@ -1,12 +1,31 @@
-"""Known answers, worked out by hand: long-term pins, which move what lies in CMA or ZONE_MOVABLE (FOLL_LONGTERM)."""
+"""Known answers, worked out by hand: pins, and long-term ones, which move what lies in CMA or ZONE_MOVABLE (FOLL_LONGTERM)."""
 
 import errno
 from dataclasses import replace
 
 import pytest
 
-from gmemlab.core.layout import BLOCK_PAGES, CMA, HOST, PIN_SHORT, ZONE_MOVABLE, ZONE_NORMAL
-from world import ANON_THP, HUGE_2M, HUGETLBFS, SHMEM_THP, SMALL, WORLDS, Policy, World, count, frames, free_pages, new, pool
+from gmemlab.core.layout import BLOCK_PAGES, CMA, HOST, PIN_SHORT, UNMOVABLE, ZONE_MOVABLE, ZONE_NORMAL
+from world import (
+    ANON_THP,
+    FREE_OF_8,
+    HUGE_2M,
+    HUGETLBFS,
+    SHMEM_THP,
+    SMALL,
+    SMALL_IN_PLACE,
+    WORLDS,
+    MakeWorld,
+    Policy,
+    World,
+    count,
+    frames,
+    free_pages,
+    new,
+    pool,
+    present,
+)
+from world import world_fixture as world_fixture
 
 SHMEM_4K = replace(SHMEM_THP, sizes=(0,), fallocate_sizes=())
 TYPES = {7: CMA, 8: CMA}
@@ -34,6 +53,39 @@ def full_but(model: World, blocks: int) -> int:
     host = new(model, 5 * 512, SMALL)
     assert model.allocate(host, 0, (5 - blocks) * 512) == (0, (5 - blocks) * 512)
     return host
+
+
+def test_absent_pages_are_not_referenced_but_a_pin_faults_them_in(world: MakeWorld) -> None:
+    model = world(8)
+    file = new(model, 6, SMALL_IN_PLACE)
+    model.allocate(file, 0, 2)
+    assert model.reference(file, 0, 4) == (errno.ENOENT, 2)
+    assert model.pin(file, 0, 1) == (errno.EFAULT, 0)
+    model.convert(file, 0, 4, True)
+    assert model.pin(file, 0, 6) == (errno.EFAULT, 4)  # what was faulted in before the private page stays
+    assert model.unpin(file, 0, 6) == (errno.EINVAL, 0)
+    assert model.punch(file, 0, 2) == (0, 2)
+    assert model.observe()["orphans"] == []
+    assert free_pages(model) == FREE_OF_8 - 2
+    assert model.pin(file, 0, 4) == (0, 4)
+    assert model.punch(file, 0, 4) == (0, 4)
+    assert len(model.observe()["orphans"]) == 4
+    assert model.unpin(file, 0, 4) == (0, 4)
+
+
+def test_pinned_page_is_taken_out_of_the_file(world: MakeWorld) -> None:
+    """L10, G24: a new fault gives another page; the old frame is free after the unpin."""
+    model = world(8)
+    file = new(model, 4, SMALL_IN_PLACE)
+    model.convert(file, 0, 4, True)
+    model.access(file, 0, 4, HOST)
+    model.pin(file, 1, 1)
+    assert model.punch(file, 1, 1) == (0, 1)
+    assert (present(model, file), model.observe()["orphans"]) == (3, [1025])
+    model.access(file, 1, 1, HOST)
+    assert frames(model, file) == [1024, 1028, 1026, 1027]
+    model.unpin(file, 1, 1)
+    assert model.observe()["free"][0, UNMOVABLE, 0][0] == 1025
 
 
 def test_long_pin_leaves_cma_and_a_short_one_does_not(with_cma: World) -> None:

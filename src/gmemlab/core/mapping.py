@@ -267,20 +267,6 @@ def set_shared(state: State, row: int, begin: int, end: int, span: int, shared: 
 
 
 @inline
-def remove_page(state: State, row: int, offset: int) -> None:
-    """`remove_pages` of one page, at `offset`."""
-    block = state.file_blocks[row]
-    open_frames(state, row)
-    slot = int(block.detail) * BLOCK_PAGES + offset
-    block.nr_stranded -= 1 if is_stranded(content_at(state, slot)) else 0
-    put_content(state, slot, layout.FRESH)
-    state.page_frames[slot] = 0
-    block.nr_present -= 1
-    if block.nr_present == 0:
-        block.marks &= ~layout.GONE_WITH_PAGES
-
-
-@jit
 def remove_pages(state: State, row: int, begin: int, end: int) -> None:
     """Take the present pages [begin, end) (offsets, already unmapped) out of a file block that has details."""
     block = state.file_blocks[row]

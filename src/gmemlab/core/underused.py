@@ -22,7 +22,7 @@ from gmemlab.core.layout import (
     ZEROED,
 )
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, frame_of, open_details, remove_page, settle
+from gmemlab.core.mapping import block_row, frame_of, open_details, remove_pages, settle
 from gmemlab.core.page_details import content_at
 from gmemlab.core.parts import part
 from gmemlab.core.split_queue import SHIFT, dequeue_split, dequeue_whole, is_partial
@@ -53,7 +53,7 @@ def split_to_pages(state: State, file: int, index: int, pfn: int) -> None:
             state.tally[TALLY_PRESENT + order] -= 1
             if content_at(state, details + offset) == FRESH:
                 place = (first + offset) & (BLOCK_PAGES - 1)
-                remove_page(state, row, place)
+                remove_pages(state, row, place, place + 1)
                 state.tally[layout.TALLY_DEFERRED] += 1
             else:
                 state.frames[slot + offset].kind = FRAME_USED
@@ -115,7 +115,7 @@ def split_zeros(state: State, file: int, base: int) -> bool:
     for offset in range(BLOCK_PAGES):
         if content_at(state, details + offset) == ZEROED:
             pfn = frame_of(state, row, offset)
-            remove_page(state, row, offset)
+            remove_pages(state, row, offset, offset + 1)
             state.tally[TALLY_PRESENT] -= 1
             leave_folio(state, pfn, 0)
     state.tally[layout.TALLY_UNDERUSED] += 1

@@ -5,7 +5,7 @@ from gmemlab.core.hardware import rmp
 from gmemlab.core.jit import inline, jit
 from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GUEST_SNP, TALLY_PRESENT, UNIFORM
 from gmemlab.core.lists import slot_of
-from gmemlab.core.mapping import block_row, empty_block, open_details, open_frames, remove_page, remove_pages
+from gmemlab.core.mapping import block_row, empty_block, open_details, open_frames, remove_pages
 from gmemlab.core.state import State
 
 
@@ -53,7 +53,8 @@ def drop_base_page(state: State, file: int, row: int, index: int, pfn: int, mova
     if state.files[file].guest == GUEST_SNP:
         rmp.leave_base_page(state, file, row, index, pfn)
     open_details(state, row)
-    remove_page(state, row, index & (BLOCK_PAGES - 1))
+    offset = index & (BLOCK_PAGES - 1)
+    remove_pages(state, row, offset, offset + 1)
     state.tally[TALLY_PRESENT] -= 1
     leave_base_pages(state, pfn, 0, movable)
 

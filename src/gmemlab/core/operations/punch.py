@@ -37,7 +37,7 @@ from gmemlab.core.mapping import (
     empty_block,
     frame_of,
     open_details,
-    remove_page,
+    remove_pages,
     set_content,
     settle,
 )
@@ -122,7 +122,7 @@ def defer_pages(state: State, file: int, begin: int, end: int) -> None:
         pfn = frame_of(state, row, offset)
         if pfn:
             order = folio_order(state, pfn)
-            remove_page(state, row, offset)
+            remove_pages(state, row, offset, offset + 1)
             state.tally[TALLY_PRESENT + order] -= 1
             if order == 0:
                 leave_folio(state, pfn, 0)
