@@ -1,18 +1,11 @@
 """Faults to seed into core/, one at a time, and the short tests that notice them.
 
-`test_seeded_faults.py` applies them to copies of the package. To add one, add a row to `FAULTS`. The games below are collected
-only where they are named.
+`test_seeded_faults.py` applies them to copies of the package. To add one, add a row to `FAULTS`.
 """
 
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
-import pytest
-
-from players import OPERATIONS, POLICIES, Players
-
-STEPS: Final = 20
 ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
 ORACLE: Final = "tests/test_oracle.py::test_"
 CONVERSION: Final = "tests/test_oracle_conversion.py::test_"
@@ -27,7 +20,7 @@ TDX: Final = "tests/test_oracle_tdx.py::test_"
 HOSTMAP: Final = "tests/test_oracle_hostmap.py::test_"
 MOVES: Final = "tests/test_oracle_moves.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
-GAME: Final = "tests/faults.py::test_short_game"
+GAME: Final = "tests/short_game.py::test_short_game"
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,27 @@ FAULTS: Final = (
         "        rmp.leave_base_page(state, file, row, index, pfn)\n",
         "        pass\n",
         ("tests/test_oracle_snp.py::test_snp_base_pages_leave_one_by_one[core-1]",),
+    ),
+    Fault(
+        "a page that leaves alone stays mapped by its VMM",
+        "operations/punch.py",
+        "    unmap_from_host(state, file, row, index, index + 1)\n",
+        "",
+        (f"{HOSTMAP}mapping_goes_with_a_page_that_is_punched_alone[core]",),
+    ),
+    Fault(
+        "a page that leaves alone stays mapped by its guest",
+        "operations/punch.py",
+        "    unmap(state, file, row, index, index + 1, CAUSE_PUNCH)\n",
+        "",
+        (f"{ORACLE}one_page_at_a_time[core]",),
+    ),
+    Fault(
+        "a page that is there is allocated once more",
+        "operations/populate.py",
+        "    if frame_of(state, row, index):\n        return 0\n    pfn, _ =",
+        "    pfn, _ =",
+        (f"{ORACLE}one_page_at_a_time[core]",),
     ),
     Fault(
         "unmovable memory comes from CMA blocks",
@@ -183,7 +197,7 @@ FAULTS: Final = (
     Fault(
         "a chunk that may merge soon goes to the head",
         "buddy.py",
-        "order, merge_likely(state, block, offset, order))",
+        "order, merge_likely(state, block, base, offset, order))",
         "order, False)",
         (f"{ORACLE}chunk_whose_buddy_may_merge_soon_goes_to_the_tail[core]",),
     ),
@@ -370,15 +384,3 @@ FAULTS: Final = (
         (f"{DAEMONS}proactive_compaction_between_its_watermarks[core]",),
     ),
 )
-
-
-@pytest.mark.parametrize(("name", "seed"), [("4k", 1), ("ladder", 2), ("hugetlb-2m", 2)])
-def test_short_game(name: str, seed: int) -> None:
-    """The core and the oracle take the same few random operations."""
-    random = Random(f"{name} {seed}")
-    players = Players(POLICIES[name])
-    players.create(random)
-    for _ in range(STEPS):
-        players.step(random, random.choice(OPERATIONS))
-    players.compare()
-    players.leave()

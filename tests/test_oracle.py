@@ -353,6 +353,21 @@ def test_pages_that_come_back_are_fresh(world: MakeWorld, pages: int) -> None:
     assert contents(model, file) == {USED: [index for index in range(8) if index not in gone], FRESH: gone}
 
 
+def test_one_page_at_a_time(world: MakeWorld) -> None:
+    """What is there keeps its frame, what the guest maps of a page goes with it, and the last page leaves nothing behind."""
+    model = world(8)
+    file = new(model, 512, SMALL)
+    for index in (5, 7, 5, 6, 7):
+        assert model.allocate(file, index, 1) == (0, 1)
+    assert frames(model, file) == [1024, 1026, 1025]
+    model.access(file, 5, 3, PRIVATE)
+    assert mapped(model, file) == (0, 3)
+    for index, left in ((6, 2), (4, 2), (6, 2), (5, 1), (7, 0)):
+        assert model.punch(file, index, 1) == (0, 1)
+        assert (present(model, file), mapped(model, file)) == (left, (0, left))
+    assert free_pages(model, 9) == FREE_OF_8
+
+
 def test_first_use_of_a_piece_uses_all_of_it_and_nothing_else(world: MakeWorld) -> None:
     """G27 for folios between 4K and 2M, after a split. Anonymous folios are cleared when they are allocated."""
     model = world(8)

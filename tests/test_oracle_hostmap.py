@@ -96,6 +96,18 @@ def test_mapping_goes_with_the_page(world: MakeWorld) -> None:
         assert done(model, {})[counts.HOST_UNMAP] == 8
 
 
+def test_mapping_goes_with_a_page_that_is_punched_alone(world: MakeWorld) -> None:
+    """G22, where no folio is larger than a page: one page goes on a path of its own."""
+    model = world(8)
+    file = new(model, GUEST_PLAIN, SMALL_IN_PLACE)
+    model.convert(file, 0, 4, True)
+    model.access(file, 0, 4, HOST)
+    model.punch(file, 1, 1)
+    assert (host_mapped(model, file), done(model, {})) == ([0, 2, 3], {counts.HOST_FAULT: 4, counts.HOST_UNMAP: 1})
+    model.allocate(file, 1, 1)
+    assert host_mapped(model, file) == [0, 2, 3]
+
+
 def test_zeroed_part_of_a_pool_page_stays_mapped(world: MakeWorld) -> None:
     """G66: nothing leaves the file. A punch of all of it that a pin refuses has taken the mapping away (G73)."""
     model = world(12)

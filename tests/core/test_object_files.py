@@ -62,9 +62,9 @@ def test_part_is_compiled_once_and_again_when_its_file_is_gone(tmp_path: Path, m
         return original(function, kind)  # type: ignore[arg-type]  # it is passed on as it came
 
     monkeypatch.setattr(parts, "compile_alone", counted)
-    first = parts.compile_part("mempolicy.wanted_nodes", compiled_type())
-    assert parts.compile_part("mempolicy.wanted_nodes", compiled_type()) == first
+    first = parts.compile_part("mempolicy.nodes_of_policy", compiled_type())
+    assert parts.compile_part("mempolicy.nodes_of_policy", compiled_type()) == first
     assert len(compiled) == 1
-    parts.object_path("mempolicy.wanted_nodes", compiled_type()).unlink()
-    parts.compile_part("mempolicy.wanted_nodes", compiled_type())
+    parts.object_path("mempolicy.nodes_of_policy", compiled_type()).unlink()
+    parts.compile_part("mempolicy.nodes_of_policy", compiled_type())
     assert len(compiled) == 2

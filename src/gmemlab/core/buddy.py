@@ -56,12 +56,16 @@ def cut(state: State, pfn: int, zone: int, migratetype: int, high: int, low: int
         record.nr_movable = 0
         take_frame_slab(state, block)
     if low < BLOCK_ORDER:
-        row = list_index(zone, migratetype, 0)
-        slot = slot_of(state, pfn)
-        while high > low:
-            high -= 1
-            push_frame(state, row + high, slot + (1 << high), high, False)
+        cut_within(state, slot_of(state, pfn), list_index(zone, migratetype, 0), high, low)
     return pfn
+
+
+@inline
+def cut_within(state: State, slot: int, row: int, high: int, low: int) -> None:
+    """`cut` of a chunk within a block, which begins at a frame slot, for the lists from `row` on."""
+    while high > low:
+        high -= 1
+        push_frame(state, row + high, slot + (1 << high), high, False)
 
 
 @inline
@@ -70,12 +74,11 @@ def take_head(state: State, zone: int, migratetype: int, current: int, order: in
     row = list_index(zone, migratetype, current)
     node = int(state.free_lists[row].head)
     if current < BLOCK_ORDER:
-        pfn = pfn_of(state, node)
         remove_frame(state, row, node)
-    else:
-        pfn = node << BLOCK_ORDER
-        remove_block(state, row, node)
-    return pfn if current == order else cut(state, pfn, zone, migratetype, current, order)
+        cut_within(state, node, row - current, current, order)
+        return pfn_of(state, node)
+    remove_block(state, row, node)
+    return cut(state, node << BLOCK_ORDER, zone, migratetype, current, order)
 
 
 @inline
@@ -305,8 +308,11 @@ def free_block(state: State, block: int) -> None:
 
 
 @jit
-def merge_likely(state: State, block: int, offset: int, order: int) -> bool:
-    """Whether the next larger buddy is free already, so that this chunk is worth keeping back (K18)."""
+def merge_likely(state: State, block: int, base: int, offset: int, order: int) -> bool:
+    """Whether the next larger buddy is free already, so that this chunk is worth keeping back (K18).
+
+    `base` is the frame slot of the first frame of its block, `offset` the chunk's place there.
+    """
     if order == BLOCK_ORDER - 1:
         buddy = block ^ 1
         if buddy == 0 or buddy > state.host[0].nr_blocks:
@@ -314,7 +320,7 @@ def merge_likely(state: State, block: int, offset: int, order: int) -> bool:
         other = state.blocks[buddy]
         return bool(other.kind == layout.FREE and other.order == BLOCK_ORDER and other.zone == state.blocks[block].zone)
     higher = (offset & ~(1 << order)) ^ (1 << (order + 1))
-    frame = state.frames[int(state.blocks[block].detail) * BLOCK_PAGES + higher]
+    frame = state.frames[base + higher]
     return bool(frame.kind == FRAME_FREE and frame.order == order + 1)
 
 
@@ -345,7 +351,7 @@ def free_chunk(state: State, pfn: int, order: int) -> None:
         drop_frame_slab(state, block)
         insert_block(state, block, False)
     else:
-        push_frame(state, row + order, base + offset, order, merge_likely(state, block, offset, order))
+        push_frame(state, row + order, base + offset, order, merge_likely(state, block, base, offset, order))
 
 
 @jit

@@ -118,7 +118,7 @@ def alloc_slowly(state: State, order: int, migratetype: int, gfp: int, node: int
     return pfn
 
 
-@part
+@jit
 def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int, allowed: int) -> int:
     """Allocate from the free lists, or by what `gfp` allows. Returns the first frame, or 0."""
     pfn = alloc_easily_near(state, order, migratetype, node, allowed)

@@ -48,9 +48,9 @@ def map_for_host(state: State, file: int, first: int, end: int) -> None:
 
 
 @inline
-def unmap_from_host(state: State, file: int, index: int, end: int) -> None:
+def unmap_from_host(state: State, file: int, row: int, index: int, end: int) -> None:
     """Pages [index, end) of one block are about to be private, or to leave the file (`unmap_mapping_range`)."""
-    if state.file_blocks[block_row(state, file, index)].nr_host_mapped:
+    if state.file_blocks[row].nr_host_mapped:
         unmap_block_from_host(state, file, index, end)
 
 
@@ -67,5 +67,5 @@ def unmap_range_from_host(state: State, file: int, first: int, end: int) -> None
     index = first
     while index < end:
         stop = min(end, (index | (BLOCK_PAGES - 1)) + 1)
-        unmap_from_host(state, file, index, stop)
+        unmap_from_host(state, file, block_row(state, file, index), index, stop)
         index = stop

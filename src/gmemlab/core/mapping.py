@@ -56,9 +56,14 @@ def take_page_slab(state: State) -> int:
 @jit
 def open_details(state: State, row: int) -> int:
     """Make sure that a file block has page details. Returns the row of its first page in `state.pages`."""
+    detail = int(state.file_blocks[row].detail)
+    return detail * BLOCK_PAGES if detail else write_details(state, row)
+
+
+@part
+def write_details(state: State, row: int) -> int:
+    """`open_details` of a file block that has none."""
     block = state.file_blocks[row]
-    if block.detail:
-        return int(block.detail) * BLOCK_PAGES
     slab = take_page_slab(state)
     base = slab * BLOCK_PAGES
     page = int(block.content) if block.nr_present else 0
@@ -78,13 +83,19 @@ def open_details(state: State, row: int) -> int:
 @jit
 def open_frames(state: State, row: int) -> None:
     """Give the pages of a file block that has details rows for their frames, as they will no longer lie in order."""
+    if state.file_blocks[row].block:
+        write_frame_rows(state, row)
+
+
+@part
+def write_frame_rows(state: State, row: int) -> None:
+    """`open_frames` of a file block whose pages lie in order."""
     block = state.file_blocks[row]
-    if block.block:
-        base = int(block.detail) * BLOCK_PAGES
-        first = int(block.block) * BLOCK_PAGES
-        for offset in range(BLOCK_PAGES):
-            state.page_frames[base + offset] = first + offset
-        block.block = 0
+    base = int(block.detail) * BLOCK_PAGES
+    first = int(block.block) * BLOCK_PAGES
+    for offset in range(BLOCK_PAGES):
+        state.page_frames[base + offset] = first + offset
+    block.block = 0
 
 
 @jit

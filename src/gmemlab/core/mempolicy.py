@@ -46,17 +46,21 @@ def interleave_nid(allowed: int, index: int) -> int:
     return node
 
 
-@part
+@jit
 def wanted_nodes(state: State, file: int, index: int, order: int) -> tuple[int, int]:
     """The node that a folio for page `index` wants, and the nodes that are allowed (`policy_nodemask`).
 
     A file that interleaves without an index goes on by one node, whether or not the folio can be had.
     """
+    return nodes_of_policy(state, file, index, order) if state.host[0].nr_nodes > 1 else (0, 0)
+
+
+@part
+def nodes_of_policy(state: State, file: int, index: int, order: int) -> tuple[int, int]:
+    """`wanted_nodes` of a host of several nodes."""
     record = state.files[file]
     mode = int(record.node_mode)
     allowed = int(record.allowed)
-    if state.host[0].nr_nodes == 1:
-        return 0, 0
     if mode == NODES_BIND:
         return local_node(state, file), allowed
     if mode == NODES_PREFERRED:

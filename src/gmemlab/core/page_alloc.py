@@ -103,7 +103,7 @@ def alloc_base_block(state: State, migratetype: int) -> int:
     return 0
 
 
-@jit
+@inline
 def alloc_base_chunk(state: State, migratetype: int, most: int) -> tuple[int, int]:
     """A chunk of at most `most` frames, below order 9: those that the next order-0 allocations would hand out, in order.
 
@@ -132,6 +132,15 @@ def alloc_base_chunk(state: State, migratetype: int, most: int) -> tuple[int, in
             note_taken(state, zone, pfn, order)
             return pfn, order
     return 0, 0
+
+
+@inline
+def alloc_base_pages_easily(state: State, migratetype: int, most: int) -> tuple[int, int]:
+    """`alloc_base_chunk`, or `alloc_easily` of one base page where that has none. Returns (first frame or 0, order)."""
+    pfn, order = alloc_base_chunk(state, migratetype, most)
+    if pfn == 0:
+        pfn = alloc_easily(state, 0, migratetype)
+    return pfn, order
 
 
 @jit

@@ -102,4 +102,4 @@ def part_huge(state: State, file: int, index: int) -> None:
             shatter(state, row, CAUSE_POPULATE)
         else:
             zap_huge(state, row, CAUSE_POPULATE)
-            mend(state, file, index)
+            mend(state, file, row, index)

@@ -11,9 +11,9 @@ from gmemlab.core.state import State
 
 
 @inline
-def unmap(state: State, file: int, index: int, end: int, cause: int) -> None:
+def unmap(state: State, file: int, row: int, index: int, end: int, cause: int) -> None:
     """Remove the guest's mapping of pages [index, end) of one block; `mend` ends what was done to the block then."""
-    if state.file_blocks[block_row(state, file, index)].nr_mapped:
+    if state.file_blocks[row].nr_mapped:
         unmap_entries(state, file, index, end, cause)
 
 
@@ -41,12 +41,12 @@ def unmap_entries(state: State, file: int, index: int, end: int, cause: int) -> 
 
 
 @inline
-def mend(state: State, file: int, index: int) -> None:
+def mend(state: State, file: int, row: int, index: int) -> None:
     """After all that was done to the block around page `index`: what was in use of a zapped 2 MiB mapping faults back.
 
     That a guest comes back to every page that it used is taken for granted; how soon is open.
     """
-    if state.hardware[block_row(state, file, index)].marks & ZAPPED:
+    if state.hardware[row].marks & ZAPPED:
         refault(state, file, index)
 
 

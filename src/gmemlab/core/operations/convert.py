@@ -31,12 +31,12 @@ from gmemlab.core.state import State
 
 
 @jit
-def share_block(state: State, file: int, index: int, end: int) -> None:
+def share_block(state: State, file: int, row: int, index: int, end: int) -> None:
     """Pages [index, end) of one block become shared: the guest gives them up, KVM zaps and, in place, takes them back (G47)."""
     record = state.files[file]
     if record.guest == GUEST_SNP:
         snp.rescind(state, file, index, end)
-    unmap(state, file, index, end, CAUSE_CONVERT)
+    unmap(state, file, row, index, end, CAUSE_CONVERT)
     if record.guest == GUEST_SNP and decisions.shares_in_place(state.policies[record.policy]):
         rmp.take_back(state, file, index, end, False)
 
@@ -64,11 +64,11 @@ def set_attributes(state: State, file: int, first: int, end: int, shared: int) -
         begin = index & ~(BLOCK_PAGES - 1)
         stop = min(end, begin + span)
         if shared:
-            share_block(state, file, index, stop)
+            share_block(state, file, row, index, stop)
         set_shared(state, row, index - begin, stop - begin, span, shared)
         if not decisions.keeps_contents(int(state.files[file].guest)):
             scramble(state, row, index - begin, stop - begin)
-        mend(state, file, index)
+        mend(state, file, row, index)
         settle(state, file, index)
         index = stop
 

@@ -21,7 +21,7 @@ from gmemlab.core.mapping import drop_details
 from gmemlab.core.mempolicy import forget_nodes
 from gmemlab.core.operations.checks import MAX_INDEX
 from gmemlab.core.operations.pin import drop_all_holds
-from gmemlab.core.operations.punch import punch_blocks
+from gmemlab.core.operations.punch import punch
 from gmemlab.core.operations.release import release_unit
 from gmemlab.core.parts import part
 from gmemlab.core.pools import pool_of, withdraw
@@ -165,7 +165,7 @@ def close_file(state: State, file: int) -> None:
         for base in range(0, pages, 1 << unit):
             release_unit(state, file, base, unit)
     else:
-        punch_blocks(state, file, 0, pages)
+        punch(state, file, 0, pages)
     if policy.source == SOURCE_POOL:
         withdraw(state, int(policy.unit), put_pages(state, int(record.subpool), int(record.reserved)))
         state.subpools[int(record.subpool)].files -= 1 if record.subpool else 0

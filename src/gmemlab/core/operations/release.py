@@ -48,7 +48,7 @@ def empty_unit(state: State, file: int, base: int, order: int) -> None:
     row = block_row(state, file, base)
     for step in range(1 << (order - BLOCK_ORDER)):
         index = base + step * BLOCK_PAGES
-        unmap(state, file, index, index + BLOCK_PAGES, CAUSE_PUNCH)
+        unmap(state, file, row + step, index, index + BLOCK_PAGES, CAUSE_PUNCH)
         empty_block(state, row + step)
         settle(state, file, index)
 
