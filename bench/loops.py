@@ -9,9 +9,9 @@ from gmemlab.core.frames import clear_frames
 from gmemlab.core.jit import entry, inline
 from gmemlab.core.layout import BLOCK_ORDER, FRAME_USED, UNMOVABLE, WHOLE
 from gmemlab.core.lists import slot_of
+from gmemlab.core.nodes import alloc_easily_near
 from gmemlab.core.operations.populate import allocate
 from gmemlab.core.operations.punch import punch
-from gmemlab.core.page_alloc import alloc_base_pages_easily, alloc_easily
 from gmemlab.core.state import Records, State
 from gmemlab.model import machine
 
@@ -38,12 +38,11 @@ def touch(table: Records) -> None:
 
 @inline
 def take(state: State, order: int) -> int:
-    """Allocate a base page or a block, as populating does, and mark it as used, as `own_folio` would for a nameless owner."""
+    """Allocate one chunk and mark it as used, as `own_folio` would for a nameless owner."""
+    pfn = alloc_easily_near(state, order, UNMOVABLE, 0, 0)
     if order == BLOCK_ORDER:
-        pfn = alloc_easily(state, order, UNMOVABLE)
         state.blocks[pfn >> BLOCK_ORDER].kind = WHOLE
     else:
-        pfn, _ = alloc_base_pages_easily(state, UNMOVABLE, 1)
         state.frames[slot_of(state, pfn)].kind = FRAME_USED
     return pfn
 

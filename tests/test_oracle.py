@@ -353,10 +353,11 @@ def test_pages_that_come_back_are_fresh(world: MakeWorld, pages: int) -> None:
     assert contents(model, file) == {USED: [index for index in range(8) if index not in gone], FRESH: gone}
 
 
-def test_one_page_at_a_time(world: MakeWorld) -> None:
+@pytest.mark.parametrize("punch", [SMALL.punch, PUNCH_KEEP, PUNCH_REFUSE])
+def test_one_page_at_a_time(world: MakeWorld, punch: int) -> None:
     """What is there keeps its frame, what the guest maps of a page goes with it, and the last page leaves nothing behind."""
     model = world(8)
-    file = new(model, 512, SMALL)
+    file = new(model, 512, replace(SMALL, punch=punch))
     for index in (5, 7, 5, 6, 7):
         assert model.allocate(file, index, 1) == (0, 1)
     assert frames(model, file) == [1024, 1026, 1025]

@@ -9,7 +9,7 @@ import pytest
 from core_world import CoreWorld
 from gmemlab.core import layout
 from gmemlab.core.jit import OPTIONS
-from gmemlab.core.layout import FRESH, PRIVATE, STALE, UNSPECIFIED, USED, ZEROED, ZONE_NORMAL
+from gmemlab.core.layout import FRESH, PRIVATE, STALE, UNIFORM, UNSPECIFIED, USED, ZEROED, ZONE_NORMAL
 from gmemlab.core.page_details import (
     ACCEPTED,
     ASSIGNED,
@@ -90,6 +90,20 @@ def test_details_go_when_the_vmm_maps_the_last_shared_page() -> None:
     for page in range(512):
         world.access(file, page, 1, layout.HOST)
     assert (block.detail, block.nr_host_mapped) == (0, 512)
+    world.check()
+
+
+def test_details_go_with_the_last_page_that_comes_or_goes_alone() -> None:
+    world = CoreWorld([(1, 9, ZONE_NORMAL, 0)], {1}, 9)
+    _, file = world.create(512, SMALL_IN_PLACE)
+    block = world.state.file_blocks[int(world.state.files[world.files[file]].first_block)]
+    for page in range(512):
+        assert world.allocate(file, page, 1) == (0, 1)
+        assert (block.detail == 0) == (page == 511)
+    assert world.state.blocks[block.block].kind == UNIFORM
+    for page in range(512):
+        assert world.punch(file, page, 1) == (0, 1)
+        assert (block.detail == 0) == (page == 511)
     world.check()
 
 

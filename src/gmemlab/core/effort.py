@@ -131,7 +131,7 @@ def alloc_trying(state: State, order: int, migratetype: int, gfp: int, node: int
 
 @part
 def alloc_page(state: State, pfn: int, file: int, index: int) -> int:
-    """Go on with a base page of a file, on one node after `alloc_easily` gave this frame, or (0) none. Its frame, or 0."""
+    """Go on with a base page of a file: `alloc_base_pages_easily` had this frame, or (0) none on one node. Its frame, or 0."""
     policy = state.policies[state.files[file].policy]
     gfp = decisions.gfp(policy, int(state.files[file].kind), 0, False)
     migratetype = migratetype_now(state, policy)

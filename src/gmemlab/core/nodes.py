@@ -13,6 +13,7 @@ from gmemlab.core.page_alloc import (
     UNMIXED,
     alloc_at,
     alloc_base_block,
+    alloc_base_pages_easily,
     alloc_block_of,
     alloc_easily,
     is_above,
@@ -138,9 +139,12 @@ def alloc_from_nodes(state: State, order: int, migratetype: int, node: int, allo
 @inline
 def alloc_easily_near(state: State, order: int, migratetype: int, node: int, allowed: int) -> int:
     """Take a chunk from a zone that stays above its low watermark. Returns its first frame, or 0."""
-    if state.host[0].nr_nodes == 1:
+    if state.host[0].nr_nodes > 1:
+        return alloc_from_nodes(state, order, migratetype, node, allowed)
+    if order:
         return alloc_easily(state, order, migratetype)
-    return alloc_from_nodes(state, order, migratetype, node, allowed)
+    pfn, _ = alloc_base_pages_easily(state, migratetype, 1)
+    return pfn
 
 
 @part

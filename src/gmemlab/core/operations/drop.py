@@ -47,7 +47,7 @@ def idle_chunk(state: State, place: int, pfn: int, most: int) -> int:
 
 @inline
 def drop_base_page(state: State, file: int, row: int, index: int, pfn: int, movable: bool) -> None:
-    """`drop_base_pages` of one page, `index`, in frame `pfn`: without a run to look for, and no loops around it."""
+    """`drop_base_pages` of one page, `index`, in frame `pfn`: without loops, for speed."""
     if state.blocks[pfn >> BLOCK_ORDER].kind == UNIFORM:
         open_block(state, pfn >> BLOCK_ORDER)
     if state.files[file].guest == GUEST_SNP:

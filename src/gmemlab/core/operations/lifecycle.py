@@ -165,7 +165,7 @@ def close_file(state: State, file: int) -> None:
         for base in range(0, pages, 1 << unit):
             release_unit(state, file, base, unit)
     else:
-        punch(state, file, 0, pages)
+        punch(state, file, 0, pages)  # no rule refuses a hole of all of a file
     if policy.source == SOURCE_POOL:
         withdraw(state, int(policy.unit), put_pages(state, int(record.subpool), int(record.reserved)))
         state.subpools[int(record.subpool)].files -= 1 if record.subpool else 0

@@ -294,7 +294,7 @@ def populate_base_pages(
 
 @inline
 def populate_base_page(state: State, file: int, row: int, index: int, migratetype: int, movable: bool) -> int:
-    """`populate_base_pages` of one page, in four fifths of its time (`make bench`, page by page). Returns 0 or ENOMEM."""
+    """`populate_base_pages` of one page: without loops, for speed. Returns 0 or ENOMEM."""
     if frame_of(state, row, index):
         return 0
     pfn, _ = alloc_base_pages(state, file, index, 1, migratetype)
@@ -319,7 +319,7 @@ def populate(state: State, file: int, first: int, end: int, by_fallocate: bool) 
     note_cache(state, file)
     if base_pages_only and end - first == 1:
         error = populate_base_page(state, file, block_row(state, file, first), first, migratetype, movable)
-        return error, 0 if error else 1
+        return error, (0 if error else 1)
     largest = 0 if base_pages_only else decisions.next_order(sizes, layout.NR_FOLIO_ORDERS)
     index = first
     while index < end:
@@ -362,5 +362,4 @@ def allocate(state: State, file: int, first: int, count: int) -> tuple[int, int]
         error, done = populate(state, file, begin, end, True)
         record.node_mode = mode
         return error, max(0, min(count, begin + done - first))
-    error, done = populate(state, file, first, end, True)
-    return (error, done) if error else (0, count)
+    return populate(state, file, first, end, True)
