@@ -3,8 +3,9 @@
 `test_seeded_faults.py` applies them to copies of the package. To add one, add a row to `FAULTS`.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from fault import Fault
 
 ALLOCATOR: Final = "tests/test_oracle_allocator.py::test_"
 ORACLE: Final = "tests/test_oracle.py::test_"
@@ -21,23 +22,6 @@ HOSTMAP: Final = "tests/test_oracle_hostmap.py::test_"
 MOVES: Final = "tests/test_oracle_moves.py::test_"
 HUGETLB: Final = "tests/test_oracle_hugetlb.py::test_"
 GAME: Final = "tests/short_game.py::test_short_game"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong, the file of core/ and the text that is replaced in it, and tests of which one must fail."""
-
-    name: str
-    file: str
-    before: str
-    after: str
-    caught_by: tuple[str, ...]
-
-    def seed(self, source: str) -> str:
-        """The file's text with the fault."""
-        assert source.count(self.before) == 1, f"{self.name}: {self.file} must hold exactly once: {self.before}"
-        return source.replace(self.before, self.after)
-
 
 FAULTS: Final = (
     Fault(
@@ -81,6 +65,13 @@ FAULTS: Final = (
         "        settle(state, file, index)\n    return 0\n",
         "        pass\n    return 0\n",
         ("tests/core/test_page_details.py::test_details_go_with_the_last_page_that_comes_or_goes_alone",),
+    ),
+    Fault(
+        "kswapd waits until a chunk of base pages is full",
+        "operations/populate.py",
+        "1 if host.calls_kswapd else most",
+        "most",
+        (f"{RECLAIM}kswapd_has_its_turn_between_base_pages[core]",),
     ),
     Fault(
         "a page that is there is allocated once more",

@@ -160,6 +160,27 @@ def test_kswapd_takes_a_boost_back(world: MakeWorld) -> None:
     assert UNMOVABLE in model.observe()["blocktypes"][1:]
 
 
+def test_kswapd_has_its_turn_between_base_pages(world: MakeWorld) -> None:
+    """A boost that its own allocation told nobody of is told by the next one; what is dropped then is what the rest is given.
+
+    Block 4 becomes unmovable with a hole of 16 pages. Of what is left of it one page goes, then its cache, every other page.
+    """
+    model = world(4)
+    cache, other = new(model, 768, CACHE), new(model, 768, SHMEM_4K)
+    for page in range(768):
+        model.allocate(cache, page, 1)
+        model.allocate(other, page, 1)
+    for first in reversed(range(0, 768, 16)):
+        model.punch(cache, first, 8)
+        model.punch(other, first, 8)
+    model.set_watermarks(20, 40, False)
+    quiet, file = new(model, 2, replace(SMALL, sizes=(1, 0))), new(model, 4, SMALL)
+    model.allocate(quiet, 0, 2)
+    assert (frames(model, quiet), model.observe()["boosts"]) == ([2048, 2049], [512])
+    model.allocate(file, 0, 4)
+    assert (frames(model, file), model.observe()["boosts"]) == ([2050, 2558, 2556, 2554], [0])
+
+
 def test_what_kswapd_frees_beside_a_new_huge_page_stays_apart_from_it(world: MakeWorld) -> None:
     """kswapd works after the allocation that woke it, and before anybody else knows of the block: block 2 frees beside it."""
     model = world(5)

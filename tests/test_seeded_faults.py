@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import gmemlab
-from faults import FAULTS, Fault
+from fault import Fault
+from faults import FAULTS
 
 ROOT = Path(__file__).parent.parent
 TESTS_FAILED = 1  # pytest's exit codes
