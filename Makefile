@@ -2,7 +2,7 @@
 # make test    install what the tests need and run all of them
 # make check   style, types, import contracts, docstrings
 # make bench   speed and size, what page states cost, and speed against this kernel, printed
-# make bench-month  thirty days of churn on 1 TiB, minutes
+# make bench-month  thirty days of churn on 1 TiB, a quarter of an hour
 # make vmtest  the suites of `gmemlab conform` on another Debian kernel under software emulation: KERNEL=7.3
 # make setup   what demo does before its run: .venv, dependencies, the compiled core
 #
@@ -66,7 +66,7 @@ test-bounds: $(INSTALLED_DEV)
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src tests tools
+	$(BIN)/mypy --strict src tests tools bench
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_docstrings.py src
 

@@ -1,7 +1,8 @@
 """Speed and size of the core: `make bench`.
 
-Times are medians of several runs, warm; ratios are against a reference timed in the same run, a page-by-page loop over a
-plain array (the least that touching every page can cost in compiled code).
+Times are those of a processor that nobody else shares, told apart by `full_speed`; what they were as it ran stands beside.
+Ratios are against a reference timed in the same run, a page-by-page loop over a plain array (the least that touching every page
+can cost in compiled code).
 
 Figures of others are quoted from their own measurements on another machine (a 2-vCPU EPYC VM): llfree-c bulk order 0
 37.5 ns get, 24.6 ns put, random put+get 305 ns at order 0 and 124.8 ns at order 9.
@@ -10,13 +11,13 @@ Figures of others are quoted from their own measurements on another machine (a 2
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import loops
 import numpy as np
 
+import loops
+from full_speed import Figure, Stretches, calibrate, until_enough
 from gmemlab.core import execute, layout, tables
 from gmemlab.core.layout import BLOCK_ORDER
 from gmemlab.model import machine
@@ -28,86 +29,91 @@ from gmemlab.presets import find
 GIB: Final = 1 << 30
 PAGES_8G: Final = 8 * GIB // 4096
 LATENCY_READS: Final = 1_000_000
-RUNS: Final = 5
+PAGES: Final = 65536  # in one stretch
+PAIRS: Final = 8192
+READS: Final = 20_000
 
 
-def median(call: Callable[[], float], runs: int = RUNS) -> float:
-    """Median of what several runs return (seconds)."""
-    return sorted(call() for _ in range(runs))[runs // 2]
-
-
-def show(what: str, value: float, unit: str, bar: float | None, reference: float | None = None) -> None:
+def show(what: str, value: float, unit: str, bar: float | None, reference: float | None = None, note: str = "") -> None:
     """One line: the figure, its bar, and its ratio against the reference of this run."""
     goal = "" if bar is None else f"   bar {bar:g} {unit}{'' if value <= bar else '   MISSED'}"
     ratio = "" if reference is None else f"   {value / reference:6.1f} x the reference"
-    print(f"{what:<58}{value:>9.1f} {unit}{goal}{ratio}", flush=True)
+    print(f"{what:<58}{value:>9.1f} {unit}{goal}{ratio}{note}", flush=True)
 
 
-def reference() -> float:
-    """Nanoseconds per page of the reference loop: writing one record of 16 bytes per page, in order."""
+def show_time(what: str, figure: Figure, unit: str, bar: float | None, reference: float | None = None) -> None:
+    """The same of a time, in ns or s, with what it was as it ran."""
+    scale = {"ns": 1e9, "s": 1.0}[unit]
+    note = f"   (as it ran {figure.ran * scale:.1f}; {figure.share:.0%} at full speed)"
+    show(what, figure.value * scale, unit, bar, reference, note)
+
+
+def reference() -> Figure:
+    """Writing one record of 16 bytes per page, in order, for each page."""
     table = np.zeros(PAGES_8G, tables.FRAME).view(np.recarray)
-    loops.touch(table)
+    writes = Stretches()
 
-    def once() -> float:
-        start = time.perf_counter()
-        loops.touch(table)
-        return time.perf_counter() - start
+    def write() -> None:
+        for row in range(0, PAGES_8G, PAGES):
+            writes.time(PAGES, loops.touch, table[row : row + PAGES])
 
-    return median(once) / PAGES_8G * 1e9
+    until_enough(write, writes)
+    return writes.figure()
 
 
-def latency() -> float:
-    """Nanoseconds for a read that waits for the one before, anywhere in 512 MiB: what a large host's records cost."""
+def latency() -> Figure:
+    """A read that waits for the one before, anywhere in 512 MiB: what a large host's records cost."""
     lines = (512 << 20) // 64
     order = np.random.default_rng(0).permutation(lines)
     nexts = np.zeros((lines, 8), dtype=np.int64)  # a cache line each
     nexts[order, 0] = np.roll(order, -1)
-    row = loops.chase(nexts, 0, 1)
-
-    def once() -> float:
-        nonlocal row
-        start = time.perf_counter()
-        row = loops.chase(nexts, row, LATENCY_READS)
-        return time.perf_counter() - start
-
-    return median(once) / LATENCY_READS * 1e9
+    reads = Stretches()
+    until_enough(lambda: reads.time(READS, loops.chase, nexts, int(order[len(reads.seconds)]), READS), reads)
+    return reads.figure()
 
 
 def bulk(ref: float) -> None:
     """Order-0 bulk allocation and free of 8 GiB, page by page, in the buddy allocator alone."""
     state = machine.empty(4096 + 128)
     pfns = np.zeros(PAGES_8G, dtype=np.int64)
-    times: list[tuple[float, float]] = []
-    for _ in range(RUNS + 1):
-        start = time.perf_counter()
-        loops.allocate_all(state, pfns)
-        middle = time.perf_counter()
-        loops.free_all(state, pfns)
-        times.append((middle - start, time.perf_counter() - middle))
-    for name, column in (("allocate", 0), ("free", 1)):
-        value = sorted(pair[column] for pair in times[1:])[RUNS // 2] / PAGES_8G * 1e9
-        show(f"bulk order-0 {name}, 8 GiB", value, "ns", 25, ref)
+    allocations, frees = Stretches(), Stretches()
+
+    def both() -> None:
+        for times, loop in ((allocations, loops.allocate_order), (frees, loops.free_order)):
+            for row in range(0, PAGES_8G, PAGES):
+                times.time(PAGES, loop, state, pfns[row : row + PAGES], 0)
+
+    until_enough(both, allocations, frees)
+    show_time("bulk order-0 allocate, 8 GiB", allocations.figure(), "ns", 25, ref)
+    show_time("bulk order-0 free, 8 GiB", frees.figure(), "ns", 25, ref)
 
 
 def random_pairs(order: int, gib: int, ref: float) -> None:
     """Random free + allocate with half the frames randomly free and up to 65,536 frees ahead of each allocation.
 
-    Each chunk is freed once, in random order, and the list of them is read from its start: with places drawn at random in it,
-    its own cache misses would be counted as the allocator's.
+    Each chunk is freed once in a pass, in random order, and the list of them is read from its start: with places drawn at
+    random in it, its own cache misses would be counted as the allocator's.
     """
     blocks = gib * GIB // BLOCK_SIZE
     state = machine.empty(blocks + blocks // 32)
     pfns = np.zeros(blocks << (BLOCK_ORDER - order), dtype=np.int64)
     loops.allocate_order(state, pfns, order)
-    pfns = np.random.default_rng(1).permutation(pfns)
+    random = np.random.default_rng(1)
+    pfns = random.permutation(pfns)
     half = len(pfns) // 2
     ahead = min(65536, half // 2)
     loops.free_order(state, pfns[: half + ahead], order)
     rest = pfns[half + ahead :].copy()
-    start = time.perf_counter()
-    loops.free_and_allocate(state, rest, order)
-    value = (time.perf_counter() - start) / len(rest) * 1e9
-    show(f"random order-{order} pairs in {gib} GiB, half free, {ahead:,} ahead", value, "ns", 300, ref)
+    pairs = Stretches()
+
+    def free_and_allocate() -> None:
+        for row in range(0, len(rest), PAIRS):
+            some = rest[row : row + PAIRS]
+            pairs.time(len(some), loops.free_and_allocate, state, some, order)
+        random.shuffle(rest)
+
+    until_enough(free_and_allocate, pairs)
+    show_time(f"random order-{order} pairs in {gib} GiB, half free, {ahead:,} ahead", pairs.figure(), "ns", 300, ref)
 
 
 def page_by_page(ref: float) -> None:
@@ -116,25 +122,22 @@ def page_by_page(ref: float) -> None:
     pages = PAGES_8G // 2
     row = host.policy_row(find("4k"))
     _, file = execute.open_guest(host.state, pages, KINDS["guest_memfd"], row, 0, 0)
-    times = []
-    for _ in range(RUNS + 1):
-        start = time.perf_counter()
-        loops.populate_each(host.state, file, pages)
-        middle = time.perf_counter()
-        loops.punch_each_page(host.state, file, pages)
-        times.append((middle - start, time.perf_counter() - middle))
-    populate = sorted(pair[0] for pair in times[1:])[RUNS // 2] / pages * 1e9
-    punch = sorted(pair[1] for pair in times[1:])[RUNS // 2] / pages * 1e9
-    show("4K file, page by page: populate", populate, "ns", 40, ref)
-    show("4K file, page by page: punch", punch, "ns", 40, ref)
+    populates, punches, uniform = Stretches(), Stretches(), Stretches()
 
-    def uniform() -> float:
-        start = time.perf_counter()
+    def both() -> None:
+        for times, loop in ((populates, loops.populate_each), (punches, loops.punch_each_page)):
+            for first in range(0, pages, PAGES):
+                times.time(PAGES, loop, host.state, file, first, first + PAGES)
+
+    def all_at_once() -> None:
         execute.execute(host.state, layout.OP_ALLOCATE, file, 0, pages, 0)
         execute.execute(host.state, layout.OP_PUNCH, file, 0, pages, 0)
-        return time.perf_counter() - start
 
-    show("4K file, uniform: populate and punch, per page", median(uniform) / pages * 1e9, "ns", None, ref)
+    until_enough(both, populates, punches)
+    show_time("4K file, page by page: populate", populates.figure(), "ns", 40, ref)
+    show_time("4K file, page by page: punch", punches.figure(), "ns", 40, ref)
+    until_enough(lambda: uniform.time(pages, all_at_once), uniform)
+    show_time("4K file, uniform: populate and punch, per page", uniform.figure(), "ns", None, ref)
 
 
 def compaction(ref: float) -> None:
@@ -143,7 +146,8 @@ def compaction(ref: float) -> None:
         host = Host(size, fragmentation=0.9, seed=1)
         start = time.perf_counter()
         moved = host.compact()
-        show(f"compaction of {size}, {moved:,} pages moved, each", (time.perf_counter() - start) / moved * 1e9, "ns", None, ref)
+        seconds = time.perf_counter() - start
+        show(f"compaction of {size}, {moved:,} pages moved, each", seconds / moved * 1e9, "ns", None, ref, "   (as it ran)")
 
 
 def large_host() -> None:
@@ -153,47 +157,62 @@ def large_host() -> None:
 
 
 def fill_large_host() -> None:
-    """What `large_host` measures."""
+    """What `large_host` measures: a host is made and filled several times; memory is that of the first time."""
     warm = Host("1G")
     warm.guest_memfd("64M", "thp").allocate()
-    start = time.perf_counter()
-    host = Host("12T")
+    calibrate()
+    opens, fills = Stretches(), Stretches()
     guest = 64 * GIB
-    for _ in range(int(host.total_bytes * 0.9) // guest):
-        host.guest_memfd(guest, "thp").allocate()
-    show('Host("12T") filled to 90 % by 2M guests of 64G', time.perf_counter() - start, "s", 1)
+    host = Host("12T")
+    guests = int(host.total_bytes * 0.9) // guest
+
+    def fill() -> None:
+        nonlocal host
+        del host
+        hosts: list[Host] = []
+        opens.time(1, lambda: hosts.append(Host("12T")))
+        host = hosts[0]
+        for _ in range(guests):
+            fills.time(1, lambda: host.guest_memfd(guest, "thp").allocate())
+
+    fill()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     peak = int(status["VmHWM"].split()[0])  # ru_maxrss would have that of the process that started this one, too
+    until_enough(fill, fills)
+    first, each = opens.figure(), fills.figure()
+    whole = Figure(first.value + guests * each.value, first.ran + guests * each.ran, each.share)
+    show_time('Host("12T") filled to 90 % by 2M guests of 64G', whole, "s", 1)
     show("    peak resident memory", peak / 1024, "MiB", 512)
 
 
 def small_guests() -> None:
     """1 TiB of 4K guests populated and released on an empty host."""
     host = Host("1100G")
+    rounds = Stretches()
 
-    def once() -> float:
-        start = time.perf_counter()
+    def once() -> None:
         guests = [host.guest_memfd(16 * GIB, "4k") for _ in range(64)]
         for guest in guests:
             guest.allocate()
         for guest in guests:
             guest.close()
-        return time.perf_counter() - start
 
-    show("1 TiB of 4K guests populated and released", median(once, 3), "s", 2)
+    until_enough(lambda: rounds.time(1, once), rounds)
+    show_time("1 TiB of 4K guests populated and released", rounds.figure(), "s", 2)
 
 
 def main() -> None:
     """Print all figures."""
     loops.compile_all()
+    calibrate()
     ref = reference()
-    show("reference: write 16 bytes per page, in order", ref, "ns", None)
-    bulk(ref)
-    random_pairs(0, 8, ref)
-    random_pairs(9, 8, ref)  # 8 GiB are 4,096 blocks: fewer than 65,536 can be ahead
-    random_pairs(9, 512, ref)
-    page_by_page(ref)
-    compaction(ref)
+    show_time("reference: write 16 bytes per page, in order", ref, "ns", None)
+    bulk(ref.value * 1e9)
+    random_pairs(0, 8, ref.value * 1e9)
+    random_pairs(9, 8, ref.value * 1e9)  # 8 GiB are 4,096 blocks: fewer than 65,536 can be ahead
+    random_pairs(9, 512, ref.value * 1e9)
+    page_by_page(ref.value * 1e9)
+    compaction(ref.value * 1e9)
     small_guests()
     large_host()
 

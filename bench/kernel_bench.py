@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import kernel_loops
-
 from gmemlab.core import execute, layout, measure
 from gmemlab.errors import UnsupportedError
 from gmemlab.kernel import abi

@@ -19,6 +19,20 @@ Pfns = NDArray[np.int64]
 
 
 @entry
+def count(steps: int) -> int:
+    """The probe of `full_speed`: six sums that do not wait for one another, without memory. Returns what keeps them."""
+    a, b, c, d, e, f = 1, 2, 3, 4, 5, 6
+    for step in range(steps):
+        a = a ^ (a << 3)
+        b = (b + step) ^ (b >> 2)
+        c = c + (c ^ step)
+        d = (d ^ (d >> 1)) + step
+        e = e * 3 + step
+        f = (f ^ step) + (f >> 3)
+    return a + b + c + d + e + f
+
+
+@entry
 def chase(nexts: NDArray[np.int64], row: int, steps: int) -> int:
     """Go from a row to the one that it names, and on: every read waits for the one before. Returns the last row."""
     for _ in range(steps):
@@ -71,16 +85,6 @@ def free_order(state: State, pfns: Pfns, order: int) -> None:
         give(state, int(pfns[row]), order)
 
 
-def allocate_all(state: State, pfns: Pfns) -> None:
-    """Order-0 allocations."""
-    allocate_order(state, pfns, 0)
-
-
-def free_all(state: State, pfns: Pfns) -> None:
-    """Order-0 frees."""
-    free_order(state, pfns, 0)
-
-
 @entry
 def free_and_allocate(state: State, pfns: Pfns, order: int) -> None:
     """Free each chunk of `pfns` and allocate one in its place, in turn."""
@@ -90,16 +94,16 @@ def free_and_allocate(state: State, pfns: Pfns, order: int) -> None:
 
 
 @entry
-def populate_each(state: State, file: int, pages: int) -> None:
-    """Fallocate page by page."""
-    for index in range(pages):
+def populate_each(state: State, file: int, first: int, end: int) -> None:
+    """Fallocate pages [first, end), one with each call."""
+    for index in range(first, end):
         allocate(state, file, index, 1)
 
 
 @entry
-def punch_each_page(state: State, file: int, pages: int) -> None:
-    """Punch page by page."""
-    for index in range(pages):
+def punch_each_page(state: State, file: int, first: int, end: int) -> None:
+    """Punch pages [first, end), one with each call."""
+    for index in range(first, end):
         punch(state, file, index, 1)
 
 

@@ -7,7 +7,6 @@ import time
 from typing import Final
 
 import core_bench
-
 from gmemlab.lab.simulate import simulate
 from gmemlab.model.host import Host
 from gmemlab.presets import find

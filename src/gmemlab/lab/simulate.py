@@ -79,7 +79,13 @@ class Run:
 
 
 class Simulation:
-    """A trace on its way through a host. `advance` runs the core in slices; the caller may look at the state between."""
+    """A trace on its way through a host. `step` runs the core in slices; the caller may look at the state between.
+
+    Attributes:
+        samples: MEASURE records, one per periodic sample so far.
+        times: nanoseconds of each of them.
+        ready: MEASURE_GUESTS records taken when a guest became ready.
+    """
 
     def __init__(self, host: Host, trace: Trace, policy: Policy) -> None:
         """Grow the policy's pool, or boot the host anew with it, and open the host's background files."""
@@ -94,6 +100,9 @@ class Simulation:
         self.row = host.policy_row(policy)
         self._hardware = guest_code(trace.hardware)
         host.set_daemons(_settings(trace.daemons))
+        self.samples: list[Any] = []
+        self.times: list[int] = []
+        self.ready: list[Any] = []
         self.vms = np.zeros(max(1, len(trace.guests)), layout.VM).view(np.recarray)
         self.cursor = np.zeros(1, layout.CURSOR).view(np.recarray)
         sizes = (max(1, pages) * PAGE_SIZE for pages in trace.background_pages)
@@ -143,6 +152,18 @@ class Simulation:
             self._budget = int(min(LARGEST_BUDGET, max(FIRST_BUDGET / 4, self._budget * min(2.0, SLICE_SECONDS / 2 / elapsed))))
         return sample
 
+    def step(self, end: int) -> None:
+        """`advance`, and the sample that the next event asks for, if it does."""
+        if not self.advance(end):
+            return
+        event = self.trace.events[self.event]
+        if event["arg"] != SAMPLE_READY:
+            self.samples.append(self.host.measure())
+            self.times.append(int(event["time"]))
+        elif self.vms[event["vm"]].status == layout.VM_READY:
+            self.ready.append(self.host.measure_guests())
+        self.skip()
+
     def skip(self) -> None:
         """Step over the event that the cursor stands on."""
         self.cursor[0].event += 1
@@ -180,19 +201,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
     host = simulation.host
     filled = host.measure()
     nodes["filled"] = tuple(host.nodes())
-    periodic: list[Any] = []
-    times: list[int] = []
-    ready: list[Any] = []
     total = len(trace.events)
     while simulation.event < total:
-        if simulation.advance(total):
-            event = trace.events[simulation.event]
-            if event["arg"] != SAMPLE_READY:
-                periodic.append(host.measure())
-                times.append(int(event["time"]))
-            elif simulation.vms[event["vm"]].status == layout.VM_READY:
-                ready.append(host.measure_guests())
-            simulation.skip()
+        simulation.step(total)
         if progress:
             progress(simulation.event / total)
     tally, places = host.state.tally.copy(), host.places()
@@ -203,9 +214,9 @@ def simulate(host: Host, trace: Trace, policy: Policy, progress: Progress | None
     return Run(
         policy=policy,
         seed=trace.seed,
-        times=np.array(times, dtype=np.int64),
-        samples=_stack(periodic, MEASURE),
-        ready=_stack(ready, MEASURE_GUESTS),
+        times=np.array(simulation.times, dtype=np.int64),
+        samples=_stack(simulation.samples, MEASURE),
+        ready=_stack(simulation.ready, MEASURE_GUESTS),
         tally=tally,
         before=simulation.before,
         operations=host.operations(),
