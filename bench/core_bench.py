@@ -1,6 +1,7 @@
 """Speed and size of the core: `make bench`.
 
-Times are those of a processor that nobody else shares, told apart by `full_speed`; what they were as it ran stands beside.
+Times are those of a processor that nobody else shares, told apart by `full_speed`, where the line does not say otherwise; what
+they were as it ran stands beside.
 Ratios are against a reference timed in the same run, a page-by-page loop over a plain array (the least that touching every page
 can cost in compiled code).
 
@@ -28,8 +29,8 @@ from gmemlab.presets import find
 
 GIB: Final = 1 << 30
 PAGES_8G: Final = 8 * GIB // 4096
-LATENCY_READS: Final = 1_000_000
-PAGES: Final = 65536  # in one stretch
+# In one stretch:
+PAGES: Final = 65536
 PAIRS: Final = 8192
 READS: Final = 20_000
 
@@ -44,7 +45,8 @@ def show(what: str, value: float, unit: str, bar: float | None, reference: float
 def show_time(what: str, figure: Figure, unit: str, bar: float | None, reference: float | None = None) -> None:
     """The same of a time, in ns or s, with what it was as it ran."""
     scale = {"ns": 1e9, "s": 1.0}[unit]
-    note = f"   (as it ran {figure.ran * scale:.1f}; {figure.share:.0%} at full speed)"
+    full = f"{figure.share:.0%} at full speed"
+    note = f"   (as it ran {figure.ran * scale:.1f}; {full})" if figure.enough else f"   (as it ran: {full} is too little)"
     show(what, figure.value * scale, unit, bar, reference, note)
 
 
@@ -68,7 +70,14 @@ def latency() -> Figure:
     nexts = np.zeros((lines, 8), dtype=np.int64)  # a cache line each
     nexts[order, 0] = np.roll(order, -1)
     reads = Stretches()
-    until_enough(lambda: reads.time(READS, loops.chase, nexts, int(order[len(reads.seconds)]), READS), reads)
+    place = 0
+
+    def read() -> None:
+        nonlocal place
+        reads.time(READS, loops.chase, nexts, int(order[place]), READS)
+        place = (place + READS) % lines  # no line is read again before all others are
+
+    until_enough(read, reads)
     return reads.figure()
 
 
@@ -91,26 +100,27 @@ def bulk(ref: float) -> None:
 def random_pairs(order: int, gib: int, ref: float) -> None:
     """Random free + allocate with half the frames randomly free and up to 65,536 frees ahead of each allocation.
 
-    Each chunk is freed once in a pass, in random order, and the list of them is read from its start: with places drawn at
-    random in it, its own cache misses would be counted as the allocator's.
+    Each pass starts anew. Each chunk is freed once in it, in random order, and the list of them is read from its start: with
+    places drawn at random in it, its own cache misses would be counted as the allocator's.
     """
     blocks = gib * GIB // BLOCK_SIZE
     state = machine.empty(blocks + blocks // 32)
     pfns = np.zeros(blocks << (BLOCK_ORDER - order), dtype=np.int64)
-    loops.allocate_order(state, pfns, order)
-    random = np.random.default_rng(1)
-    pfns = random.permutation(pfns)
     half = len(pfns) // 2
     ahead = min(65536, half // 2)
-    loops.free_order(state, pfns[: half + ahead], order)
-    rest = pfns[half + ahead :].copy()
+    rest = pfns[:0]
     pairs = Stretches()
 
     def free_and_allocate() -> None:
+        nonlocal rest
+        loops.free_order(state, rest, order)
+        loops.allocate_order(state, pfns, order)
+        shuffled = np.random.default_rng(1).permutation(pfns)
+        loops.free_order(state, shuffled[: half + ahead], order)
+        rest = shuffled[half + ahead :]
         for row in range(0, len(rest), PAIRS):
             some = rest[row : row + PAIRS]
             pairs.time(len(some), loops.free_and_allocate, state, some, order)
-        random.shuffle(rest)
 
     until_enough(free_and_allocate, pairs)
     show_time(f"random order-{order} pairs in {gib} GiB, half free, {ahead:,} ahead", pairs.figure(), "ns", 300, ref)
@@ -161,44 +171,36 @@ def fill_large_host() -> None:
     warm = Host("1G")
     warm.guest_memfd("64M", "thp").allocate()
     calibrate()
-    opens, fills = Stretches(), Stretches()
-    guest = 64 * GIB
-    host = Host("12T")
-    guests = int(host.total_bytes * 0.9) // guest
+    times = Stretches()
+    peaks: list[int] = []  # KiB
 
     def fill() -> None:
-        nonlocal host
-        del host
         hosts: list[Host] = []
-        opens.time(1, lambda: hosts.append(Host("12T")))
-        host = hosts[0]
-        for _ in range(guests):
-            fills.time(1, lambda: host.guest_memfd(guest, "thp").allocate())
+        times.time(1, lambda: hosts.append(Host("12T")))
+        for _ in range(int(hosts[0].total_bytes * 0.9) // (64 * GIB)):
+            times.time(1, lambda: hosts[0].guest_memfd(64 * GIB, "thp").allocate())
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        peaks.append(int(status["VmHWM"].split()[0]))  # ru_maxrss would have that of the process that started this one, too
 
-    fill()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0])  # ru_maxrss would have that of the process that started this one, too
-    until_enough(fill, fills)
-    first, each = opens.figure(), fills.figure()
-    whole = Figure(first.value + guests * each.value, first.ran + guests * each.ran, each.share)
-    show_time('Host("12T") filled to 90 % by 2M guests of 64G', whole, "s", 1)
-    show("    peak resident memory", peak / 1024, "MiB", 512)
+    runs = until_enough(fill, times)
+    show_time('Host("12T") filled to 90 % by 2M guests of 64G', times.figure_of_runs(runs), "s", 1)
+    show("    peak resident memory", peaks[0] / 1024, "MiB", 512)
 
 
 def small_guests() -> None:
     """1 TiB of 4K guests populated and released on an empty host."""
     host = Host("1100G")
-    rounds = Stretches()
+    times = Stretches()
 
-    def once() -> None:
+    def populate_and_release() -> None:
         guests = [host.guest_memfd(16 * GIB, "4k") for _ in range(64)]
         for guest in guests:
-            guest.allocate()
+            times.time(1, guest.allocate)
         for guest in guests:
-            guest.close()
+            times.time(1, guest.close)
 
-    until_enough(lambda: rounds.time(1, once), rounds)
-    show_time("1 TiB of 4K guests populated and released", rounds.figure(), "s", 2)
+    runs = until_enough(populate_and_release, times)
+    show_time("1 TiB of 4K guests populated and released", times.figure_of_runs(runs), "s", 2)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 import core_bench
 from full_speed import Stretches, calibrate
@@ -51,20 +52,22 @@ def month(form: str) -> Scenario:
     return longer.model_copy(update={"runtime": None, "pins": None, "references": None, "background": still})
 
 
-def run_once(name: str, trace: Trace, times: Stretches) -> Simulation:
-    """A month under one policy, from an empty host to the end of the trace."""
+def run_once(name: str, trace: Trace, times: Stretches) -> NDArray[np.int64]:
+    """A month under one policy, from an empty host until all guests have left. Returns TALLY_* counters before these do."""
     host = Host("1T")
     opened: list[Simulation] = []
     times.time(1, lambda: opened.append(Simulation(host, trace, find(name))))
     simulation = opened[0]
 
-    def run_to(end: int) -> None:
+    def step_to(end: int) -> None:
         while simulation.event < end:
             simulation.step(end)
 
     for end in np.linspace(0, len(trace.events), STRETCHES + 1)[1:]:
-        times.time(1, run_to, int(end))
-    return simulation
+        times.time(1, step_to, int(end))
+    tally = simulation.host.state.tally.copy()
+    times.time(1, simulation.leave)
+    return tally
 
 
 def run(name: str, form: str, trace: Trace, write_ns: float, million_reads: float) -> None:
@@ -72,7 +75,7 @@ def run(name: str, form: str, trace: Trace, write_ns: float, million_reads: floa
     times = Stretches()
     for number in range(RUNS):
         print(f"{name}, {form}: run {number + 1} of {RUNS}", file=sys.stderr, flush=True)
-        tally = run_once(name, trace, times).host.state.tally
+        tally = run_once(name, trace, times)
     orders = range(layout.NR_FOLIO_ORDERS)
     pages = sum(int(tally[layout.TALLY_ALLOCATED + order]) << order for order in orders)
     base = int(tally[layout.TALLY_ALLOCATED])
