@@ -30,8 +30,8 @@ from gmemlab.presets import find
 GIB: Final = 1 << 30
 PAGES_8G: Final = 8 * GIB // 4096
 # In one stretch:
-PAGES: Final = 65536
-PAIRS: Final = 8192
+PAGES: Final = 16384
+PAIRS: Final = 2048
 READS: Final = 20_000
 
 
@@ -43,11 +43,12 @@ def show(what: str, value: float, unit: str, bar: float | None, reference: float
 
 
 def show_time(what: str, figure: Figure, unit: str, bar: float | None, reference: float | None = None) -> None:
-    """The same of a time, in ns or s, with what it was as it ran."""
+    """The same of a time, in ns or s, with what it was as it ran, which is held against the bar as well."""
     scale = {"ns": 1e9, "s": 1.0}[unit]
     full = f"{figure.share:.0%} at full speed"
-    note = f"   (as it ran {figure.ran * scale:.1f}; {full})" if figure.enough else f"   (as it ran: {full} is too little)"
-    show(what, figure.value * scale, unit, bar, reference, note)
+    missed = ", MISSED" if bar is not None and figure.ran * scale > bar else ""
+    ran = f" {figure.ran * scale:.1f}{missed}; {full}" if figure.enough else f": {full} is too little"
+    show(what, figure.value * scale, unit, bar, reference, f"   (as it ran{ran})")
 
 
 def reference() -> Figure:
@@ -207,14 +208,15 @@ def main() -> None:
     """Print all figures."""
     loops.compile_all()
     calibrate()
-    ref = reference()
-    show_time("reference: write 16 bytes per page, in order", ref, "ns", None)
-    bulk(ref.value * 1e9)
-    random_pairs(0, 8, ref.value * 1e9)
-    random_pairs(9, 8, ref.value * 1e9)  # 8 GiB are 4,096 blocks: fewer than 65,536 can be ahead
-    random_pairs(9, 512, ref.value * 1e9)
-    page_by_page(ref.value * 1e9)
-    compaction(ref.value * 1e9)
+    writes = reference()
+    show_time("reference: write 16 bytes per page, in order", writes, "ns", None)
+    ref = writes.value * 1e9
+    bulk(ref)
+    random_pairs(0, 8, ref)
+    random_pairs(9, 8, ref)  # 8 GiB are 4,096 blocks: fewer than 65,536 can be ahead
+    random_pairs(9, 512, ref)
+    page_by_page(ref)
+    compaction(ref)
     small_guests()
     large_host()
 

@@ -4,7 +4,7 @@ The scenario `day` in two forms. `guests`: they come and go by W2 to W4 (ordinar
 as one TDX guest did (W14 to W16, P2: nearly all of the events), and uses its memory as assumed (W8, W18, W20; P5, P8); the
 host's own memory stays as it is (P7). `all`: guests that run also share pages (W11; P1, P6, P8, P9, K24), and a part of the
 host's memory comes and goes (P7), at rates that no source gives. Both rest on assumptions; what exactly, `compare` prints.
-The bars were set for what W2 to W4 make, which is `guests`; `all` is held against the same ones.
+Both are held against the same bars.
 
 Prints pages allocated, events, and the run's CPU time: for base pages also as a multiple of what writing one record per page
 takes in the same run (`core_bench.reference`), for others of a million reads that wait for one another (`core_bench.latency`),
