@@ -109,3 +109,10 @@ def test_passes_go_on_until_there_is_enough_and_the_first_one_warms_up(monkeypat
 
 def test_a_figure_of_one_of_many() -> None:
     assert Figure(8.0, 12.0, 0.25, enough=True).per(4) == Figure(2.0, 3.0, 0.25, enough=True)
+
+
+def test_what_was_never_at_full_speed_counts_as_it_ran_where_nothing_was_seen_at_both_speeds() -> None:
+    times = Stretches()
+    for number in range(2 * 2 * ENOUGH):
+        add(times, 1e-3, shared=number % 2 == 1)
+    assert times.figure_of_runs(2).value == pytest.approx(ENOUGH * 1e-3 * (1 + NEIGHBOUR), rel=1e-9)
