@@ -1,5 +1,6 @@
 """What the whole test run shares: tests of the running kernel take turns, and its end tells how often operations failed."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -14,6 +15,12 @@ class LiveTogether(LoadScopeScheduling):  # type: ignore[misc]  # it has no type
 
     def _split_scope(self, nodeid: str) -> str:
         return "live" if nodeid.startswith(LIVE) else nodeid
+
+
+def pytest_configure() -> None:
+    """Let commands that tests start be interrupted: a shell without job control has those in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LiveTogether:
