@@ -11,9 +11,9 @@ from gmemlab.core.layout import (
     RECLAIMABLE,
     UNMOVABLE,
 )
-from oracle_contig import move, split
 from oracle_files import Folio
 from oracle_memory import Memory
+from oracle_migrate import move, split
 from oracle_page_alloc import LISTS
 from oracle_scanners import clear_hints, is_huge, scanners_of, score_of_zone
 
@@ -226,7 +226,9 @@ class Compaction:
         """The folio that starts at a frame, if it is isolated: a file's folio also while it is held."""
         most = BLOCK_ORDER if self.order < 0 else min(self.order, BLOCK_ORDER)
         folio = self.memory.users.get(pfn)
-        if folio is None or folio.pfn != pfn or folio.order >= most or len(folio.members) != 1 << folio.order:
+        if folio is None or folio.pfn != pfn or folio.order >= most:
+            return None
+        if len(folio.members) < 1 << folio.order and folio.file.policy.kind != KIND_ANON:
             return None
         if not folio.file.policy.movable or (folio.busy() and folio.file.policy.kind == KIND_ANON):
             return None
@@ -252,10 +254,7 @@ class Compaction:
                 self.left -= 1 << folio.order
                 self.memory.counters["compact_failed"] += 1 << folio.order
                 continue
-            target = self.take(folio.order)
-            if target is None:
-                self.isolate()
-                target = self.take(folio.order)
+            target = self.target(folio)
             if target is not None:
                 self.left -= 1 << folio.order
                 old = folio.pfn
@@ -269,6 +268,16 @@ class Compaction:
                 split(self.memory, folio)
                 self.folios += [self.memory.users[pfn] for pfn in frames if pfn in self.memory.users]  # zeros are free
         return stayed
+
+    def target(self, folio: Folio) -> int | None:
+        """Frames for a folio; none as it is for one that is mapped in part."""
+        if len(folio.members) < 1 << folio.order:
+            return None
+        target = self.take(folio.order)
+        if target is None:
+            self.isolate()
+            target = self.take(folio.order)
+        return target
 
     # -- targets ------------------------------------------------------------------------------------------------------
     def spare(self) -> int:

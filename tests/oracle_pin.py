@@ -2,11 +2,12 @@
 
 import errno
 
-from gmemlab.core.layout import BLOCK_PAGES, CMA, ISOLATE, KIND_ANON, KIND_HUGETLB, UNMOVABLE, ZONE_MOVABLE
-from oracle_contig import move, split
-from oracle_effort import KERNEL, alloc_with
-from oracle_files import File, Folio
+from gmemlab.core.layout import BLOCK_PAGES, CMA, ISOLATE, KIND_HUGETLB, UNMOVABLE, ZONE_MOVABLE
+from oracle_contig import move_elsewhere
+from oracle_effort import KERNEL
+from oracle_files import File
 from oracle_memory import Memory
+from oracle_migrate import split
 
 
 def is_pinnable(memory: Memory, pfn: int) -> bool:
@@ -30,7 +31,8 @@ def leave_movable(memory: Memory, file: File, first: int, end: int) -> tuple[int
         if not file.policy.movable or folio.busy():
             return errno.ENOMEM, found
         base, order = folio.index, folio.order
-        if move_elsewhere(memory, folio):
+        if move_elsewhere(memory, folio, UNMOVABLE, KERNEL):
+            memory.buddy.seen["moved for a pin"] += 1
             index = base + (1 << order)
         elif order:
             split(memory, folio)
@@ -38,21 +40,3 @@ def leave_movable(memory: Memory, file: File, first: int, end: int) -> tuple[int
         else:
             return errno.ENOMEM, found
     return 0, found
-
-
-def move_elsewhere(memory: Memory, folio: Folio) -> bool:
-    """Move a folio as it is, if it is mapped as a whole and there is room."""
-    if folio.file.policy.kind == KIND_ANON and len(folio.members) < 1 << folio.order:
-        return False
-    folio.references += 1  # isolated: nobody else moves it meanwhile
-    flags = frozenset({"direct"}) if folio.order else KERNEL
-    target = alloc_with(memory, folio.order, UNMOVABLE, flags, memory.buddy.node_of(folio.pfn))
-    folio.references -= 1
-    if target is None:
-        return False
-    memory.buddy.seen["moved for a pin"] += 1
-    old = folio.pfn
-    move(memory, folio, target)
-    memory.shrinker.requeue(folio)
-    memory.buddy.free(old, folio.order)
-    return True

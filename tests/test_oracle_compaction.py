@@ -333,6 +333,23 @@ def test_core_and_oracle_compact_alike(seed: int) -> None:
     assert models[0].observe() == models[1].observe()
 
 
+def test_folios_mapped_in_part_are_split_before_they_move(world: MakeWorld) -> None:
+    """`migrate_pages_batch`: what is unmapped of 32 folios of 64K is free then; a held folio stays as it is (L16)."""
+    model = world(9)
+    file = new(model, 512, Policy(kind=KIND_ANON, sizes=(4, 0), movable=True, punch=PUNCH_DEFER))
+    model.access(file, 0, 512, SHARED)
+    home = frames(model, file)
+    perforated(model, MOVABLE_4K, 2, range(512, 1024, 2))  # the block behind the source's is no target
+    for page in range(0, 512, 16):
+        model.punch(file, page, 12)
+    model.pin(file, 15, 1)
+    assert (free_pages(model), len(model.observe()["deferred"])) == (FREE_OF_9 - 1280, 384)
+    assert model.compact()[0] == 0
+    assert frames(model, file)[:4] == home[12:16]
+    assert not set(frames(model, file)[4:]) & set(home)
+    assert (free_pages(model), len(model.observe()["deferred"])) == (FREE_OF_9 - 768 - 16 - 31 * 4, 12)
+
+
 def test_contents_and_guests_view_survive(world: MakeWorld) -> None:
     """A page that moved is the same page: what was written stays, and a later punch frees the frame that it has now."""
     model = world(8)

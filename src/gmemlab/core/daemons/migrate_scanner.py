@@ -2,8 +2,7 @@
 
 Folios are isolated in clusters of 32 pages, at a block's second cluster all that is left of it. An asynchronous run for an
 allocation gives up the aligned place where a page cannot move, and puts back what it isolated there. Pinned anonymous memory is
-not isolated; a folio of a file that is pinned or referenced is, but it stays. Unmovable memory and huge pages stay, and, unlike
-in Linux, folios of which only a part is mapped.
+not isolated; a folio of a file that is pinned or referenced is, but it stays. Unmovable memory and huge pages stay.
 """
 
 from gmemlab.core import layout
@@ -16,6 +15,7 @@ from gmemlab.core.layout import (
     BLOCK_PAGES,
     CMA,
     COSTLY_ORDER,
+    FRAME_DEFERRED,
     FRAME_FREE,
     FRAME_TAIL,
     FRAME_USED,
@@ -28,6 +28,7 @@ from gmemlab.core.lists import end_list_at, list_index, pfn_of, slot_of
 from gmemlab.core.migrate import move_frames, split_source
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import SHIFT, is_partial
 from gmemlab.core.state import State
 
 NO_TARGET = -1  # what `move_isolated` returns when targets ended
@@ -35,13 +36,13 @@ NO_TARGET = -1  # what `move_isolated` returns when targets ended
 
 @jit
 def is_isolated(state: State, slot: int, most: int) -> bool:
-    """Whether a folio of at most order `most` starts at a frame, and is isolated: movable, mapped as a whole, not pinned."""
+    """Whether a folio of at most order `most` starts at a frame, and is isolated: movable, not pinned."""
     frame = state.frames[slot]
     order = int(frame.order)
-    if frame.kind != FRAME_USED or order > most or slot & ((1 << order) - 1):
+    if order > most or slot & ((1 << order) - 1):
         return False
-    for member in range(slot + 1, slot + (1 << order)):
-        if state.frames[member].kind != FRAME_USED:
+    for member in range(slot, slot + (1 << order)):
+        if state.frames[member].kind != FRAME_USED and state.frames[member].kind != FRAME_DEFERRED:
             return False
     file = state.files[frame.owner]
     return bool(state.policies[file.policy].movable and (frame.busy == 0 or file.kind != KIND_ANON))
@@ -239,8 +240,8 @@ def put_pages(state: State, pfn: int, order: int) -> None:
 def move_isolated(state: State, zone: int) -> int:
     """Move the folios that are isolated, the last first (`migrate_pages`).
 
-    Returns how many stayed as they are held, or NO_TARGET. A folio for which there is no target of its size is split, so that
-    its pages move one by one (`try_split_folio`).
+    Returns how many stayed as they are held, or NO_TARGET. A folio that is mapped in part, or for which there is no target of
+    its size, is split, so that its pages move one by one (`try_split_folio`).
     """
     control = state.control[0]
     held = 0
@@ -254,7 +255,8 @@ def move_isolated(state: State, zone: int) -> int:
             state.tally[layout.TALLY_COMPACT_FAILED] += 1 << order
             held += 1
             continue
-        target = find_target(state, zone, order)
+        partial = order >= SHIFT and is_partial(state, slot, order)
+        target = 0 if partial else find_target(state, zone, order)
         if target:
             move_frames(state, pfn, target)
             free_pages(state, pfn, order)

@@ -5,7 +5,7 @@ first page on; a hand stands where reclaim stopped, and goes round. Where the ca
 order of Linux's lists: what was never used again leaves the inactive list oldest first, and what is on the active list comes
 behind it. That pages are used again (and stay longer), dirty pages and refaults are not modelled. Guest_memfd's memory is
 unevictable (G54), there is no swap, and of all shrinkers only that of deferred splits (`shrinker`) has something to free: slabs
-stay.
+stay, and so does anonymous memory that was freed lazily (MADV_FREE), which Linux drops with the page cache.
 
 Reclaim asks after each SWAP_CLUSTER_MAX pages whether that is enough; Linux looks at 1/4096 of its list first, at twice as much
 each time that this was not. Here that priority falls for the shrinker only, and as soon as there are no 32 pages of cache to
@@ -74,6 +74,16 @@ def may_drop(state: State, pfn: int, highest: int) -> bool:
     return bool(state.zones[zone].kind <= highest and folio_busy(state, pfn) == 0)
 
 
+@jit
+def drop_cached(state: State, file: int, index: int, pfn: int) -> None:
+    """Drop page `index`, in frame `pfn`, of a file of page cache: it is clean, and nobody holds it."""
+    row = block_row(state, file, index)
+    drop_base_page(state, file, row, index, pfn, True)
+    state.tally[layout.TALLY_HOST_RELEASED] += 1
+    if state.file_blocks[row].nr_present == 0:
+        settle(state, file, index)
+
+
 @part
 def shrink(state: State, node: int, wanted: int, highest: int, counter: int) -> int:
     """Drop up to `wanted` pages of a node, from its hand on, in one round at most (`shrink_inactive_list`).
@@ -103,15 +113,12 @@ def shrink(state: State, node: int, wanted: int, highest: int, counter: int) -> 
         if pfn and node_of(state, pfn >> BLOCK_ORDER) == node:
             scanned += 1
             if may_drop(state, pfn, highest):
-                drop_base_page(state, file, row, index, pfn, True)
+                drop_cached(state, file, index, pfn)
                 dropped += 1
-                if state.file_blocks[row].nr_present == 0:
-                    settle(state, file, index)
     if left <= 0 and scanned == 0:
         record.lru_dry = 1
     state.tally[counter] += scanned
     state.tally[counter + 1] += dropped
-    state.tally[layout.TALLY_HOST_RELEASED] += dropped
     return dropped
 
 

@@ -80,7 +80,10 @@ def split_all_zeros(state: State, file: int, max_none: int) -> None:
 
 @jit
 def free_lazily(state: State, file: int, first: int, count: int) -> tuple[int, int]:
-    """MADV_FREE: folios that the range covers in part are split at once; contents stay until the kernel wants the memory."""
+    """MADV_FREE: folios that the range covers in part are split at once; contents stay.
+
+    In Linux until reclaim drops them, which is not modelled (`daemons.reclaim`).
+    """
     if state.files[file].kind != KIND_ANON:
         return errno.EINVAL, 0
     error = check_within(state, file, first, count, 1)
