@@ -165,6 +165,32 @@ def test_every_figure_can_be_amiss(unmovable: Seen, movable: Seen) -> None:
     assert amiss(step, unmovable, pool=unmovable.counters["pool"] + 2 * GIB) == ["pool gets"]
     assert amiss(step, unmovable, pool_compacted=0) == ["pool gets after it"]
     assert amiss(step, unmovable, **{"punched/3": 4 * GIB}) == ["free by order"]
+    assert amiss(step, unmovable, faults=0) == []
+    assert amiss(step, unmovable, faults=unmovable.counters["faults"] + fragmentation.FAULTS_SLACK + MIB) == ["huge faults get"]
+
+
+def test_a_model_whose_huge_faults_all_find_holes_of_unmovable_memory_is_told(unmovable: Seen) -> None:
+    """L22: most of them fall back."""
+    wrong = replace(unmovable, counters={**unmovable.counters, "faults": plans.FAULTS * plans.BLOCK})
+    found = fragmentation.compare(STEPS["guest_memfd"], wrong, unmovable)
+    assert [one.name for one in found if not one.holds] == ["guest_memfd: huge faults get"]
+
+
+def test_movable_memory_gives_compaction_much_more(unmovable: Seen, movable: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L23: of a quarter of its holes more; where a pool took part, what it has at last tells, and of little memory nothing."""
+
+    def told(of_shmem: int, of_guest_memfd: int, size: int = 2 * GIB) -> list[bool]:
+        compared = []
+        for op, seen, in_model, in_kernel in (("shmem", movable, GIB, of_shmem), ("guest_memfd", unmovable, 0, of_guest_memfd)):
+            model, kernel = (replace(seen, counters={**seen.counters, "compacted": won}) for won in (in_model, in_kernel))
+            compared.append((STEPS[op]._replace(size=size), model, kernel))
+        return [one.holds for one in fragmentation.movable_wins_more(compared)]
+
+    assert told(GIB, 0) == []
+    monkeypatch.setattr(plans, "LEAST_HOLES", 4 * GIB)
+    assert told(GIB, 0) == told(300 * MIB, 40 * MIB) == [True]
+    assert told(0, 0) == told(GIB, GIB) == told(300 * MIB, 60 * MIB) == [False]
+    assert told(0, 0, GIB) == []
 
 
 def test_movable_memory_has_bounds_only(movable: Seen) -> None:
