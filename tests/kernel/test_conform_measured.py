@@ -15,13 +15,14 @@ from gmemlab.kernel.suites import recording
 from gmemlab.kernel.suites.recording import Recording, record_suite
 from gmemlab.kernel.suites.table import SUITES, find
 from gmemlab.lab.conform import daemons, fragmentation, mix, order
+from gmemlab.lab.conform.measured import Comparison
 from gmemlab.lab.conform.run import AGREES, DIFFERS, SKIPPED, check_recording, conform_suite
 from gmemlab.model.host import Host
 from hosts import LAZY, TWO_NODES
 
 FEW = {"fragmentation": 1 << 16, "mix": 1000, "daemons": 8, "order": 24}  # half a GiB at most, but for `daemons`: 2 GiB
 PATIENCE = 300.0  # seconds: other tests may hold the same settings
-FAR = 0.02  # of free memory: other tests allocate and free meanwhile
+NEAR = 0.001  # of free memory
 
 
 def recorded(name: str, folder: Path) -> Recording:
@@ -61,14 +62,28 @@ def test_fragmentation_is_the_models(recordings: Callable[[str], Recording], tmp
     assert result.comparisons[-1].distance < result.comparisons[-1].null_distance
 
 
-def test_mix_is_the_models(recordings: Callable[[str], Recording]) -> None:
-    """Nearer than the null model, and near; twice the kernel's own distance is for a quiet machine and more operations."""
+def test_mix_is_the_models(recordings: Callable[[str], Recording], tmp_path: Path) -> None:
+    """Nearer than the null model, and within twice the kernel's own distance or a thousandth of free memory.
+
+    In so short a run the kernel's runs can lie nearer together than anything that a snapshot tells: of ten recordings of 1,000
+    operations on 24 GiB (6.18.44, November 2026), other tests running or not, six kept the suite's rule; in the other four the
+    runs lay 0.002 to 0.007 % apart, half a MiB to 1.6 MiB, and the model 0.006 to 0.061 % off. With 10,000
+    operations, which take 6 GiB and up to a minute, the rule alone held in five of six tries, not in every one. Once more if
+    another process was in the way.
+    """
     result = check_recording(recordings("mix"))
+    if not all(map(is_near, result.comparisons[:-1])):
+        result = check_recording(recorded("mix", tmp_path))
     *moments, overall = result.comparisons
     assert overall.holds, moments
-    assert all(one.distance < FAR for one in moments), moments
-    assert all(one.spread is not None for one in moments)
+    assert all(map(is_near, moments)), moments
     assert (result.operations, result.failed) == (5 * FEW["mix"], 0)
+
+
+def is_near(one: Comparison) -> bool:
+    """Whether the model lies within twice the kernel's own distance, or within `NEAR`."""
+    assert one.spread is not None
+    return one.distance <= max(mix.FACTOR * one.spread, NEAR)
 
 
 def test_daemons_work_as_the_models(recordings: Callable[[str], Recording], tmp_path: Path) -> None:
