@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numba
 import pytest
 
+from gmemlab.core import measure
 from gmemlab.core.state import prefer_huge_pages
 from gmemlab.model.host import Host
 
@@ -30,3 +32,20 @@ def test_long_runs_have_their_details_in_huge_pages() -> None:
     prefer_huge_pages(state)
     for table in (state.frames, state.pages, state.page_frames):
         assert "hg" in flags_of(table.ctypes.data)
+
+
+class Interrupted:
+    """In place of a table: a signal arrives while its address is asked for, and the handler raises."""
+
+    @property
+    def ctypes(self) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="only compiled code asks for the address")
+def test_interrupt_on_the_way_into_compiled_code_is_an_exception() -> None:
+    """Not a null pointer that is followed: live commands put their settings back then."""
+    state = Host("64M").state
+    with pytest.raises(KeyboardInterrupt):
+        measure.limit(state._replace(table=Interrupted()), 1, 0)  # type: ignore[arg-type]
+    assert measure.limit(state, 1, 0) == measure.limit(state, 1, 0)

@@ -6,6 +6,7 @@ which never changes, so that LLVM may keep them in registers. With the compiler 
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from llvmlite import ir
@@ -68,15 +69,25 @@ class StateAttributes(AttributeTemplate):  # type: ignore[misc]
 
 @unbox(StateType)  # type: ignore[untyped-decorator]
 def unbox_state(state_type: StateType, value: Any, context: Any) -> NativeValue:
-    """The address of a state's table."""
+    """The address of a state's table.
+
+    To ask for it runs Python code, during which a signal's handler may raise: a null pointer then, and an error.
+    """
     del state_type
-    table = context.pyapi.object_getattr_string(value, "table")
-    interface = context.pyapi.object_getattr_string(table, "ctypes")
-    address = context.pyapi.object_getattr_string(interface, "data")
-    pointer = context.pyapi.long_as_voidptr(address)
-    for reference in (address, interface, table):
-        context.pyapi.decref(reference)
-    return NativeValue(context.builder.bitcast(pointer, WORD.as_pointer()))
+    builder, failed = context.builder, cgutils.alloca_once_value(context.builder, cgutils.false_bit)
+    pointer = cgutils.alloca_once_value(builder, ir.Constant(WORD.as_pointer(), None))
+    with ExitStack() as stack:
+        found = value
+        for name in ("table", "ctypes", "data"):
+            owner, found = found, context.pyapi.object_getattr_string(found, name)
+            if owner is not value:
+                context.pyapi.decref(owner)
+            with cgutils.early_exit_if_null(builder, stack, found):
+                builder.store(cgutils.true_bit, failed)
+        address = context.pyapi.long_as_voidptr(found)
+        context.pyapi.decref(found)
+        builder.store(builder.bitcast(address, WORD.as_pointer()), pointer)
+    return NativeValue(builder.load(pointer), is_error=builder.load(failed))
 
 
 def read_word(builder: Any, pointer: Any, offset: int) -> Any:
