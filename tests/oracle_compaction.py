@@ -13,7 +13,7 @@ from gmemlab.core.layout import (
 )
 from oracle_files import Folio
 from oracle_memory import Memory
-from oracle_migrate import move, split
+from oracle_migrate import is_mapped_in_part, move, split
 from oracle_page_alloc import LISTS
 from oracle_scanners import clear_hints, is_huge, scanners_of, score_of_zone
 
@@ -228,7 +228,7 @@ class Compaction:
         folio = self.memory.users.get(pfn)
         if folio is None or folio.pfn != pfn or folio.order >= most:
             return None
-        if len(folio.members) < 1 << folio.order and folio.file.policy.kind != KIND_ANON:
+        if len(folio.members) < 1 << folio.order and not is_mapped_in_part(folio):
             return None
         if not folio.file.policy.movable or (folio.busy() and folio.file.policy.kind == KIND_ANON):
             return None
@@ -254,7 +254,7 @@ class Compaction:
                 self.left -= 1 << folio.order
                 self.memory.counters["compact_failed"] += 1 << folio.order
                 continue
-            target = self.target(folio)
+            target = None if is_mapped_in_part(folio) else self.target(folio.order)
             if target is not None:
                 self.left -= 1 << folio.order
                 old = folio.pfn
@@ -269,14 +269,10 @@ class Compaction:
                 self.folios += [self.memory.users[pfn] for pfn in frames if pfn in self.memory.users]  # zeros are free
         return stayed
 
-    def target(self, folio: Folio) -> int | None:
-        """Frames for a folio; none as it is for one that is mapped in part."""
-        if len(folio.members) < 1 << folio.order:
-            return None
-        target = self.take(folio.order)
-        if target is None:
+    def target(self, order: int) -> int | None:
+        if (target := self.take(order)) is None:
             self.isolate()
-            target = self.take(folio.order)
+            target = self.take(order)
         return target
 
     # -- targets ------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """The oracle's 1 GiB pages: a run of blocks that is free, or from which everything can be moved elsewhere (K21)."""
 
-from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, ISOLATE, KIND_ANON, KIND_CACHE, MOVABLE, UNMOVABLE
+from gmemlab.core.layout import BLOCK_PAGES, CMA, GIGA_BLOCKS, ISOLATE, KIND_CACHE, MOVABLE, UNMOVABLE
 from oracle_effort import KERNEL, alloc_with
 from oracle_files import Folio
 from oracle_memory import Memory
-from oracle_migrate import move, split
+from oracle_migrate import is_mapped_in_part, move, split
 from oracle_page_alloc import LISTS
 
 
@@ -77,7 +77,7 @@ def empty_block(memory: Memory, block: int) -> bool:
 
 def move_elsewhere(memory: Memory, folio: Folio, mt: int, flags: frozenset[str]) -> bool:
     """Move a folio as it is, if it is mapped as a whole and there is room."""
-    if folio.file.policy.kind == KIND_ANON and len(folio.members) < 1 << folio.order:
+    if is_mapped_in_part(folio):
         return False
     folio.references += 1  # isolated: nobody else moves it meanwhile
     mine = flags - {"kswapd"} if folio.order else flags

@@ -8,6 +8,11 @@ from oracle_snp import move_entry
 from oracle_split import split_to_pages
 
 
+def is_mapped_in_part(folio: Folio) -> bool:
+    """Whether pages of an anonymous folio were unmapped: it is split before it moves."""
+    return folio.file.policy.kind == KIND_ANON and len(folio.members) < 1 << folio.order
+
+
 def split(memory: Memory, folio: Folio) -> None:
     """Into base pages; zeros of anonymous memory are freed (L17)."""
     if folio.file.policy.kind == KIND_ANON:

@@ -350,6 +350,22 @@ def test_folios_mapped_in_part_are_split_before_they_move(world: MakeWorld) -> N
     assert (free_pages(model), len(model.observe()["deferred"])) == (FREE_OF_9 - 768 - 16 - 31 * 4, 12)
 
 
+def test_the_smallest_folios_mapped_in_part_are_split_too(world: MakeWorld) -> None:
+    """Of 8K, which a list of sizes may have though Linux has none of anonymous memory."""
+    model = world(9)
+    file = new(model, 512, Policy(kind=KIND_ANON, sizes=(1, 0), movable=True, punch=PUNCH_DEFER))
+    model.access(file, 0, 512, SHARED)
+    perforated(model, MOVABLE_4K, 2, [page for page in range(512, 1024) if page % 4 < 2])  # room for them as they are, too
+    for page in range(0, 512, 2):
+        model.punch(file, page, 1)
+    assert (free_pages(model), len(model.observe()["deferred"])) == (FREE_OF_9 - 1280, 256)
+    assert model.compact()[0] == 0
+    sizes = [size for _, size in layout(model, file)]
+    assert sizes.count(1) > 0
+    assert len(model.observe()["deferred"]) == sizes.count(2)
+    assert free_pages(model) == FREE_OF_9 - 1024 - sizes.count(2)
+
+
 def test_contents_and_guests_view_survive(world: MakeWorld) -> None:
     """A page that moved is the same page: what was written stays, and a later punch frees the frame that it has now."""
     model = world(8)

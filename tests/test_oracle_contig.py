@@ -6,12 +6,10 @@ The oracle takes these with the smaller "1 GiB" pages of `test_small_giga.py` on
 import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from random import Random
 
 import numba
 import pytest
 
-from core_world import CoreWorld
 from gmemlab.core.hardware import counts
 from gmemlab.core.layout import (
     ACCEPT_2M,
@@ -21,7 +19,6 @@ from gmemlab.core.layout import (
     GUEST_PLAIN,
     GUEST_SNP,
     GUEST_TDX,
-    KIND_ANON,
     KIND_CACHE,
     KIND_SHMEM,
     PHASE_RUNNING,
@@ -30,7 +27,6 @@ from gmemlab.core.layout import (
     ZONE_MOVABLE,
     ZONE_NORMAL,
 )
-from oracle import OracleHost
 from world import (
     ANON_THP,
     SHMEM_THP,
@@ -56,7 +52,6 @@ GIGA = 1 << GIGA_ORDER
 BLOCKS = 3 * GIGA_BLOCKS - 1  # the runs behind the first are whole
 STRUCTS = len(synthetic(BLOCKS)[1])  # blocks
 REAL = GIGA_ORDER == 18
-COMPILED = not (numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK)
 SMALL_ALONE = pytest.mark.skipif(REAL, reason="looks at a quarter of a million pages; test_small_giga.py takes it")
 
 pytestmark = pytest.mark.skipif(REAL and bool(numba.config.DISABLE_JIT), reason="a quarter of a million pages, one by one")
@@ -264,50 +259,6 @@ def test_a_pool_of_2m_pages_has_memory_compacted(name: str) -> None:
     assert free_pages(model, 9) == BLOCK_PAGES
     assert model.grow_pool(9, 8, False) == (errno.ENOMEM, 3)
     model.check()
-
-
-def fill_at_random(random: Random, model: World) -> list[int]:
-    """Files of every kind that can leave a run, and a few pages that cannot, until memory is short."""
-    policies = [CACHE, MOVABLE_4K, SHMEM_THP, ANON_THP, replace(ANON_THP, sizes=(4, 0)), replace(ANON_THP, sizes=(3, 1, 0))]
-    files = [new(model, 4, SMALL)] if random.random() < 0.3 else []
-    for file in files:
-        model.allocate(file, 0, 4)
-    while free_pages(model) > random.randint(200, 2000):
-        policy = random.choice(policies)
-        pages = random.choice([BLOCK_PAGES, 3 * BLOCK_PAGES, 700])
-        file = new(model, pages, policy)
-        if policy.kind == KIND_ANON:
-            model.access(file, 0, pages, SHARED)
-        else:
-            model.allocate(file, 0, pages)
-        files.append(file)
-    return files
-
-
-@SMALL_ALONE
-@pytest.mark.skipif(not COMPILED, reason="one pass is enough")
-@pytest.mark.parametrize("seed", range(12))
-def test_core_and_oracle_empty_runs_alike(seed: int) -> None:
-    """Page cache, whole folios and ones mapped in part, pins, watermarks and lists of CPUs: who goes where, and who stays."""
-    zones, reserved, blocks = synthetic(4 * GIGA_BLOCKS - 1)
-    models = [make(zones, reserved, blocks) for make in (CoreWorld, OracleHost)]
-    for model in models:
-        if seed % 3 == 1:
-            model.set_watermarks(300, 500, seed % 2 == 0)
-        if seed % 4 == 1:
-            model.set_cpus(2, 16, 64, 256)
-        random = Random(f"runs {seed}")
-        files = fill_at_random(random, model)
-        for _ in range(random.randint(20, 200)):
-            file = random.choice(files)
-            pages = sorted(model.observe()["files"][file])
-            if pages:
-                model.punch(file, random.choice(pages), random.choice([1, 16, 300]))
-        if seed % 2:
-            model.pin(files[-1], 0, 1)
-        assert model.grow_pool(GIGA_ORDER, 3, False)[1] <= 3
-        model.check()
-    assert models[0].observe() == models[1].observe()
 
 
 GUESTS = {"snp": GUEST_SNP, "tdx": GUEST_TDX, "plain": GUEST_PLAIN}

@@ -27,7 +27,10 @@ GEOMETRY: Final = {
     "policy_sizes.py": [("ORDER_1G: Final = 18", "ORDER_1G: Final = 12")],
 }
 
-ON_SMALL_PAGES: Final = ("tests/core/test_against_oracle.py", "tests/test_oracle_contig.py", "-k", "1g_pages or contig")
+ON_SMALL_PAGES: Final = (
+    *("tests/core/test_against_oracle.py", "tests/test_oracle_contig.py", "tests/test_oracle_contig_at_random.py"),
+    *("-k", "1g_pages or contig"),
+)
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT or numba.config.BOUNDSCHECK, reason="one pass is enough")
 

@@ -47,5 +47,4 @@ def test_interrupt_on_the_way_into_compiled_code_is_an_exception() -> None:
     """Not a null pointer that is followed: live commands put their settings back then."""
     state = Host("64M").state
     with pytest.raises(KeyboardInterrupt):
-        measure.limit(state._replace(table=Interrupted()), 1, 0)  # type: ignore[arg-type]
-    assert measure.limit(state, 1, 0) == measure.limit(state, 1, 0)
+        measure.limit(state._replace(table=Interrupted()), 1, 0)  # type: ignore[arg-type]  # it is no table

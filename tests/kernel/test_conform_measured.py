@@ -68,7 +68,7 @@ def test_mix_is_the_models(recordings: Callable[[str], Recording], tmp_path: Pat
     In so short a run the kernel's runs can lie nearer together than anything that a snapshot tells: of ten recordings of 1,000
     operations on 24 GiB (6.18.44, November 2026), other tests running or not, six kept the suite's rule; in the other four the
     runs lay 0.002 to 0.007 % apart, half a MiB to 1.6 MiB, and the model 0.006 to 0.061 % off. With 10,000
-    operations, which take 6 GiB and up to a minute, the rule alone held in five of six tries, not in every one. Once more if
+    operations, which take 6 GiB and up to a minute, the rule alone held in six of seven tries, not in every one. Once more if
     another process was in the way.
     """
     result = check_recording(recordings("mix"))

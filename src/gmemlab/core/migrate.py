@@ -8,6 +8,7 @@ from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, FRAME_USED, KIND_ANON,
 from gmemlab.core.lists import pfn_of, slot_of
 from gmemlab.core.mapping import block_row, is_shared, open_details, open_frames
 from gmemlab.core.parts import part
+from gmemlab.core.split_queue import is_partial
 from gmemlab.core.state import State
 from gmemlab.core.underused import split_to_pages
 
@@ -30,6 +31,14 @@ def move_backing(state: State, row: int, source: int, target: int) -> None:
     block.block = target
     for offset in range(BLOCK_PAGES):
         note_moved(state, owner, row, index + offset)
+
+
+@jit
+def is_mapped_in_part(state: State, pfn: int, order: int) -> bool:
+    """Whether parts of the folio that starts at a frame were unmapped: it is split before it moves (`migrate_pages_batch`)."""
+    if order == BLOCK_ORDER:
+        return bool(state.blocks[pfn >> BLOCK_ORDER].deferred)
+    return is_partial(state, slot_of(state, pfn), order)
 
 
 @part

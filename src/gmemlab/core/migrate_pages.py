@@ -9,12 +9,11 @@ from gmemlab.core.effort import alloc_trying
 from gmemlab.core.frames import add_busy, folio_head, own_block
 from gmemlab.core.hardware.moves import part_huge
 from gmemlab.core.jit import jit
-from gmemlab.core.layout import BLOCK_ORDER, BLOCK_PAGES, GFP_KSWAPD, KIND_ANON, WHOLE
+from gmemlab.core.layout import BLOCK_ORDER, GFP_KSWAPD, KIND_ANON, WHOLE
 from gmemlab.core.lists import slot_of
 from gmemlab.core.mapping import block_row
-from gmemlab.core.migrate import move_backing, move_frames, split_source
+from gmemlab.core.migrate import is_mapped_in_part, move_backing, move_frames, split_source
 from gmemlab.core.nodes import node_of
-from gmemlab.core.operations.deferred import mapped_pages
 from gmemlab.core.operations.split import split_block
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.split_queue import dequeue_whole, enqueue_whole
@@ -71,16 +70,6 @@ def split_around(state: State, file: int, index: int, pfn: int, order: int) -> N
 
 
 @jit
-def is_mapped_in_part(state: State, file: int, index: int, pfn: int, order: int) -> bool:
-    """Whether parts of an anonymous folio were unmapped: it is split before it moves (`migrate_pages_batch`)."""
-    if state.files[file].kind != KIND_ANON or order == 0:
-        return False
-    base = index & ~(BLOCK_PAGES - 1)
-    stop = min(base + BLOCK_PAGES, int(state.files[file].pages))
-    return mapped_pages(state, block_row(state, file, index), folio_head(pfn, order), order, base, stop) < 1 << order
-
-
-@jit
 def leave_frames(state: State, file: int, index: int, pfn: int, order: int, migratetype: int, gfp: int) -> int:
     """Have the idle folio behind page `index`, frame `pfn`, leave its frames.
 
@@ -88,7 +77,7 @@ def leave_frames(state: State, file: int, index: int, pfn: int, order: int, migr
     by one; or STAYED, where memory is short.
     """
     target = 0
-    if not is_mapped_in_part(state, file, index, pfn, order):
+    if order == 0 or not is_mapped_in_part(state, folio_head(pfn, order), order):
         target = alloc_migration_target(state, pfn, order, migratetype, gfp)
     if target:
         move_folio(state, folio_head(pfn, order), order, target)

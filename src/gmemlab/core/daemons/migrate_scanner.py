@@ -25,10 +25,9 @@ from gmemlab.core.layout import (
     UNIFORM,
 )
 from gmemlab.core.lists import end_list_at, list_index, pfn_of, slot_of
-from gmemlab.core.migrate import move_frames, split_source
+from gmemlab.core.migrate import is_mapped_in_part, move_frames, split_source
 from gmemlab.core.page_alloc import free_pages
 from gmemlab.core.parts import part
-from gmemlab.core.split_queue import SHIFT, is_partial
 from gmemlab.core.state import State
 
 NO_TARGET = -1  # what `move_isolated` returns when targets ended
@@ -255,8 +254,7 @@ def move_isolated(state: State, zone: int) -> int:
             state.tally[layout.TALLY_COMPACT_FAILED] += 1 << order
             held += 1
             continue
-        partial = order >= SHIFT and is_partial(state, slot, order)
-        target = 0 if partial else find_target(state, zone, order)
+        target = 0 if is_mapped_in_part(state, pfn, order) else find_target(state, zone, order)
         if target:
             move_frames(state, pfn, target)
             free_pages(state, pfn, order)

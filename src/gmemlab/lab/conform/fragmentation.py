@@ -34,13 +34,13 @@ SMALL_SHMEM: Final = find("shmem-thp").with_choices({"sizes": "4K", "fallocate_s
 # the model's 0 to 2; and 40 and 12 where others had given 0.3 GiB back meanwhile, which is what the slack is for.
 FAULTS_SLACK: Final = FAULTS * BLOCK // 4
 # Of shmem they got 38 to 118 MiB where at least 0.79 of the holes lay in even frames, and 2 and 4 where next to none did. The
-# model's got all 128 there, and 12 here: it knows less of what the failed pool left deferred. Between the two nothing was seen.
+# model's got all 128 there, and 12 here; why is not known. Between the two nothing was seen.
 LEAST_FAULTS: Final = FAULTS * BLOCK // 8
 MOSTLY_EVEN: Final = 0.75  # of the holes
 # Compaction won more of shmem than of guest_memfd by 0.62 of the holes in even frames and upwards (nineteen runs of 0.5 to
 # 8 GiB; 6.18.15 and 6.18.44, November 2026); it stops early at times (L23), and where next to no holes lay in even frames it
-# won 4 MiB of 1 GiB once. What others free or take meanwhile counts as won, too: -40 to 32 MiB, once 388 MiB over 8 GiB; beside
-# a busy test run it won 0.27 of 0.5 GiB, and of a quarter as little as of guest_memfd.
+# won 2 MiB more of 1 GiB once. What others free or take meanwhile counts as won, too: -40 to 32 MiB, once 388 MiB over 8 GiB.
+# Beside a busy test run it won 0.27 of 0.5 GiB, and of a quarter as little as of guest_memfd.
 LEAST_WON: Final = 0.25
 OTHERS_SHARE: Final = 1 / 8  # of the holes
 LEAST_TO_TELL: Final = 1 << 30  # bytes of a file; others' share of a smaller one is larger
@@ -212,7 +212,7 @@ def even_holes(kernel: Seen) -> float:
     return odd_frames.count("1") / max(1, len(odd_frames))
 
 
-def bounds(step: Step, model: Seen, slack: float, even: float = 0.0) -> dict[str, Bounds]:
+def bounds(step: Step, model: Seen, slack: float, even: float) -> dict[str, Bounds]:
     """What the kernel and the model may show at least and at most, in bytes.
 
     Unmovable memory tells all, but for what others do meanwhile. Movable memory turns no block unmovable, but takes blocks that
